@@ -17,7 +17,7 @@ else
 BIN := $(VENV)/bin
 endif
 PY  := $(BIN)/python
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
 export KERAS_BACKEND := torch
 export PYTHONUTF8 := 1
