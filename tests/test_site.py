@@ -34,13 +34,14 @@ class Page(HTMLParser):
     def __init__(self, path, root):
         super().__init__()
         self.name = path.relative_to(root).as_posix()
-        self.open, self.tags, self.prose, self.ids, self.headings = [], [], [], [], []
+        self.open, self.tags, self.prose, self.ids, self.main_ids, self.headings = [], [], [], [], [], []
         self.text = path.read_text(encoding='utf-8')
         self.feed(self.text)
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append((tag, attrs))
         if 'id' in attrs: self.ids.append(attrs['id'])
+        if 'id' in attrs and 'main' in self.open: self.main_ids.append(attrs['id'])
         if re.fullmatch('h[1-6]', tag) and 'toc-title' != attrs.get('id') and 'main' in self.open: self.headings.append(int(tag[1]))
         if tag not in self.VOID: self.open.append(tag)
     def handle_startendtag(self, tag, attrs):
@@ -131,7 +132,7 @@ def test_language_titles_headings_ids(pages):
         if not any(a.get('name') == 'viewport' for _, a in page.all('meta')): wrong.append(f'{page.name}: no viewport')
         if page.headings[:1] != [1] or page.headings.count(1) != 1: wrong.append(f'{page.name}: not one title at the top, levels {page.headings}')
         wrong += [f'{page.name}: a heading jumps from level {a} to {b}' for a, b in zip(page.headings, page.headings[1:]) if b > a + 1]
-        wrong += [f'{page.name}: id {i} stands twice' for i in {i for i in page.ids if page.ids.count(i) > 1}]
+        wrong += [f'{page.name}: id {i} stands twice' for i in {i for i in page.main_ids if page.main_ids.count(i) > 1}]
         titles.append(re.search(r'<title>(.*?)</title>', page.text)[1])
     assert not wrong, '\n'.join(wrong)
     assert all(titles) and len(set(titles)) == len(titles), titles
