@@ -120,6 +120,31 @@ def test_address_stands_in_settings_alone():
 def test_code_lines(source, options, magics, code):
     assert site.code_lines(source) == (options, magics, code)
 
+def test_code_with_lines_changes_no_letter():
+    code = '<span class="kw">def</span> f():\n    <span class="st">&quot;&quot;&quot;one\n      two&quot;&quot;&quot;</span>\n\n    <span class="cf">return</span> 1'
+    block = f'<pre><code class="sourceCode python">{code}</code></pre>'
+    out = site.CODE.sub(site.code_with_lines, block)
+    assert re.sub('<[^>]+>', '', out) == re.sub('<[^>]+>', '', block)
+    assert re.findall('--in:(\\d+)', out) == ['0', '4', '6', '4']
+    for line in out.split('\n'): assert line.count('<span') == line.count('</span'), line
+    quarto = '<code class="sourceCode python"><span id="cb1-1"><a href="#cb1-1" tabindex="-1"></a>    x</span>\n<span id="cb1-2"><a href="#cb1-2" tabindex="-1"></a></span></code>'
+    assert re.findall('id="(cb1-\\d)" style="--in:(\\d+)"', site.CODE.sub(site.code_with_lines, quarto)) == [('cb1-1', '4'), ('cb1-2', '0')]
+
+def test_links_between_chapters_and_to_the_library():
+    src = next((c for c in site.chapters() if c.parent != Path()), None)
+    if src is None: pytest.skip('no chapter yet')
+    seen = []
+    home = site.Links(Path('index.ipynb'), seen.append)
+    page = str(site.staged(src))
+    assert home.markdown(f'[a]({src.as_posix()}#b) and [c](https://x.org/d.ipynb)') == f'[a]({page}#b) and [c](https://x.org/d.ipynb)'
+    assert home.markdown(f'<a href="{src.as_posix()}">') == f'<a href="{page}">'
+    assert site.Links(src, seen.append).markdown('[home](../index.ipynb)') == '[home](../index.ipynb)' and not seen
+    home.markdown('[gone](9_nowhere/99_gone.ipynb)')
+    assert len(seen) == 1 and '9_nowhere/99_gone.ipynb' in seen[0]
+    where, name = next((found[0][0], n) for found in site.library().values() for _, n, _, _, shown in found if shown and '_' in n)
+    assert f'[`{name}`]({site.staged(where)}#{name})' == home.markdown(f'`{name}`')
+    for kept in (f'# `{name}`', f'[`{name}`](x)', f'```\n`{name}`\n```', f'``{name}``'): assert home.markdown(kept) == kept
+
 # ---------------------------------------------------------------- the pages as they are written
 
 def test_every_chapter_has_a_page(pages):
@@ -182,7 +207,8 @@ def test_each_chapter_opens_in_colab_and_downloads(pages, built):
 
 def test_exercises_have_a_folded_solution(pages):
     for src in site.chapters():
-        wanted = re.findall(r'^check\(\s*[\'"]([\w.]+)[\'"]', '\n'.join(s for kind, s in site.cells(src) if kind == 'code'), re.M)
+        asked = re.findall(site.CHECK, '\n'.join(s for kind, s in site.cells(src) if kind == 'code'), re.M)
+        wanted = [i for i in dict.fromkeys(asked) if i not in site.defined_here(src)]
         text = pages[html_of(src)].text
         folds = re.findall(r'<details class="exercise"( open)?[^>]*>\s*<summary>Solution <span class="exercise-id">([\w.]+)</span></summary>(.*?)</details>', text, re.S)
         assert [id for _, id, _ in folds] == wanted, src
@@ -282,7 +308,7 @@ def test_walk(browser, address, pages, size, scheme):
     tab.on('console', lambda m: m.type in ('error', 'warning') and problems.append(f'{here}: console: {m.text}'))
     tab.on('pageerror', lambda e: problems.append(f'{here}: {e}'))
     tab.on('request', lambda r: r.url.startswith((address, 'data:', 'blob:')) or problems.append(f'{here}: asks {r.url[:100]}'))
-    tab.on('requestfailed', lambda r: problems.append(f'{here}: no answer for {r.url[:100]}'))
+    tab.on('requestfailed', lambda r: 'ERR_ABORTED' in (r.failure or '') or problems.append(f'{here}: no answer for {r.url[:100]}')) # aborted: the walk went on
     tab.on('response', lambda r: r.status >= 400 and problems.append(f'{here}: {r.status} for {r.url}'))
     for here in pages:
         tab.goto(address + here, wait_until='load')

@@ -82,6 +82,8 @@ def library() -> dict[str, list]:
                 out.setdefault(module, []).extend((src, *d, m[1] == 'exports') for d in definitions(source))
     return {module: found for module, found in out.items() if found}
 
+DEFINE = 'exercise', 'prediction', 'challenge' # mmcourse.check's decorators
+
 @functools.cache
 def solutions() -> dict[str, tuple[str, str, str]]:
     "(source of the reference, hint, why it matters) of each exercise that mmcourse/exercises/ defines."
@@ -90,10 +92,16 @@ def solutions() -> dict[str, tuple[str, str, str]]:
         text = path.read_text(encoding='utf-8')
         for node in ast.parse(text).body:
             for deco in getattr(node, 'decorator_list', []):
-                if isinstance(deco, ast.Call) and getattr(deco.func, 'id', '') in ('exercise', 'prediction') and deco.args:
+                if isinstance(deco, ast.Call) and getattr(deco.func, 'attr', getattr(deco.func, 'id', '')) in DEFINE and deco.args:
                     said = {k.arg: k.value.value for k in deco.keywords if isinstance(k.value, ast.Constant)}
                     out[ast.literal_eval(deco.args[0])] = ast.get_source_segment(text, node), said.get('hint', ''), said.get('why', '')
     return out
+
+CHECK = r'^check\(\s*[\'"]([\w.]+)[\'"]' # a call that asks for an exercise's answer
+
+def defined_here(src: Path) -> list[str]:
+    "The exercises that a notebook defines itself, as the one that explains `check` does."
+    return re.findall(fr'^@(?:{"|".join(DEFINE)})\(\s*[\'"]([\w.]+)[\'"]', '\n'.join(s for kind, s in cells(src) if kind == 'code'), re.M)
 
 # ---------------------------------------------------------------- stage
 
@@ -157,6 +165,7 @@ def stage_notebook(src: Path, dest: Path, warn=print):
     headings = {re.sub(r'[^\w]+', '-', h.lower()).strip('-') for kind, s in cells(src) if kind == 'markdown' for h in re.findall(r'^#+\s+(.+?)\s*$', s, re.M)}
     out = [mk_cell('---\n' + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000) + '---\n', 'raw')]
     if src.parent != Path(): out.append(md(chapter_line(src)))
+    asked = defined_here(src) # their definition stands on the page
     for cell in nb.cells:
         if cell.cell_type == 'raw': continue # the front matter
         if cell.cell_type == 'markdown':
@@ -174,7 +183,11 @@ def stage_notebook(src: Path, dest: Path, warn=print):
             ids = ''.join(f'<span id="{name}"></span>' for name, *_ in definitions('\n'.join(code)) if name not in headings)
             out.append(md(f'```{{=html}}\n<p class="exported">{ids}<code>mmcourse.{module}</code></p>\n```'))
         out.append(cell)
-        out += [md(solution(i)) for i in re.findall(r'^check\(\s*[\'"]([\w.]+)[\'"]', cell.source, re.M) if i in solutions() or warn(f'nbs/{src.as_posix()}: exercise {i} is not defined')]
+        for i in re.findall(CHECK, cell.source, re.M):
+            if i not in asked: asked.append(i)
+            else: continue
+            if i in solutions(): out.append(md(solution(i)))
+            else: warn(f'nbs/{src.as_posix()}: exercise {i} is not defined in mmcourse/exercises/')
     for i, cell in enumerate(out): cell['id'], cell['metadata'] = f'cell-{i}', {}
     nb.cells, nb.metadata = out, {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
     dest.parent.mkdir(parents=True, exist_ok=True)
@@ -282,8 +295,22 @@ def render(folder: Path, by: str) -> list[str]:
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S)
 KATEX = re.compile(r'<(link|script)[^>]*/katex@[^>]*>(</script>)?')
 
+CODE = re.compile(r'(<code class="sourceCode[^"]*">)(.*?)(</code>)', re.S)
+
+def code_with_lines(m):
+    "A block of code with each line in a span that knows its indent (`--in`): site/course.css breaks long lines and hangs the rest under the indent."
+    if '<span id="cb' in m[2]: # Quarto has the spans
+        return m[1] + re.sub(r'(<span id="cb[\w-]+")(>(?:<a [^>]*></a>)?)( *)', lambda l: f'{l[1]} style="--in:{len(l[3])}"{l[2]}{l[3]}', m[2]) + m[3]
+    out, over = [], [] # over: the spans that a line leaves open, as those of a long string
+    for line in m[2].split('\n'):
+        line, indent = ''.join(over) + line, len(line) - len(line.lstrip(' '))
+        for tag in re.findall(r'<span[^>]*>|</span>', line[len(''.join(over)):]):
+            over = over[:-1] if tag == '</span>' else [*over, tag]
+        out.append(f'<span class="line" style="--in:{indent}">{line}{"</span>"*len(over)}</span>' if line else '')
+    return m[1] + '\n'.join(out) + m[3]
+
 def finish(site: Path):
-    "What neither renderer does: MathML where there is still TeX, the notebooks to download, and the font for mathematics."
+    "What neither renderer does: MathML where there is still TeX, lines of code that can be broken, the notebooks to download, and the font for mathematics."
     from math_core import LatexError, LatexToMathML
     converter, used = LatexToMathML(annotation=True), set()
     for page in site.rglob('*.html'):
@@ -292,7 +319,7 @@ def finish(site: Path):
             tex = html.unescape(m[2]).strip()
             try: return converter.convert_with_local_state(tex, displaystyle=m[1] == 'display')
             except LatexError as e: raise SiteError(f'{page.relative_to(site)}: ${tex}$: {e}') from None
-        new = KATEX.sub('', MATH.sub(mathml, text))
+        new = CODE.sub(code_with_lines, KATEX.sub('', MATH.sub(mathml, text)))
         for m in re.findall(r'<math.*?</math>', new, re.S): used.update(html.unescape(re.sub(r'<[^>]*>', '', m)))
         if new != text: page.write_text(new, encoding='utf-8')
     for src in chapters():
