@@ -67,9 +67,12 @@ def test_build_has_nothing_to_remark(built):
 
 def test_staged_notebooks_hold_no_directive(built):
     "A bare nbdev directive that reaches Quarto ends as `:::` on the page, or ends the build."
+    import nbformat
     wrong = []
     for src in site.chapters():
-        for cell in json.loads((built[1]/site.staged(src)).read_text(encoding='utf-8'))['cells']:
+        nb = nbformat.read(built[1]/site.staged(src), as_version=4)
+        nbformat.validate(nb)
+        for cell in nb.cells:
             lines = ''.join(cell['source']).splitlines()
             if cell['cell_type'] != 'code': continue
             for i, line in enumerate(lines):
@@ -119,6 +122,13 @@ def test_address_stands_in_settings_alone():
     ('x = 1\n# NBVAL_SKIP is a word here\n#| not an option', [], [], ['x = 1', '# NBVAL_SKIP is a word here', '#| not an option'])])
 def test_code_lines(source, options, magics, code):
     assert site.code_lines(source) == (options, magics, code)
+
+def test_solutions_are_those_that_check_shows():
+    "The site reads the references without running anything; mmcourse.check has them by running it all."
+    check = pytest.importorskip('mmcourse.check')
+    assert set(check.all_exercises()) == set(site.solutions())
+    for id, (code, hint, why) in site.solutions().items():
+        assert code in check.solution(id).source and hint and why, id
 
 def test_code_with_lines_changes_no_letter():
     code = '<span class="kw">def</span> f():\n    <span class="st">&quot;&quot;&quot;one\n      two&quot;&quot;&quot;</span>\n\n    <span class="cf">return</span> 1'

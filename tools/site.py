@@ -169,6 +169,8 @@ def stage_notebook(src: Path, dest: Path, warn=print):
     for cell in nb.cells:
         if cell.cell_type == 'raw': continue # the front matter
         if cell.cell_type == 'markdown':
+            for m in re.finditer(r'^(#+ .*\$.*)$|^```\s*\{?(mermaid|dot)\b', cell.source, re.M):
+                warn(f'nbs/{src.as_posix()}: ' + (f'a formula in a heading, which contents and search show as TeX: {m[1]}' if m[1] else f'a {m[2]} diagram, which needs a script to be drawn: draw it in a cell, or as an SVG file'))
             cell.source = links.markdown(cell.source)
             out.append(cell)
             continue
