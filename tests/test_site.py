@@ -182,6 +182,18 @@ def test_every_picture_is_described(pages):
     wrong += [f'{page.name}: a player without a name' for page in pages.values() for _, a in page.all('audio', 'video') if not (a.get('aria-label') or '').strip()]
     assert not wrong, '\n'.join(wrong)
 
+def test_stored_outputs_are_on_the_page(pages):
+    "Players, pictures and tables of results, as many as the notebook stores in cells that are shown."
+    for src in site.chapters():
+        html = ''
+        for cell in json.loads((ROOT/'nbs'/src).read_text(encoding='utf-8'))['cells']:
+            hidden = re.search(r'^#\|\s*(hide|export|exporti|default_exp)\b(?!s)|^#\|\s*(include|output):\s*false', ''.join(cell['source']), re.M)
+            for out in [] if hidden or cell['cell_type'] != 'code' else cell['outputs']:
+                data = out.get('data', {})
+                html += ''.join(data.get('text/html', '')) or '<img ' * any(k.startswith('image/') for k in data)
+        page = pages[html_of(src)].text
+        for tag in ('<audio ', '<table', '<img '): assert page.count(tag) >= html.count(tag), f'{src}: {tag}'
+
 def test_links_and_anchors_lead_somewhere(pages, built):
     wrong = []
     for page in pages.values():

@@ -333,6 +333,7 @@ def math_font(dest: Path, used: set):
     "STIX Two Math (SIL Open Font Licence), which the package ziamath carries, cut down to the characters the site uses: the same formulas on every machine."
     import ziamath
     from fontTools import subset
+    dest.parent.mkdir(parents=True, exist_ok=True)
     options = subset.Options(flavor='woff', layout_features=['*'], hinting=False, notdef_outline=True, name_IDs=[0, 1, 2, 13, 14])
     font = subset.load_font(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf', options)
     cut = subset.Subsetter(options)
@@ -381,7 +382,7 @@ def main() -> int:
                 print(f'http://127.0.0.1:{httpd.server_address[1]}/ (Ctrl-C ends it)', flush=True)
                 try: httpd.serve_forever()
                 except KeyboardInterrupt: pass
-    except SiteError as e: return print(f'tools/site.py: {e}', file=sys.stderr) or 1
+    except (SiteError, OSError) as e: return print(f'tools/site.py: {e}', file=sys.stderr) or 1
     except subprocess.CalledProcessError as e: return e.returncode
     return 0
 
