@@ -232,7 +232,7 @@ def test_exercises_have_a_folded_solution(pages):
         asked = re.findall(site.CHECK, '\n'.join(s for kind, s in site.cells(src) if kind == 'code'), re.M)
         wanted = [i for i in dict.fromkeys(asked) if i not in site.defined_here(src)]
         text = pages[html_of(src)].text
-        folds = re.findall(r'<details class="exercise"( open)?[^>]*>\s*<summary>Solution <span class="exercise-id">([\w.]+)</span></summary>(.*?)</details>', text, re.S)
+        folds = re.findall(r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*Solution <span class="exercise-id">([\w.]+)</span>\s*</summary>(.*?)</details>', text, re.S)
         assert [id for _, id, _ in folds] == wanted, src
         for opened, id, body in folds: assert not opened and '<code' in body, f'{id}: folded, with code'
 
