@@ -12,7 +12,8 @@ site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(site)
 
 CI = os.environ.get('CI', '').lower() in ('1', 'true')
-OPTIONS = 'label fig-alt fig-cap fig-align tbl-cap code-fold code-summary code-overflow echo output include layout-ncol warning'.split() # what Quarto and smalldocs both read
+# what Quarto and smalldocs both read
+OPTIONS = 'label fig-alt fig-cap fig-align tbl-cap code-fold code-summary code-overflow echo output include layout-ncol warning'.split()
 
 def missing(reason):
     "Skip where something is not installed; on CI that is a failure."
@@ -131,13 +132,15 @@ def test_solutions_are_those_that_check_shows():
         assert code in check.solution(id).source and hint and why, id
 
 def test_code_with_lines_changes_no_letter():
-    code = '<span class="kw">def</span> f():\n    <span class="st">&quot;&quot;&quot;one\n      two&quot;&quot;&quot;</span>\n\n    <span class="cf">return</span> 1'
+    code = ('<span class="kw">def</span> f():\n    <span class="st">&quot;&quot;&quot;one\n      two&quot;&quot;&quot;</span>\n\n'
+            '    <span class="cf">return</span> 1')
     block = f'<pre><code class="sourceCode python">{code}</code></pre>'
     out = site.CODE.sub(site.code_with_lines, block)
     assert re.sub('<[^>]+>', '', out) == re.sub('<[^>]+>', '', block)
     assert re.findall('--in:(\\d+)', out) == ['0', '4', '6', '4']
     for line in out.split('\n'): assert line.count('<span') == line.count('</span'), line
-    quarto = '<code class="sourceCode python"><span id="cb1-1"><a href="#cb1-1" tabindex="-1"></a>    x</span>\n<span id="cb1-2"><a href="#cb1-2" tabindex="-1"></a></span></code>'
+    quarto = ('<code class="sourceCode python"><span id="cb1-1"><a href="#cb1-1" tabindex="-1"></a>    x</span>\n'
+              '<span id="cb1-2"><a href="#cb1-2" tabindex="-1"></a></span></code>')
     assert re.findall('id="(cb1-\\d)" style="--in:(\\d+)"', site.CODE.sub(site.code_with_lines, quarto)) == [('cb1-1', '4'), ('cb1-2', '0')]
 
 def test_links_between_chapters_and_to_the_library():
@@ -179,7 +182,7 @@ def test_no_markup_is_left_in_the_text(pages):
 
 def test_every_picture_is_described(pages):
     wrong = [f'{page.name}: {a.get("src", "")[:60]}' for page in pages.values() for _, a in page.all('img') if not (a.get('alt') or '').strip()]
-    wrong += [f'{page.name}: a player without a name' for page in pages.values() for _, a in page.all('audio', 'video') if not (a.get('aria-label') or '').strip()]
+    wrong += [f'{page.name}: a player without a name' for page in pages.values() for _, a in page.all('audio', 'video') if not a.get('aria-label')]
     assert not wrong, '\n'.join(wrong)
 
 def test_stored_outputs_are_on_the_page(pages):
@@ -204,8 +207,10 @@ def test_links_and_anchors_lead_somewhere(pages, built):
                 target, anchor = urldefrag(urljoin(page.name, link))
                 target = unquote(target) or page.name
                 if target.endswith('/') or target in ('.', ''): target = (target.rstrip('./') + '/index.html').lstrip('/')
-                if link.startswith('/') or target.startswith('../') or not (built[0]/target).is_file(): wrong.append(f'{page.name}: {link} leads nowhere')
-                elif anchor and tag == 'a' and target in pages and unquote(anchor) not in pages[target].ids: wrong.append(f'{page.name}: {link}: no such anchor')
+                if link.startswith('/') or target.startswith('../') or not (built[0]/target).is_file():
+                    wrong.append(f'{page.name}: {link} leads nowhere')
+                elif anchor and tag == 'a' and target in pages and unquote(anchor) not in pages[target].ids:
+                    wrong.append(f'{page.name}: {link}: no such anchor')
     assert not wrong, '\n'.join(sorted(set(wrong)))
 
 def test_nothing_comes_from_another_host(pages, built):
@@ -215,7 +220,8 @@ def test_nothing_comes_from_another_host(pages, built):
     for css in built[0].rglob('*.css'):
         for m in re.finditer(r'(?:@import\s+|url\(\s*)[\'"]?([^\'")]+)', css.read_text(encoding='utf-8')):
             if re.match(r'(https?:)?//', m[1]): wrong.append(f'{css.relative_to(built[0])}: {m[1]}')
-            elif not m[1].startswith(('data:', '#')) and not (css.parent/re.split('[?#]', m[1])[0]).is_file(): wrong.append(f'{css.relative_to(built[0])}: {m[1]} is not there')
+            elif not m[1].startswith(('data:', '#')) and not (css.parent/re.split('[?#]', m[1])[0]).is_file():
+                wrong.append(f'{css.relative_to(built[0])}: {m[1]} is not there')
     assert not wrong, '\n'.join(wrong)
 
 def test_each_chapter_opens_in_colab_and_downloads(pages, built):
@@ -224,7 +230,8 @@ def test_each_chapter_opens_in_colab_and_downloads(pages, built):
         assert (built[0]/'notebooks'/src).read_bytes() == (ROOT/'nbs'/src).read_bytes(), src
         if src.parent == Path(): continue # the home page
         links = [a for _, a in pages[html_of(src)].all('a')]
-        assert f'https://colab.research.google.com/github/{s["user"]}/{s["repo"]}/blob/{s["branch"]}/nbs/{src.as_posix()}' in [a.get('href') for a in links], src
+        blob = f'{s["user"]}/{s["repo"]}/blob/{s["branch"]}/nbs/{src.as_posix()}'
+        assert f'https://colab.research.google.com/github/{blob}' in [a.get('href') for a in links], src
         assert f'{"../"*len(src.parent.parts)}notebooks/{src.as_posix()}' in [a.get('href') for a in links if 'download' in a], src
 
 def test_exercises_have_a_folded_solution(pages):
@@ -232,7 +239,8 @@ def test_exercises_have_a_folded_solution(pages):
         asked = re.findall(site.CHECK, '\n'.join(s for kind, s in site.cells(src) if kind == 'code'), re.M)
         wanted = [i for i in dict.fromkeys(asked) if i not in site.defined_here(src)]
         text = pages[html_of(src)].text
-        folds = re.findall(r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*Solution <span class="exercise-id">([\w.]+)</span>\s*</summary>(.*?)</details>', text, re.S)
+        fold = r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*Solution <span class="exercise-id">([\w.]+)</span>\s*</summary>(.*?)</details>'
+        folds = re.findall(fold, text, re.S)
         assert [id for _, id, _ in folds] == wanted, src
         for opened, id, body in folds: assert not opened and '<code' in body, f'{id}: folded, with code'
 
@@ -288,23 +296,34 @@ LOOK = r"""async () => {
   }
   await document.fonts.ready;
   const maths = [...document.querySelectorAll('math')];
-  for (const m of maths) { const r = m.getBoundingClientRect(); if (m.checkVisibility() && (r.width < 2 || r.height < 4)) wrong.push('a formula is not drawn: ' + m.textContent.slice(0, 60)) }
-  if (maths.length && ![...document.fonts].some(f => f.family.includes('Course Math') && f.status === 'loaded')) wrong.push('the mathematics font is not loaded');
+  for (const m of maths) {
+    const r = m.getBoundingClientRect();
+    if (m.checkVisibility() && (r.width < 2 || r.height < 4)) wrong.push('a formula is not drawn: ' + m.textContent.slice(0, 60));
+  }
+  const font = [...document.fonts].find(f => f.family.includes('Course Math'));
+  if (maths.length && font?.status !== 'loaded') wrong.push('the mathematics font is not loaded');
   if (document.documentElement.scrollWidth > wide) wrong.push(`the page is ${document.documentElement.scrollWidth} wide in a window of ${wide}`);
   const scrolls = e => { for (; e && e !== main; e = e.parentElement) if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true; return false };
   for (const e of main.querySelectorAll('*')) {
     const r = e.getBoundingClientRect();
-    if (r.width && r.height && r.right > wide + 1 && !scrolls(e.parentElement) && !scrolls(e) && !e.closest('math')) { wrong.push(`<${e.localName} class="${e.className}"> reaches ${Math.round(r.right)} of ${wide}`); break }
+    if (!r.width || !r.height || r.right <= wide + 1 || scrolls(e) || e.closest('math')) continue;
+    wrong.push(`<${e.localName} class="${e.className}"> reaches ${Math.round(r.right)} of ${wide}`);
+    break;
   }
-  const rgb = c => { const m = c.match(/[\d.]+/g).map(Number); return c.startsWith('color(srgb') ? [m[0]*255, m[1]*255, m[2]*255, m[3] ?? 1] : [m[0], m[1], m[2], m[3] ?? 1] };
+  const rgb = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number), f = c.startsWith('color(srgb') ? 255 : 1; return [r*f, g*f, b*f, a] };
   const over = (a, b) => [0, 1, 2].map(i => a[i]*a[3] + b[i]*(1 - a[3]));
-  const ground = e => e ? (([r, g, b, a]) => a === 1 ? [r, g, b] : over([r, g, b, a], ground(e.parentElement)))(rgb(getComputedStyle(e).backgroundColor)) : [255, 255, 255];
+  const ground = e => {
+    if (!e) return [255, 255, 255];
+    const c = rgb(getComputedStyle(e).backgroundColor);
+    return c[3] === 1 ? c.slice(0, 3) : over(c, ground(e.parentElement));
+  };
   const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4); return .2126*r + .7152*g + .0722*b };
   const said = new Set();
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const e = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !e || /^(script|style|annotation|noscript|template)$/i.test(e.localName) || !e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    if (!texts.currentNode.data.trim() || !e || /^(script|style|annotation|noscript|template)$/i.test(e.localName)) continue;
+    if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
     const r = e.getBoundingClientRect(), s = getComputedStyle(e), px = parseFloat(s.fontSize);
     if (!r.width || !r.height) continue;
     let alpha = 1; for (let p = e; p; p = p.parentElement) alpha *= getComputedStyle(p).opacity;
@@ -312,7 +331,10 @@ LOOK = r"""async () => {
     const [a, b] = [light(front), light(back)].sort((x, y) => y - x), ratio = (a + .05)/(b + .05);
     const enough = px >= 24 || (px >= 18.66 && s.fontWeight >= 700) ? 3 : 4.5;
     const key = s.color + back;
-    if (ratio < enough && !said.has(key)) { said.add(key); wrong.push(`contrast ${ratio.toFixed(2)} of ${s.color} on rgb(${back.map(Math.round)}): <${e.localName} class="${e.className}"> ${texts.currentNode.data.trim().slice(0, 40)}`) }
+    if (ratio >= enough || said.has(key)) continue;
+    said.add(key);
+    const what = `<${e.localName} class="${e.className}"> ${texts.currentNode.data.trim().slice(0, 40)}`;
+    wrong.push(`contrast ${ratio.toFixed(2)} of ${s.color} on rgb(${back.map(Math.round)}): ${what}`);
   }
   const paper = light(ground(document.body));
   return {wrong, dark: paper < .2, maths: maths.length};

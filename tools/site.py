@@ -8,7 +8,7 @@ line and the folded solutions are added as plain Markdown, and _quarto.yml gets 
 from that folder. *Finish*: mathematics becomes MathML, and the notebooks and the mathematics font are put beside the pages. Nothing is executed, and no page
 asks another host for anything.
 """
-import argparse, ast, functools, html, json, os, re, shutil, subprocess, sys, tempfile, time
+import argparse, ast, functools, html, json, os, re, shutil, subprocess, sys, time
 from configparser import ConfigParser
 from pathlib import Path, PurePosixPath
 
@@ -94,7 +94,8 @@ def solutions() -> dict[str, tuple[str, str, str]]:
             for deco in getattr(node, 'decorator_list', []):
                 if isinstance(deco, ast.Call) and getattr(deco.func, 'attr', getattr(deco.func, 'id', '')) in DEFINE and deco.args:
                     said = {k.arg: k.value.value for k in deco.keywords if isinstance(k.value, ast.Constant)}
-                    out[ast.literal_eval(deco.args[0])] = ast.get_source_segment(text, node), said.get('hint', ''), said.get('why', '')
+                    id = ast.literal_eval(deco.args[0])
+                    out[id] = ast.get_source_segment(text, node), said.get('hint', ''), said.get('why', '')
     return out
 
 CHECK = r'^check\(\s*[\'"]([\w.]+)[\'"]' # a call that asks for an exercise's answer
@@ -135,7 +136,7 @@ class Links:
         for i, block in enumerate(re.split(r'^(```.*?^```.*?$)', text, flags=re.M | re.S)):
             if i % 2 == 0:
                 block = re.sub(r'(\]\()(?![a-z]+:)([^)\s#]+\.ipynb)(#[^)\s]*)?(\))', self.notebook, block)
-                block = '\n'.join(line if line.startswith('#') else re.sub(r'(?<![`\[])`([\w.]+(?:\(\))?)`(?![`\]])', self.name, line) for line in block.split('\n'))
+                block = re.sub(r'^(?!#).*', lambda line: re.sub(r'(?<![`\[])`([\w.]+(?:\(\))?)`(?![`\]])', self.name, line[0]), block, flags=re.M)
                 block = self.html(block)
             out.append(block)
         return ''.join(out)
@@ -162,15 +163,18 @@ def stage_notebook(src: Path, dest: Path, warn=print):
     if 'title' not in front: title_of(src) # says what is missing
     links, md = Links(src, warn), lambda text: mk_cell(text, 'markdown')
     module = next((m for m, found in library().items() if found[0][0] == src), None)
-    headings = {re.sub(r'[^\w]+', '-', h.lower()).strip('-') for kind, s in cells(src) if kind == 'markdown' for h in re.findall(r'^#+\s+(.+?)\s*$', s, re.M)}
+    headings = [h for kind, s in cells(src) if kind == 'markdown' for h in re.findall(r'^#+\s+(.+?)\s*$', s, re.M)]
+    headings = {re.sub(r'[^\w]+', '-', h.lower()).strip('-') for h in headings} # their anchors
     out = [mk_cell('---\n' + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000) + '---\n', 'raw')]
     if src.parent != Path(): out.append(md(chapter_line(src)))
     asked = defined_here(src) # their definition stands on the page
     for cell in nb.cells:
         if cell.cell_type == 'raw': continue # the front matter
         if cell.cell_type == 'markdown':
-            for m in re.finditer(r'^(#+ .*\$.*)$|^```\s*\{?(mermaid|dot)\b', cell.source, re.M):
-                warn(f'nbs/{src.as_posix()}: ' + (f'a formula in a heading, which contents and search show as TeX: {m[1]}' if m[1] else f'a {m[2]} diagram, which needs a script to be drawn: draw it in a cell, or as an SVG file'))
+            for m in re.finditer(r'^#+ .*\$.*$', re.sub(r'^```.*?^```', '', cell.source, flags=re.M | re.S), re.M):
+                warn(f'nbs/{src.as_posix()}: a formula in a heading, which contents and search show as TeX: {m[0]}')
+            for m in re.finditer(r'^```\s*\{?(mermaid|dot)\b', cell.source, re.M):
+                warn(f'nbs/{src.as_posix()}: a {m[1]} diagram needs a script to be drawn: draw it in a cell, or as an SVG file')
             cell.source = links.markdown(cell.source)
             out.append(cell)
             continue
@@ -239,7 +243,8 @@ def stage_config(dest: Path):
 
 def library_page() -> str:
     "The index of the library: every function and class that the chapters export, with a link to where it is explained."
-    out = ['---\ntitle: The library\ndescription: Every function and class that the chapters export, in the order of the course, with the chapter that explains it.\n---\n']
+    promise = 'Every function and class that the chapters export, in the order of the course, with the chapter that explains it.'
+    out = [f'---\ntitle: The library\ndescription: {promise}\n---\n']
     for module, found in library().items():
         src = found[0][0]
         out.append(f'## mmcourse.{module} {{#{module}}}\n\nFrom [{title_of(src)}]({staged(src)}).\n\n::: {{.library}}\n')
@@ -277,8 +282,8 @@ def renderer() -> str:
     except ImportError: return ''
     return 'smalldocs'
 
-# Options of _quarto.yml that are Quarto's alone. What they ask for holds under smalldocs anyway: it runs nothing, keeps HTML tables, follows the reader's colour
-# scheme, and step 3 makes the MathML.
+# Options of _quarto.yml that are Quarto's alone. What they ask for holds under smalldocs anyway: it runs nothing, keeps HTML tables, follows the reader's
+# colour scheme, and step 3 makes the MathML.
 QUARTO_ONLY = ('execute.enabled', 'format.html.html-math-method', 'format.html.html-table-processing', 'format.html.respect-user-color-scheme')
 
 def render(folder: Path, by: str) -> list[str]:
@@ -337,7 +342,8 @@ def math_font(dest: Path, used: set):
     options = subset.Options(flavor='woff', layout_features=['*'], hinting=False, notdef_outline=True, name_IDs=[0, 1, 2, 13, 14])
     font = subset.load_font(Path(ziamath.__file__).parent/'fonts'/'STIXTwoMath-Regular.ttf', options)
     cut = subset.Subsetter(options)
-    always = [0x210e, *range(0x20, 0x7f), *range(0x391, 0x3d7), *range(0x1d434, 0x1d468), *range(0x1d6e2, 0x1d71c)] # browsers write single letters with the italic ones
+    # always letters, Greek, and their italics: browsers write a single letter with its italic, of which h stands apart
+    always = [*range(0x20, 0x7f), *range(0x391, 0x3d7), *range(0x1d434, 0x1d468), 0x210e, *range(0x1d6e2, 0x1d71c)]
     cut.populate(unicodes=always + [ord(c) for c in used])
     cut.subset(font)
     subset.save_font(font, str(dest), options)
@@ -348,7 +354,8 @@ def build(out: Path, by: str = '', folder: Path = STAGE) -> list[str]:
     "Build the whole site into `out`, which is replaced at the end and in one go; returns warnings."
     out, by = Path(out).resolve(), by or renderer()
     if not by: raise SiteError('no renderer: install Quarto, or smalldocs (Python 3.11 or newer) with pip install "smalldocs>=0.5.4"')
-    if out.exists() and (not out.is_dir() or any(out.iterdir()) and not (out/'site_libs').is_dir()): raise SiteError(f'{out}: there is something there that is no built site')
+    if out.exists() and (not out.is_dir() or any(out.iterdir()) and not (out/'site_libs').is_dir()):
+        raise SiteError(f'{out}: there is something there that is no built site')
     warnings = stage(folder) + render(folder, by)
     finish(folder/'_site')
     if out.exists(): shutil.rmtree(out)
