@@ -106,10 +106,10 @@ def wav_bytes(wave, # (T,) samples in [-1, 1], beyond which they are clipped; or
               sr: int = 8000 # Hz
              ) -> bytes: # a WAV file, 16 bit, mono
     "The wave as a WAV file. Raises `ValueError` for an empty, non-finite or many-channelled wave, `TypeError` for other numbers."
-    buf = io.BytesIO()
+    samples, sr, buf = np.rint(_samples(wave)*32767).astype('<i2'), _rate(sr), io.BytesIO()
     with _wave.open(buf, 'wb') as f:
-        f.setnchannels(1); f.setsampwidth(2); f.setframerate(_rate(sr))
-        f.writeframes(np.rint(_samples(wave)*32767).astype('<i2').tobytes())
+        f.setnchannels(1); f.setsampwidth(2); f.setframerate(sr)
+        f.writeframes(samples.tobytes())
     return buf.getvalue()
 
 def player(wave, # (T,) samples in [-1, 1], beyond which they are clipped
