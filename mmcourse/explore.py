@@ -43,14 +43,15 @@ def _picture(x, name='image'):
     return np.clip(a/255 if a.dtype == np.uint8 else a.astype(float), 0, 1)
 
 def _figure_class():
-    "A Figure that is displayed once, whether it is a cell's last value or not."
+    "A Figure that a cell shows once, whether it is the cell's last value or not."
     from matplotlib.figure import Figure
-    import matplotlib.pyplot as plt
     class Pictures(Figure):
         def _ipython_display_(self):
-            from IPython.display import display, Image
-            if plt.fignum_exists(getattr(self, 'number', -1)): return # still open: the cell's end displays it
-            buf = io.BytesIO(); self.savefig(buf, format='png', bbox_inches='tight'); display(Image(buf.getvalue()))
+            import matplotlib.pyplot as plt
+            from IPython.display import display
+            png = io.BytesIO(); self.savefig(png, format='png', bbox_inches='tight')
+            display({'image/png': base64.b64encode(png.getvalue()).decode(), 'text/plain': repr(self)}, raw=True)
+            plt.close(self) # or the cell's end would show it again
     return Pictures
 
 # %% ../nbs/0_tools/explore.ipynb #cell-010
@@ -139,15 +140,14 @@ def show_wave(wave, # (T,) samples in [-1, 1]
               sr: int = 8000, # Hz
               ax=None, # matplotlib Axes to draw into; a new figure by default
               title: str = None, color: str = MODALITY['audio']
-             ): # the Axes
-    "Draw a wave over time in seconds. Raises as `wav_bytes` does."
+             ):
+    "Draw a wave over time in seconds into `ax`. Raises as `wav_bytes` does."
     import matplotlib.pyplot as plt
     a = _samples(wave)
     if ax is None: ax = plt.subplots(figsize=(7, 1.9))[1]
     ax.plot(np.arange(len(a))/_rate(sr), a, lw=.8, color=color)
     ax.set(xlabel='time (s)', ylabel='amplitude', ylim=(-1.05, 1.05), xlim=(0, len(a)/sr))
     if title: ax.set_title(title)
-    return ax
 
 # %% ../nbs/0_tools/explore.ipynb #cell-025
 def mean_spread(values, # numbers, one for each seed
