@@ -1,0 +1,88 @@
+# Four things to do with the course. Each makes the virtual environment on first use and says what it does.
+#
+#   make course   run the project, print its table, build the site, say how to go on
+#   make test     execute every notebook and every test
+#   make lab      open JupyterLab in nbs/
+#   make site     build the site into _site/
+#
+# and, for authors: `make notebooks` executes all notebooks in place and cleans them, `make readme` writes README.md from
+# nbs/index.ipynb, `make check-export` tells whether mmcourse/ is what the notebooks export. Everything needs Python 3.11 or newer;
+# another interpreter: make course PYTHON=python3.12
+
+PYTHON ?= python3
+VENV   ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY  := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+
+export KERAS_BACKEND := torch
+export PYTHONUTF8 := 1
+export PYTHONWARNINGS := ignore::DeprecationWarning
+
+.PHONY: help course test lab site notebooks readme export check-export clean
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+
+$(VENV)/pyvenv.cfg:
+	@echo "==> making the virtual environment $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "make needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make … PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+
+# One stamp a set of requirements, so that a change of settings.ini or constraints.txt installs again.
+$(VENV)/.course: settings.ini constraints.txt setup.py pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "==> installing the course and what it needs (a few minutes, once)"
+	@$(PIP) --editable '.[site]'
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.course
+	@echo "==> installing JupyterLab"
+	@$(PIP) --editable '.[site,lab]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.course
+	@echo "==> installing what the tests need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+course: $(VENV)/.course
+	@echo "==> the project: three weak views of a digit, and what fusing them gives"
+	@$(PY) -m mmcourse.project
+	@$(MAKE) --no-print-directory site
+	@echo
+	@echo "The site is in _site/: open _site/index.html, or see it served with: $(PY) tools/site.py serve"
+	@echo "To work through the course:  make lab   (JupyterLab opens in nbs/; begin with 1_data/01_three_views.ipynb)"
+
+test: $(VENV)/.test
+	@echo "==> every notebook, cell by cell, and every test"
+	@$(PY) -m pytest --nbval --nbval-current-env $(PYTEST_ARGS)
+
+lab: $(VENV)/.lab
+	@echo "==> JupyterLab in nbs/"
+	@$(PY) -m jupyterlab --notebook-dir nbs
+
+site: $(VENV)/.course
+	@echo "==> building the site into _site/"
+	@$(PY) tools/site.py build
+
+notebooks: $(VENV)/.test
+	@echo "==> executing every notebook in place"
+	@$(PY) tools/nb.py run
+
+export: $(VENV)/.course
+	@echo "==> exporting nbs/ to mmcourse/"
+	@$(BIN)/nbdev_export
+
+check-export: export
+	@git diff --exit-code --stat -- mmcourse && echo "mmcourse/ is what the notebooks export"
+
+readme: $(VENV)/.course
+	@echo "==> writing README.md from nbs/index.ipynb"
+	@$(PY) tools/readme.py
+
+clean:
+	@echo "==> removing the virtual environment and what was built"
+	@rm -rf $(VENV) _site _proc
