@@ -7,7 +7,7 @@ __all__ = ['PALETTE', 'MODALITY', 'use_style', 'show_images', 'Html', 'wav_bytes
            'mean_spread', 'Table', 'table']
 
 # %% ../nbs/0_tools/explore.ipynb #cell-003
-import base64, html, io, math, unicodedata, wave as _wave
+import base64, html, io, math, re, unicodedata, wave as _wave
 import numpy as np
 
 # %% ../nbs/0_tools/explore.ipynb #cell-005
@@ -21,7 +21,8 @@ def use_style():
         'axes.prop_cycle': mpl.cycler(color=PALETTE), 'image.cmap': 'gray', 'image.interpolation': 'nearest',
         'figure.figsize': (7, 3.2), 'figure.dpi': 100, 'savefig.dpi': 'figure', 'figure.constrained_layout.use': True,
         'figure.facecolor': 'white', 'savefig.facecolor': 'white', 'axes.facecolor': 'white',
-        'font.size': 13, 'axes.titlesize': 13, 'axes.labelsize': 13, 'xtick.labelsize': 12, 'ytick.labelsize': 12, 'legend.fontsize': 12, 'figure.titlesize': 14,
+        'font.size': 13, 'axes.titlesize': 13, 'axes.labelsize': 13, 'figure.titlesize': 14,
+        'xtick.labelsize': 12, 'ytick.labelsize': 12, 'legend.fontsize': 12,
         'lines.linewidth': 2, 'axes.linewidth': 1, 'axes.spines.top': False, 'axes.spines.right': False,
         'axes.grid': False, 'grid.color': '#d9d9d9', 'legend.frameon': False})
 
@@ -122,9 +123,12 @@ def player(wave, # (T,) samples in [-1, 1], beyond which they are clipped
     seconds, label = len(_samples(wave))/sr, str(label)
     spoken = html.escape(f'{label or "sound"}, {seconds:.1f} seconds')
     caption = f'<figcaption style="font-size:.9em">{html.escape(label)}</figcaption>' if label else ''
-    audio = f'<audio controls aria-label="{spoken}" style="width:15em;max-width:100%" src="data:audio/wav;base64,{base64.b64encode(data).decode()}"></audio>'
-    return Html(f'<figure style="display:inline-block;margin:.3em 1em .3em 0">{caption}{audio}</figure>', f'[player: {label or "sound"}, {seconds:.2f} s at {sr} Hz]')
+    source = f'data:audio/wav;base64,{base64.b64encode(data).decode()}'
+    audio = f'<audio controls aria-label="{spoken}" style="width:15em;max-width:100%" src="{source}"></audio>'
+    page = f'<figure style="display:inline-block;margin:.3em 1em .3em 0">{caption}{audio}</figure>'
+    return Html(page, f'[player: {label or "sound"}, {seconds:.2f} s at {sr} Hz]')
 
+# %% ../nbs/0_tools/explore.ipynb #cell-016
 def players(waves, # waves, each (T,), as `player` takes them
             labels, # a text for each
             sr: int = 8000 # Hz
@@ -135,7 +139,7 @@ def players(waves, # waves, each (T,), as `player` takes them
     row = [player(w, sr, l) for w, l in zip(waves, labels)]
     return Html('<div style="display:flex;flex-wrap:wrap">' + ''.join(p.html for p in row) + '</div>', '\n'.join(p.text for p in row))
 
-# %% ../nbs/0_tools/explore.ipynb #cell-022
+# %% ../nbs/0_tools/explore.ipynb #cell-023
 def show_wave(wave, # (T,) samples in [-1, 1]
               sr: int = 8000, # Hz
               ax=None, # matplotlib Axes to draw into; a new figure by default
@@ -149,7 +153,7 @@ def show_wave(wave, # (T,) samples in [-1, 1]
     ax.set(xlabel='time (s)', ylabel='amplitude', ylim=(-1.05, 1.05), xlim=(0, len(a)/sr))
     if title: ax.set_title(title)
 
-# %% ../nbs/0_tools/explore.ipynb #cell-025
+# %% ../nbs/0_tools/explore.ipynb #cell-026
 def mean_spread(values, # numbers, one for each seed
                 scale: float = 100, # factor before rounding; 100 turns accuracies into per cent
                 digits: int = 1 # decimals
@@ -159,10 +163,18 @@ def mean_spread(values, # numbers, one for each seed
     if a.size == 0: raise ValueError('values: expected at least one number, got none')
     return f'{a.mean():.{digits}f} ± {a.std(ddof=1):.{digits}f}' if a.size > 1 else f'{a[0]:.{digits}f} (one run)'
 
-# %% ../nbs/0_tools/explore.ipynb #cell-028
+# %% ../nbs/0_tools/explore.ipynb #cell-029
 def _width(s): return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in s)
 
 def _is_number(v): return isinstance(v, (int, float, np.number)) and not isinstance(v, (bool, np.bool_))
+
+def _text(v, decimals):
+    "One cell of a table."
+    if v is None: return '–'
+    if isinstance(v, bool): return 'yes' if v else 'no'
+    if isinstance(v, int): return f'{v:,}'
+    if not isinstance(v, float) or not math.isfinite(v): return str(v)
+    return f'{v:.1g}' if 0 < abs(v) < .5*10**-decimals else f'{v:,.{decimals}f}' # nothing that is there reads as nothing
 
 def _column(values):
     "The texts of one column, and whether it holds measurements (which stand right)."
@@ -170,48 +182,45 @@ def _column(values):
     floats = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v)]
     top = max(floats, default=0)
     decimals = min(6, max(0, 2 - math.floor(math.log10(top)))) if top > 0 else 1
-    def text(v):
-        if v is None: return '–'
-        if isinstance(v, bool): return 'yes' if v else 'no'
-        if isinstance(v, int): return f'{v:,}'
-        if isinstance(v, float): return f'{v:,.{decimals}f}' if math.isfinite(v) else str(v)
-        return str(v)
-    texts = [text(v) for v in values]
-    return texts, all(_is_number(v) or v is None or t[:1].isdigit() or t[:1] in '-–+<>~' for v, t in zip(values, texts))
+    texts = [_text(v, decimals) for v in values]
+    return texts, all(_is_number(v) or re.match(r'[-+–<>≤≥~]?\d|[–]$', t) for v, t in zip(values, texts))
 
+# %% ../nbs/0_tools/explore.ipynb #cell-030
 class Table:
     "Rows of results: a table on a page, aligned text in a terminal. `rows` keeps the values as they came."
     def __init__(self, rows, caption=''):
-        self.rows, self.caption = [dict(r) for r in rows], caption
+        self.rows, self.caption = [dict(r) for r in rows], str(caption)
         if not self.rows: raise ValueError('rows: expected at least one row, got none')
-        self.names = list(dict.fromkeys(k for r in self.rows for k in r))
-        columns = [_column([r.get(k) for r in self.rows]) for k in self.names]
-        self.right = [i > 0 and right for i, (_, right) in enumerate(columns)]
-        self.cells = list(zip(*[texts for texts, _ in columns]))
+        names = list(dict.fromkeys(k for r in self.rows for k in r))
+        columns = [_column([r.get(k) for r in self.rows]) for k in names]
+        self.right = [i > 0 and right for i, (_, right) in enumerate(columns)] # which columns stand right; the first is text
+        self.lines = [tuple(map(str, names)), *zip(*[texts for texts, _ in columns])] # head and body, as texts
+    def __repr__(self): return _as_text(self)
+    def _repr_markdown_(self): return _as_markdown(self)
+    def _repr_html_(self): return _as_html(self)
 
-    def __repr__(self):
-        lines = [[str(n) for n in self.names], *self.cells]
-        widths = [max(_width(l[i]) for l in lines) for i in range(len(self.names))]
-        pad = lambda s, w, right: ' '*(w - _width(s)) + s if right else s + ' '*(w - _width(s))
-        text = ['  '.join(pad(s, w, r) for s, w, r in zip(l, widths, self.right)).rstrip() for l in lines]
-        text.insert(1, '  '.join('-'*w for w in widths))
-        return '\n'.join(([self.caption] if self.caption else []) + text)
+# %% ../nbs/0_tools/explore.ipynb #cell-031
+def _as_text(t):
+    widths = [max(map(_width, column)) for column in zip(*t.lines)]
+    pad = lambda s, w, right: ' '*(w - _width(s)) + s if right else s + ' '*(w - _width(s))
+    text = ['  '.join(map(pad, line, widths, t.right)).rstrip() for line in t.lines]
+    return '\n'.join([*[t.caption][:bool(t.caption)], text[0], '  '.join('-'*w for w in widths), *text[1:]])
 
-    def _repr_markdown_(self):
-        row = lambda cells: '| ' + ' | '.join(str(c).replace('|', '\\|').replace('\n', ' ') for c in cells) + ' |'
-        text = [row(self.names), '|' + '|'.join('--:' if r else ':--' for r in self.right) + '|', *map(row, self.cells)]
-        return '\n'.join(text + (['', f': {self.caption}'] if self.caption else []))
+def _as_markdown(t):
+    row = lambda cells: '| ' + ' | '.join(c.replace('|', '\\|').replace('\n', ' ') for c in cells) + ' |'
+    text = [row(t.lines[0]), '|' + '|'.join('--:' if r else ':--' for r in t.right) + '|', *map(row, t.lines[1:])]
+    return '\n'.join(text + (['', f': {t.caption}'] if t.caption else []))
 
-    def _repr_html_(self):
-        style = lambda i: f'text-align:{"right" if self.right[i] else "left"};white-space:nowrap;font-variant-numeric:tabular-nums'
-        cell = lambda tag, i, c, more='': f'<{tag}{more} style="{style(i)}">{html.escape(str(c))}</{tag}>'
-        head = ''.join(cell('th', i, n, ' scope="col"') for i, n in enumerate(self.names))
-        body = ''.join('<tr>' + ''.join(cell('td', i, c) for i, c in enumerate(r)) + '</tr>\n' for r in self.cells)
-        caption = f'<caption style="caption-side:top;text-align:left">{html.escape(self.caption)}</caption>\n' if self.caption else ''
-        return (f'<div style="overflow-x:auto">\n<table class="table table-sm" style="width:auto" data-quarto-disable-processing="true">\n{caption}'
-                f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>')
+def _as_html(t):
+    style = lambda right: f'text-align:{"right" if right else "left"};white-space:nowrap;font-variant-numeric:tabular-nums'
+    cells = lambda tag, line, more='': ''.join(f'<{tag}{more} style="{style(right)}">{html.escape(c)}</{tag}>' for c, right in zip(line, t.right))
+    body = ''.join('<tr>' + cells('td', line) + '</tr>\n' for line in t.lines[1:])
+    caption = f'<caption style="caption-side:top;text-align:left">{html.escape(t.caption)}</caption>\n' if t.caption else ''
+    head = '<table class="table table-sm" style="width:auto" data-quarto-disable-processing="true">' # Quarto keeps it as it is
+    names = cells('th', t.lines[0], ' scope="col"')
+    return f'<div style="overflow-x:auto">\n{head}\n{caption}<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>'
 
-# %% ../nbs/0_tools/explore.ipynb #cell-029
+# %% ../nbs/0_tools/explore.ipynb #cell-032
 def table(rows: list, # dicts, one a row, from column names to values
           caption: str = '' # what the table holds
          ) -> Table: # displays itself; `.rows` has the values
