@@ -70,6 +70,7 @@ def show_images(images, # (N, H, W), (N, H, W, C) or (N, C, H, W), or a list of 
     if n == 0: raise ValueError('images: expected at least one image, got none')
     titles = [None]*n if titles is None else [str(t) for t in titles]
     if len(titles) != n: raise ValueError(f'titles: expected {n}, one for each image, got {len(titles)}')
+    if ncols is not None and ncols < 1: raise ValueError(f'ncols: expected at least 1, got {ncols}')
     ncols = min(n, ncols or 10)
     nrows = -(-n//ncols)
     height = scale*(1 + .25*any(t for t in titles)) # room for the titles
@@ -189,8 +190,9 @@ def _column(values):
 class Table:
     "Rows of results: a table on a page, aligned text in a terminal. `rows` keeps the values as they came."
     def __init__(self, rows, caption=''):
+        if not isinstance(rows, (list, tuple)) or not rows or not all(isinstance(r, dict) for r in rows):
+            raise ValueError(f'rows: expected a list of one or more dicts, got {rows!r:.60}')
         self.rows, self.caption = [dict(r) for r in rows], str(caption)
-        if not self.rows: raise ValueError('rows: expected at least one row, got none')
         names = list(dict.fromkeys(k for r in self.rows for k in r))
         columns = [_column([r.get(k) for r in self.rows]) for k in names]
         self.right = [i > 0 and right for i, (_, right) in enumerate(columns)] # which columns stand right; the first is text
