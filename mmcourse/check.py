@@ -174,8 +174,8 @@ def difference(expected, # numbers, arrays, tensors, texts, lists, tuples, dicts
               ) -> str: # what differs, or '' if nothing does
     "Name the first difference that matters: type, then shape, then kind of number, then values."
     e, g, close = _plain(expected), _plain(got), (rtol, atol)
-    if isinstance(g, Iterator): g = [x for x, _ in zip(g, range(100_000))]
-    if isinstance(e, np.ndarray) and isinstance(g, (list, tuple)): g = _as_array(g)
+    if isinstance(g, (Iterator, range)): g = [x for x, _ in zip(g, range(100_000))]
+    if isinstance(e, np.ndarray) and isinstance(g, (list, tuple)): e, g = (e, _as_array(g)) if _is_number(e) else (e.tolist(), g)
     elif isinstance(e, (list, tuple)) and isinstance(g, np.ndarray) and g.ndim: e, g = _as_array(e), g if isinstance(_as_array(e), np.ndarray) else list(g)
     both = lambda kind: isinstance(e, kind) and isinstance(g, kind)
     if both(np.ndarray): return _array_difference(e, g, *close)
