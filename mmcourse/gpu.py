@@ -51,6 +51,7 @@ def describe(name: str, # of a `%%gpu` cell
              folder: Path = None # as in `recording`
             ) -> str: # text to show where there is no GPU
     "The recorded output under a line that says where and when it was recorded, or that there is none. Raises `ValueError` for a bad name alone."
+    _checked(name)
     how = 'To record one, run this notebook with MMCOURSE_GPU_RECORD=1 on a machine with a CUDA GPU.'
     try: r = recording(name, folder)
     except FileNotFoundError: return f'No GPU here, and no result is recorded for {name!r}. {how}'
