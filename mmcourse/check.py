@@ -189,7 +189,7 @@ def difference(expected, # numbers, arrays, tensors, texts, lists, tuples, dicts
     except Exception: equal = False
     return '' if equal else f'value differs: expected {_show(e)}, got {_show(g)}'
 
-# %% ../nbs/0_tools/check.ipynb #cell-018
+# %% ../nbs/0_tools/check.ipynb #cell-019
 class _TooLong(BaseException): pass
 
 def _limited(f, seconds):
@@ -208,7 +208,7 @@ def _limited(f, seconds):
         if sent:
             for _ in range(1000): pass # if the exception is still on its way, it arrives here and not later
 
-# %% ../nbs/0_tools/check.ipynb #cell-019
+# %% ../nbs/0_tools/check.ipynb #cell-020
 class _Tape(io.StringIO):
     "Keeps the beginning of what is printed."
     def write(self, s): return super().write(s) if self.tell() < 2000 else len(s)
@@ -222,7 +222,7 @@ def _same_dice(seed=0):
     try: yield
     finally: random.setstate(before[0]); np.random.set_state(before[1]); torch and torch.set_rng_state(before[2])
 
-# %% ../nbs/0_tools/check.ipynb #cell-020
+# %% ../nbs/0_tools/check.ipynb #cell-021
 def _copy(x):
     "A copy that shares nothing with `x`."
     if isinstance(x, (tuple, list)) and type(x) in (tuple, list): return type(x)(map(_copy, x))
@@ -240,7 +240,7 @@ class _Outcome:
     printed: str = ''
     args: tuple = ()
 
-# %% ../nbs/0_tools/check.ipynb #cell-021
+# %% ../nbs/0_tools/check.ipynb #cell-022
 def _call(f, args, seconds):
     "Call `f` on copies of `args`, catching whatever it does."
     out, tape = _Outcome(args=_copy(args)), _Tape()
@@ -256,7 +256,7 @@ def _call(f, args, seconds):
     out.printed = tape.getvalue()
     return out
 
-# %% ../nbs/0_tools/check.ipynb #cell-024
+# %% ../nbs/0_tools/check.ipynb #cell-025
 def _empty(f):
     "Whether the body of a function does nothing, or raises `NotImplementedError` and nothing else."
     import dis
@@ -266,8 +266,9 @@ def _empty(f):
     loaded = [value for name, value in steps if name in ('LOAD_GLOBAL', 'LOAD_NAME')]
     return loaded == ['NotImplementedError'] and 'RAISE_VARARGS' in names and not any(n.startswith(('LOAD_FAST', 'LOAD_DEREF', 'POP_JUMP')) for n in names)
 
-# %% ../nbs/0_tools/check.ipynb #cell-025
-def is_stub(answer) -> bool:
+# %% ../nbs/0_tools/check.ipynb #cell-026
+def is_stub(answer # what is handed to `check`
+           ) -> bool:
     "Whether nobody has written `answer` yet: `...` (or a list of them), a function whose body does nothing, a class of such functions."
     if answer is ...: return True
     if type(answer) in (list, tuple) and answer: return all(map(is_stub, answer))
@@ -276,7 +277,7 @@ def is_stub(answer) -> bool:
         return all(map(_empty, own)) and (bool(own) or '__init__' not in vars(answer))
     return isinstance(answer, types.FunctionType) and _empty(inspect.unwrap(answer))
 
-# %% ../nbs/0_tools/check.ipynb #cell-028
+# %% ../nbs/0_tools/check.ipynb #cell-029
 @dataclass
 class Exercise:
     "One exercise: what is right, what is wrong, and what to say. Made by the decorators below."
@@ -307,7 +308,7 @@ class Exercise:
         if not args or any(type(a) is not tuple for a in args): raise TypeError(f'{self.id}: inputs: expected a list of argument tuples, got {_show(args)}')
         return args
 
-# %% ../nbs/0_tools/check.ipynb #cell-029
+# %% ../nbs/0_tools/check.ipynb #cell-030
 _registry = {}
 
 def _register(ex):
@@ -321,7 +322,7 @@ def _register(ex):
     if old and key(old) != key(ex) and key(old)[0] == key(ex)[0] != '__main__': raise ValueError(f'{ex.id}: already taken by {key(old)[1]}')
     _registry[ex.id] = ex # in a notebook, running the cell again replaces it
 
-# %% ../nbs/0_tools/check.ipynb #cell-030
+# %% ../nbs/0_tools/check.ipynb #cell-031
 def exercise(id: str, # '<module>.<number>'
              *, inputs: Callable, # generates the inputs: (np.random.Generator) -> list of argument tuples, the easiest first
              wrong: list, # two or more functions with the mistakes that learners make
@@ -337,7 +338,7 @@ def exercise(id: str, # '<module>.<number>'
         return f
     return register
 
-# %% ../nbs/0_tools/check.ipynb #cell-031
+# %% ../nbs/0_tools/check.ipynb #cell-032
 def prediction(id: str, # '<module>.<number>'
                *, wrong: list, # two or more wrong values, best those that a likely misunderstanding gives
                hint: str, why: str, # as in `exercise`
@@ -349,7 +350,7 @@ def prediction(id: str, # '<module>.<number>'
         return f
     return register
 
-# %% ../nbs/0_tools/check.ipynb #cell-032
+# %% ../nbs/0_tools/check.ipynb #cell-033
 def challenge(id: str, # '<module>.<number>'
               *, judge: Callable, # measures an answer: (answer) -> (whether it is good enough, a sentence with the measure and what was wanted)
               wrong: list, # two or more answers that are not good enough
@@ -362,10 +363,10 @@ def challenge(id: str, # '<module>.<number>'
         return f
     return register
 
-# %% ../nbs/0_tools/check.ipynb #cell-034
+# %% ../nbs/0_tools/check.ipynb #cell-035
 class UnknownExercise(LookupError): "No exercise has this id; the message names the nearest that there is."
 
-# %% ../nbs/0_tools/check.ipynb #cell-035
+# %% ../nbs/0_tools/check.ipynb #cell-036
 def all_exercises() -> dict: # id -> Exercise, in the order of modules and numbers
     "Every exercise of the course. Raises whatever a broken module of exercises raises."
     import mmcourse.exercises as home
@@ -373,8 +374,10 @@ def all_exercises() -> dict: # id -> Exercise, in the order of modules and numbe
     ours = [ex for ex in _registry.values() if ex.reference.__module__.startswith(home.__name__ + '.')]
     return {ex.id: ex for ex in sorted(ours, key=lambda ex: (ex.id.split('.')[0], int(ex.id.split('.')[1])))}
 
-def find(id: str) -> Exercise:
-    "The exercise of that id. Raises `UnknownExercise`."
+# %% ../nbs/0_tools/check.ipynb #cell-037
+def find(id: str # of the exercise
+        ) -> Exercise:
+    "The exercise of that id, whose module is imported if need be. Raises `UnknownExercise`."
     if not isinstance(id, str): raise TypeError(f"id: expected a text such as 'training.1' as the first argument, got {_show(id)}")
     if id not in _registry and re.fullmatch(r'[a-z][a-z0-9_]*\.[0-9]+', id):
         name = f'mmcourse.exercises.{id.split(".")[0]}'
@@ -385,7 +388,7 @@ def find(id: str) -> Exercise:
     near = difflib.get_close_matches(id, [*all_exercises(), *_registry], 1, cutoff=0)
     raise UnknownExercise(f'no exercise {id!r}' + (f'; the nearest is {near[0]!r}' if near else ''))
 
-# %% ../nbs/0_tools/check.ipynb #cell-037
+# %% ../nbs/0_tools/check.ipynb #cell-039
 def _fault(error, f):
     "What was raised, and in which line of the answer."
     code = getattr(inspect.unwrap(f), '__code__', None)
@@ -396,7 +399,7 @@ def _fault(error, f):
 def _trace(tb):
     while tb: yield tb; tb = tb.tb_next
 
-# %% ../nbs/0_tools/check.ipynb #cell-038
+# %% ../nbs/0_tools/check.ipynb #cell-040
 def _named(f, args):
     "The arguments with the names that the reference gives them."
     try: names = list(inspect.signature(f).bind(*args).arguments.items())
@@ -421,7 +424,7 @@ def _call_differs(ex, f):
         except TypeError as e: return f'The arguments differ: it is called with ({names}), yours takes ({", ".join(mine.parameters)}): {e}.'
     return ''
 
-# %% ../nbs/0_tools/check.ipynb #cell-039
+# %% ../nbs/0_tools/check.ipynb #cell-041
 def _code_verdict(ex, f):
     "Judge a function on all inputs."
     if not callable(f): return 'not yet', f'Type differs: expected a function, got {_show(f)}.'
@@ -446,7 +449,7 @@ def _moved(before, after):
     "Whether a call has changed its argument (of the kinds whose change can be seen)."
     return isinstance(_plain(before), (np.ndarray, list, dict)) and difference(before, after, rtol=0, atol=0) != ''
 
-# %% ../nbs/0_tools/check.ipynb #cell-040
+# %% ../nbs/0_tools/check.ipynb #cell-042
 def _code_message(ex, n, of, args, want, out, found):
     "The first input that fails, what was expected, what came, and what differs."
     lines = [f'It fails on {n} of {of} inputs, first on this one:' if of > 1 else 'It fails on this input:',
@@ -456,7 +459,7 @@ def _code_message(ex, n, of, args, want, out, found):
     if out.printed: lines.append(f'  printed  {_clip(out.printed.strip(), 200)}')
     return '\n'.join(lines)
 
-# %% ../nbs/0_tools/check.ipynb #cell-042
+# %% ../nbs/0_tools/check.ipynb #cell-044
 def _too(e, g):
     "In which direction a predicted number is wrong."
     if not np.isfinite(g): return 'which is not a finite number'
@@ -479,7 +482,7 @@ def _prediction_fault(e, g, ex):
     tells = not found.startswith(('type', 'shape', 'length', 'kind')) # more than the kind of the right answer
     return f'You said {_show(g)}, which is not it: {found.split(":")[0] if tells else found}.'
 
-# %% ../nbs/0_tools/check.ipynb #cell-043
+# %% ../nbs/0_tools/check.ipynb #cell-045
 def _prediction_verdict(ex, value):
     "Judge a predicted value."
     if value is None: return 'not attempted', ''
@@ -495,7 +498,7 @@ def _challenge_verdict(ex, answer):
     good, said = out.value
     return ('right', f' {said}') if good else ('not yet', said)
 
-# %% ../nbs/0_tools/check.ipynb #cell-044
+# %% ../nbs/0_tools/check.ipynb #cell-046
 def verdict(id: str, # of the exercise
             answer # what the learner hands in
            ) -> tuple: # ('right', 'not yet' or 'not attempted', the message)
@@ -507,14 +510,19 @@ def verdict(id: str, # of the exercise
     if status == 'not yet': return status, f"{id}: not yet. {text}\nhint('{id}') has a hint."
     return status, f'{id}: right. {ex.why}{text}' if ex.kind == 'code' else f'{id}: right.{text} {ex.why}'
 
-# %% ../nbs/0_tools/check.ipynb #cell-045
+# %% ../nbs/0_tools/check.ipynb #cell-047
+def _wrapped(message):
+    "Sentences in lines of a page's width; indented lines, which show values, stay as they are."
+    return '\n'.join(line if line.startswith(' ') else textwrap.fill(line, 80, break_long_words=False, break_on_hyphens=False) for line in message.splitlines())
+
+# %% ../nbs/0_tools/check.ipynb #cell-048
 def check(id: str, # of the exercise, such as 'training.1'
           answer # your function or value
          ):
     "Print what the judge says. Raises `UnknownExercise`, whose message names the nearest id."
-    print(verdict(id, answer)[1])
+    print(_wrapped(verdict(id, answer)[1]))
 
-# %% ../nbs/0_tools/check.ipynb #cell-047
+# %% ../nbs/0_tools/check.ipynb #cell-050
 class Solution:
     "Source code that is folded on a page."
     def __init__(self, id, source): self.id, self.source = id, source
@@ -529,11 +537,12 @@ def _source(f):
     node = ast.parse(lines).body[0]
     return '\n'.join(lines.splitlines()[node.lineno-1:node.end_lineno])
 
-# %% ../nbs/0_tools/check.ipynb #cell-048
+# %% ../nbs/0_tools/check.ipynb #cell-051
 def hint(id: str): # of the exercise
     "Print a hint. Raises `UnknownExercise`."
-    print(f'{id}: {find(id).hint}')
+    print(_wrapped(f'{id}: {find(id).hint}'))
 
+# %% ../nbs/0_tools/check.ipynb #cell-052
 def solution(id: str # of the exercise
             ) -> Solution: # displayed folded on a page; `print` it in a terminal
     "The reference solution. Raises `UnknownExercise`."
@@ -541,7 +550,7 @@ def solution(id: str # of the exercise
     value = f'\n# {ex.reference.__name__}() is {_show(ex.answer())}' if not inspect.signature(ex.reference).parameters and ex.kind != 'code' else ''
     return Solution(id, _source(ex.reference) + value)
 
-# %% ../nbs/0_tools/check.ipynb #cell-060
+# %% ../nbs/0_tools/check.ipynb #cell-064
 _NAMES = re.compile(r'differ|raised|stopped|which is|Type')
 
 def _stub_of(ex):
@@ -550,7 +559,7 @@ def _stub_of(ex):
     exec(f'def stub({", ".join(inspect.signature(ex.reference).parameters)}):\n    "Your turn."\n    ...', space)
     return space['stub']
 
-# %% ../nbs/0_tools/check.ipynb #cell-061
+# %% ../nbs/0_tools/check.ipynb #cell-065
 def prove(id: str # of the exercise
          ) -> list: # the messages that the wrong answers get
     "Assert that the exercise judges its reference, its stub and its wrong answers as it should."

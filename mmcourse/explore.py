@@ -26,7 +26,7 @@ def use_style():
         'lines.linewidth': 2, 'axes.linewidth': 1, 'axes.spines.top': False, 'axes.spines.right': False,
         'axes.grid': False, 'grid.color': '#d9d9d9', 'legend.frameon': False})
 
-# %% ../nbs/0_tools/explore.ipynb #cell-009
+# %% ../nbs/0_tools/explore.ipynb #cell-010
 def _array(x, name='x'):
     "`x`, a tensor on any device, an array or a list, as a NumPy array."
     if hasattr(x, 'detach'): x = x.detach().cpu()
@@ -55,7 +55,7 @@ def _figure_class():
             plt.close(self) # or the cell's end would show it again
     return Pictures
 
-# %% ../nbs/0_tools/explore.ipynb #cell-010
+# %% ../nbs/0_tools/explore.ipynb #cell-011
 def show_images(images, # (N, H, W), (N, H, W, C) or (N, C, H, W), or a list of images of any sizes: numbers in [0, 1] or bytes; one image alone will do
                 titles=None, # N short texts, one above each image
                 ncols: int = None, # images in a row; at most 10 by default
@@ -82,7 +82,7 @@ def show_images(images, # (N, H, W), (N, H, W, C) or (N, C, H, W), or a list of 
     if suptitle: fig.suptitle(suptitle)
     return fig
 
-# %% ../nbs/0_tools/explore.ipynb #cell-014
+# %% ../nbs/0_tools/explore.ipynb #cell-015
 def _samples(wave, name='wave'):
     "A wave as (T,) float samples in [-1, 1], or an error that says what is wrong with it."
     a = _array(wave, name)
@@ -104,7 +104,7 @@ class Html:
     def _repr_html_(self): return self.html
     def __repr__(self): return self.text
 
-# %% ../nbs/0_tools/explore.ipynb #cell-015
+# %% ../nbs/0_tools/explore.ipynb #cell-016
 def wav_bytes(wave, # (T,) samples in [-1, 1], beyond which they are clipped; or int16 or uint8 samples
               sr: int = 8000 # Hz
              ) -> bytes: # a WAV file, 16 bit, mono
@@ -129,7 +129,7 @@ def player(wave, # (T,) samples in [-1, 1], beyond which they are clipped
     page = f'<figure style="display:inline-block;margin:.3em 1em .3em 0">{caption}{audio}</figure>'
     return Html(page, f'[player: {label or "sound"}, {seconds:.2f} s at {sr} Hz]')
 
-# %% ../nbs/0_tools/explore.ipynb #cell-016
+# %% ../nbs/0_tools/explore.ipynb #cell-017
 def players(waves, # waves, each (T,), as `player` takes them
             labels, # a text for each
             sr: int = 8000 # Hz
@@ -140,7 +140,7 @@ def players(waves, # waves, each (T,), as `player` takes them
     row = [player(w, sr, l) for w, l in zip(waves, labels)]
     return Html('<div style="display:flex;flex-wrap:wrap">' + ''.join(p.html for p in row) + '</div>', '\n'.join(p.text for p in row))
 
-# %% ../nbs/0_tools/explore.ipynb #cell-023
+# %% ../nbs/0_tools/explore.ipynb #cell-024
 def show_wave(wave, # (T,) samples in [-1, 1]
               sr: int = 8000, # Hz
               ax=None, # matplotlib Axes to draw into; a new figure by default
@@ -154,7 +154,7 @@ def show_wave(wave, # (T,) samples in [-1, 1]
     ax.set(xlabel='time (s)', ylabel='amplitude', ylim=(-1.05, 1.05), xlim=(0, len(a)/sr))
     if title: ax.set_title(title)
 
-# %% ../nbs/0_tools/explore.ipynb #cell-026
+# %% ../nbs/0_tools/explore.ipynb #cell-027
 def mean_spread(values, # numbers, one for each seed
                 scale: float = 100, # factor before rounding; 100 turns accuracies into per cent
                 digits: int = 1 # decimals
@@ -164,7 +164,7 @@ def mean_spread(values, # numbers, one for each seed
     if a.size == 0: raise ValueError('values: expected at least one number, got none')
     return f'{a.mean():.{digits}f} ± {a.std(ddof=1):.{digits}f}' if a.size > 1 else f'{a[0]:.{digits}f} (one run)'
 
-# %% ../nbs/0_tools/explore.ipynb #cell-029
+# %% ../nbs/0_tools/explore.ipynb #cell-030
 def _width(s): return sum(2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in s)
 
 def _is_number(v): return isinstance(v, (int, float, np.number)) and not isinstance(v, (bool, np.bool_))
@@ -186,7 +186,7 @@ def _column(values):
     texts = [_text(v, decimals) for v in values]
     return texts, all(_is_number(v) or re.match(r'[-+–<>≤≥~]?\d|[–]$', t) for v, t in zip(values, texts))
 
-# %% ../nbs/0_tools/explore.ipynb #cell-030
+# %% ../nbs/0_tools/explore.ipynb #cell-031
 class Table:
     "Rows of results: a table on a page, aligned text in a terminal. `rows` keeps the values as they came."
     def __init__(self, rows, caption=''):
@@ -201,7 +201,7 @@ class Table:
     def _repr_markdown_(self): return _as_markdown(self)
     def _repr_html_(self): return _as_html(self)
 
-# %% ../nbs/0_tools/explore.ipynb #cell-031
+# %% ../nbs/0_tools/explore.ipynb #cell-032
 def _as_text(t):
     widths = [max(map(_width, column)) for column in zip(*t.lines)]
     pad = lambda s, w, right: ' '*(w - _width(s)) + s if right else s + ' '*(w - _width(s))
@@ -222,7 +222,7 @@ def _as_html(t):
     names = cells('th', t.lines[0], ' scope="col"')
     return f'<div style="overflow-x:auto">\n{head}\n{caption}<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>'
 
-# %% ../nbs/0_tools/explore.ipynb #cell-032
+# %% ../nbs/0_tools/explore.ipynb #cell-033
 def table(rows: list, # dicts, one a row, from column names to values
           caption: str = '' # what the table holds
          ) -> Table: # displays itself; `.rows` has the values

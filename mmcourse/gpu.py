@@ -46,6 +46,7 @@ def recording(name: str, # of a `%%gpu` cell
     if wrong: raise ValueError(f'data/gpu/{path.name}: expected the fields {", ".join(FIELDS)}; missing or of a wrong type: {", ".join(wrong)}')
     return record
 
+# %% ../nbs/0_tools/gpu.ipynb #cell-010
 def describe(name: str, # of a `%%gpu` cell
              cell: str, # its source
              folder: Path = None # as in `recording`
@@ -60,7 +61,7 @@ def describe(name: str, # of a `%%gpu` cell
     v = r['versions']
     return f'No GPU here. Recorded on {r["device"]}, {r["date"]} (torch {v.get("torch", "?")}), {r["seconds"]:.1f} s:{stale}\n{r["output"]}'.rstrip()
 
-# %% ../nbs/0_tools/gpu.ipynb #cell-011
+# %% ../nbs/0_tools/gpu.ipynb #cell-012
 class _Tee(io.StringIO):
     "Keeps what is printed and passes it on."
     def __init__(self, out): super().__init__(); self.out = out
@@ -86,7 +87,7 @@ def _run(shell, cell):
     display(value)
     return text + shell.display_formatter.format(value)[0].get('text/plain', ''), seconds
 
-# %% ../nbs/0_tools/gpu.ipynb #cell-012
+# %% ../nbs/0_tools/gpu.ipynb #cell-013
 def _save(path, record):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
@@ -105,14 +106,16 @@ def _available():
     except ImportError: return False
     return torch.cuda.is_available()
 
-def gpu_cell(line: str, cell: str):
-    "The cell magic `%%gpu NAME`."
+def gpu_cell(line: str, # NAME of the recording
+             cell: str # source of the cell
+            ):
+    "The cell magic `%%gpu NAME`. Raises `ValueError` for a bad name, and on a GPU whatever the cell raises."
     name = _checked(line.strip())
     if not _available(): return print(describe(name, cell))
     text, seconds = _run(_shell(), cell)
     if os.environ.get('MMCOURSE_GPU_RECORD') == '1': _record(name, cell, text, seconds)
 
-# %% ../nbs/0_tools/gpu.ipynb #cell-014
+# %% ../nbs/0_tools/gpu.ipynb #cell-015
 def _shell():
     return sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
 
