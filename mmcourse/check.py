@@ -144,7 +144,7 @@ def _as_array(v):
     "A list of numbers (or of lists, tensors, …) as an array, if it is one."
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter('error') # NumPy warns of ragged lists, or raises
-        a = np.asarray([_plain(_as_array(x)) for x in v])
+        a = np.asarray([_as_array(x) if isinstance(x, (list, tuple)) else _plain(x) for x in v])
         if a.dtype.kind in 'biufc' and (a.size or not len(v)): return a
     return v
 

@@ -1,7 +1,7 @@
 """The judge judges fairly, and every exercise of the course is sound.
 
 First the engine, on exercises made here; then every exercise in `mmcourse/exercises/`, and that chapters and exercises agree."""
-import __future__, ast, json, math, re, subprocess, sys, time
+import __future__, ast, inspect, json, math, os, re, subprocess, sys, time
 from collections import OrderedDict, namedtuple
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -134,11 +134,12 @@ def test_every_input_is_tried():
     assert seen == [(2,), (5,), (2, 3)]
 
 def test_messages_are_the_same_every_time_and_in_every_process():
-    bad = lambda x, k: x + (x.ndim == 2)
-    assert said(bad) == said(bad)
-    code = 'import test_exercises as t; print(t.said(lambda x, k: t.unit(x, k) + (x.ndim == 2))[1])'
-    outs = {subprocess.run([sys.executable, '-c', code], cwd=ROOT/'tests', env={**__import__('os').environ, 'PYTHONPATH': str(ROOT), 'PYTHONHASHSEED': s}, capture_output=True, text=True, check=True).stdout for s in '12'}
-    assert len(outs) == 1 and 'every value is off by 1' in outs.pop()
+    message = said(lambda x, k: unit(x, k) + (x.ndim == 2))[1]
+    assert message == said(lambda x, k: unit(x, k) + (x.ndim == 2))[1] and 'every value is off by 1' in message
+    code = 'import numpy as np; from mmcourse.check import *\n' + inspect.getsource(vectors) + inspect.getsource(unit).replace('**WORD', "hint='h', why='w'")
+    code += "print(verdict('engine.1', lambda x, k: unit(x, k) + (x.ndim == 2))[1])"
+    out = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={**os.environ, 'PYTHONHASHSEED': '1', 'PYTHONUTF8': '1'}, capture_output=True, encoding='utf-8', check=True).stdout
+    assert out.strip() == message
 
 def test_global_dice_are_left_alone():
     np.random.seed(3); torch.manual_seed(3); before = np.random.rand(), torch.rand(1)
@@ -322,7 +323,7 @@ def test_chapter_leaves_a_stub(path, module, cells, i, call):
         space = {}
         exec(compile(ast.fix_missing_locations(ast.Module([answer], [])), path.name, 'exec', flags=__future__.annotations.compiler_flag), space)
         stub = space[answer.name]
-        if COURSE[id].kind == 'code': assert [a.arg for a in answer.args.args] == list(engine.inspect.signature(COURSE[id].reference).parameters), f'{id}: the stub takes other parameters than the reference'
+        if COURSE[id].kind == 'code': assert [a.arg for a in answer.args.args] == list(inspect.signature(COURSE[id].reference).parameters), f'{id}: the stub takes other parameters than the reference'
     else: stub = ast.literal_eval(answer)
     assert verdict(id, stub) == ('not attempted', f'{id}: not attempted yet')
     printed = ''.join(''.join(o.get('text', '')) for o in cells[i][0]['outputs'])
