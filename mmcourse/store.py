@@ -11,6 +11,7 @@ __all__ = ['FSDD', 'MNIST_FULL', 'REMOTES', 'CorruptData', 'UnsafeArchive', 'Dow
 import errno, fnmatch, gzip, hashlib, http.client, io, os, re, secrets, shutil, stat, struct, sys, tarfile, time, unicodedata, wave, zipfile, zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from socket import gaierror
@@ -20,7 +21,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import mmcourse
 
-# %% ../nbs/0_tools/store.ipynb #cell-006
+# %% ../nbs/0_tools/store.ipynb #cell-004
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError, # what damaged archives make
+           NotImplementedError, RuntimeError, ValueError, OverflowError)                               # the standard library raise
+
+# %% ../nbs/0_tools/store.ipynb #cell-007
 class CorruptData(ValueError):
     "A file is not the one that was expected: its digest differs, or its content contradicts itself."
 
@@ -33,7 +38,7 @@ class DownloadError(OSError):
 class WriteError(OSError):
     "The disk is full, read-only or someone else's; `errno` is the system's, the message says what to do."
 
-# %% ../nbs/0_tools/store.ipynb #cell-007
+# %% ../nbs/0_tools/store.ipynb #cell-008
 _WHY = {getattr(errno, name): why for name, why in dict(
     ENOSPC='no space is left on the device', EDQUOT='the disk quota is used up', EROFS='the file system is read-only', EACCES='permission denied',
     EPERM='permission denied', ENOTDIR='a file is where a folder should be', EEXIST='a file is where a folder should be').items() if hasattr(errno, name)}
@@ -54,7 +59,7 @@ def _writing(path: Path):
         error.errno = e.errno
         raise error from e
 
-# %% ../nbs/0_tools/store.ipynb #cell-009
+# %% ../nbs/0_tools/store.ipynb #cell-010
 def data_path(name: str = '' # file or folder below `data/`, with forward slashes
              ) -> Path: # where it is, or would be
     "The path of something that comes with the course: in `data/` of a checkout, in `mmcourse/data` of an installed wheel."
@@ -62,7 +67,7 @@ def data_path(name: str = '' # file or folder below `data/`, with forward slashe
     root = package/'data'
     return (root if root.is_dir() else package.parent/'data')/name
 
-# %% ../nbs/0_tools/store.ipynb #cell-010
+# %% ../nbs/0_tools/store.ipynb #cell-011
 def _cache_path() -> Path:
     if os.environ.get('MMCOURSE_CACHE'): path = Path(os.environ['MMCOURSE_CACHE'])
     elif sys.platform == 'darwin': path = Path('~/Library/Caches/mmcourse')
@@ -72,14 +77,14 @@ def _cache_path() -> Path:
     if path.startswith('~'): raise WriteError(f'{path}: this user has no home folder; set MMCOURSE_CACHE to a folder that can be written')
     return Path(os.path.abspath(path))
 
-# %% ../nbs/0_tools/store.ipynb #cell-011
+# %% ../nbs/0_tools/store.ipynb #cell-012
 def cache_dir() -> Path: # absolute; exists
     "The folder for what can be made or fetched again: `$MMCOURSE_CACHE`, else the platform's cache folder. Makes it; raises `WriteError` if it cannot."
     path = _cache_path()
     with _writing(path): path.mkdir(parents=True, exist_ok=True)
     return path
 
-# %% ../nbs/0_tools/store.ipynb #cell-014
+# %% ../nbs/0_tools/store.ipynb #cell-015
 def sha256(path: str | Path # a file
           ) -> str: # 64 hexadecimal digits
     "The SHA-256 digest of a file, read piece by piece [FIPS 180-4]."
@@ -88,11 +93,11 @@ def sha256(path: str | Path # a file
         while piece := f.read(1 << 20): h.update(piece)
     return h.hexdigest()
 
-# %% ../nbs/0_tools/store.ipynb #cell-018
+# %% ../nbs/0_tools/store.ipynb #cell-019
 def _same(what, got: str, want: str):
     if got != want.lower(): raise CorruptData(f'{what}: expected sha256 {want}, got {got}')
 
-# %% ../nbs/0_tools/store.ipynb #cell-019
+# %% ../nbs/0_tools/store.ipynb #cell-020
 def verified(path: str | Path, # a file
              digest: str       # the SHA-256 it must have, 64 hexadecimal digits
             ) -> Path: # `path`
@@ -102,12 +107,12 @@ def verified(path: str | Path, # a file
     _same(path, sha256(path), digest)
     return path
 
-# %% ../nbs/0_tools/store.ipynb #cell-022
+# %% ../nbs/0_tools/store.ipynb #cell-023
 def _named(folder: Path, pattern: str) -> list[Path]:
     "The files directly in `folder` whose names match, sorted by the bytes of their names (as in the C locale)."
     return sorted((p for p in Path(folder).iterdir() if fnmatch.fnmatchcase(p.name, pattern) and p.is_file()), key=lambda p: os.fsencode(p.name))
 
-# %% ../nbs/0_tools/store.ipynb #cell-023
+# %% ../nbs/0_tools/store.ipynb #cell-024
 def contents_digest(folder: str | Path, # the files directly in it count, folders below it do not
                     pattern: str = '*'  # only files with such names count
                    ) -> str: # 64 hexadecimal digits
@@ -115,7 +120,7 @@ def contents_digest(folder: str | Path, # the files directly in it count, folder
     lines = (os.fsencode(p.name) + f' {sha256(p)}\n'.encode() for p in _named(folder, pattern))
     return hashlib.sha256(b''.join(lines)).hexdigest()
 
-# %% ../nbs/0_tools/store.ipynb #cell-028
+# %% ../nbs/0_tools/store.ipynb #cell-029
 def load_npz(path: str | Path, # an .npz file
              digest: str       # the SHA-256 it must have
             ) -> dict[str, np.ndarray]: # its arrays by name
@@ -127,9 +132,9 @@ def load_npz(path: str | Path, # an .npz file
     if not zipfile.is_zipfile(io.BytesIO(content)): raise CorruptData(f'{path}: expected an .npz file')
     with np.load(io.BytesIO(content), allow_pickle=False) as z:
         try: return {name: z[name] for name in z.files}
-        except ValueError as e: raise ValueError(f'{path}: {e}') from e
+        except _BROKEN as e: raise (ValueError if 'allow_pickle' in str(e) else CorruptData)(f'{path}: {e}') from e
 
-# %% ../nbs/0_tools/store.ipynb #cell-033
+# %% ../nbs/0_tools/store.ipynb #cell-034
 _PART = re.compile(r'\..+\.\d+\.[0-9a-f]{8}\.part')
 
 def _part(dest: Path) -> Path:
@@ -148,7 +153,7 @@ def _unlink(path: Path):
     try: path.unlink(missing_ok=True)
     except OSError: pass # a virus scanner holds it: swept up later
 
-# %% ../nbs/0_tools/store.ipynb #cell-034
+# %% ../nbs/0_tools/store.ipynb #cell-035
 @contextmanager
 def atomic(dest: str | Path # where the file shall be; its folder is made
           ): # an open binary file
@@ -165,7 +170,7 @@ def atomic(dest: str | Path # where the file shall be; its folder is made
             os.replace(part, dest)
     finally: _unlink(part)
 
-# %% ../nbs/0_tools/store.ipynb #cell-037
+# %% ../nbs/0_tools/store.ipynb #cell-038
 def _web(url: str) -> str:
     "The scheme of a web address."
     parts = urlsplit(url)
@@ -181,7 +186,7 @@ class _Redirects(request.HTTPRedirectHandler):
             raise DownloadError(f'{req.full_url}: redirected to {newurl!r}, which gives up encryption')
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-# %% ../nbs/0_tools/store.ipynb #cell-038
+# %% ../nbs/0_tools/store.ipynb #cell-039
 def _reason(e: Exception) -> str:
     if isinstance(e, HTTPError): return f'the server answered {e.code} {e.msg}'
     if isinstance(e, URLError): e = e.reason
@@ -206,7 +211,7 @@ def _answer(url: str, timeout: float):
         raise DownloadError(f'{url}: the server answered {answer.status} {answer.reason}')
     return answer
 
-# %% ../nbs/0_tools/store.ipynb #cell-039
+# %% ../nbs/0_tools/store.ipynb #cell-040
 def _pieces(answer, url: str):
     "The body, 64 kB at a time."
     while True:
@@ -223,7 +228,7 @@ def _bar(total: int | None, name: str, progress: bool | None):
     from tqdm import tqdm
     return tqdm(total=total, desc=name, unit='B', unit_scale=True, disable=not (_watched() if progress is None else progress))
 
-# %% ../nbs/0_tools/store.ipynb #cell-041
+# %% ../nbs/0_tools/store.ipynb #cell-042
 def download(url: str,                     # http or https
              dest: str | Path,             # the file to write
              digest: str | None = None,    # the SHA-256 it must have
@@ -248,12 +253,13 @@ def download(url: str,                     # http or https
         if digest: _same(url, h.hexdigest(), digest)
     return dest
 
-# %% ../nbs/0_tools/store.ipynb #cell-046
+# %% ../nbs/0_tools/store.ipynb #cell-047
 _DEVICE = re.compile(r'(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?', re.I) # names that Windows keeps for devices
 
 def _parts(name: str) -> tuple[str, ...]:
     "The folders and the file that a member's name means, the same on every system; raises `UnsafeArchive` where there is a doubt."
     def refuse(why): raise UnsafeArchive(f'{name[:200]!r}: {why}')
+    if len(name) > 1000: refuse('a name that is too long')
     if any(unicodedata.category(c) in ('Cc', 'Cs') for c in name): refuse('a control character in a name')
     if '\\' in name: refuse('a backslash in a name')
     if ':' in name: refuse('a drive letter or a colon in a name')
@@ -266,9 +272,7 @@ def _parts(name: str) -> tuple[str, ...]:
     if len(parts) > 32: refuse('folders nested too deep')
     return parts
 
-# %% ../nbs/0_tools/store.ipynb #cell-049
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, UnicodeError, OverflowError)
-
+# %% ../nbs/0_tools/store.ipynb #cell-050
 class _Limited:
     "A reader that gives no more than so many bytes."
     def __init__(self, f, left): self.f, self.left = f, left
@@ -286,7 +290,7 @@ class _Strict(tarfile.TarInfo):
         except tarfile.EOFHeaderError: raise # two blocks of zeros: the real end
         except tarfile.HeaderError as e: raise tarfile.ReadError(f'damaged or cut short: {e}') from None
 
-# %% ../nbs/0_tools/store.ipynb #cell-050
+# %% ../nbs/0_tools/store.ipynb #cell-051
 def _zip_members(f):
     "Name, folder or not, size and opener of each member."
     with zipfile.ZipFile(f) as z:
@@ -307,7 +311,7 @@ def _tar_members(f, most: int):
             yield m.name, m.isdir(), m.size, partial(t.extractfile, m)
     while f.read(): pass # to the end, where gzip keeps its checksum
 
-# %% ../nbs/0_tools/store.ipynb #cell-051
+# %% ../nbs/0_tools/store.ipynb #cell-052
 @contextmanager
 def _members(archive: Path, max_bytes: int):
     "The members of a zip, tar or tar.gz; told apart by their first bytes."
@@ -327,7 +331,7 @@ def _copy(source, target: Path, size: int):
             if size < 0: raise UnsafeArchive(f'{target.name!r}: larger than it says')
     if size: raise EOFError(f'{target.name!r} is cut short')
 
-# %% ../nbs/0_tools/store.ipynb #cell-052
+# %% ../nbs/0_tools/store.ipynb #cell-053
 def _unpack(archive: Path, into: Path, max_bytes: int, max_files: int):
     "Fills the new folder `into`."
     into.mkdir()
@@ -346,7 +350,7 @@ def _unpack(archive: Path, into: Path, max_bytes: int, max_files: int):
             (target if is_dir else target.parent).mkdir(parents=True, exist_ok=True)
             if not is_dir: _copy(source, target, size)
 
-# %% ../nbs/0_tools/store.ipynb #cell-054
+# %% ../nbs/0_tools/store.ipynb #cell-055
 @contextmanager
 def _workspace(dest: Path):
     "A fresh folder beside `dest`, gone afterwards."
@@ -359,7 +363,7 @@ def _workspace(dest: Path):
         yield work
     finally: shutil.rmtree(work, ignore_errors=True)
 
-# %% ../nbs/0_tools/store.ipynb #cell-055
+# %% ../nbs/0_tools/store.ipynb #cell-056
 def extract(archive: str | Path,      # a zip, tar or tar.gz file
             dest: str | Path,         # the folder to make; must not exist
             *,
@@ -368,7 +372,8 @@ def extract(archive: str | Path,      # a zip, tar or tar.gz file
            ) -> Path: # `dest`
     """`dest`, a new folder with the plain files of the archive: all of them or, when anything is wrong, none.
 
-    Raises `UnsafeArchive` (paths that climb out, links, devices, names that collide, bombs), `CorruptData` (damaged, or no archive), `WriteError`, `FileExistsError`, `FileNotFoundError`."""
+    Raises `UnsafeArchive` (paths that climb out, links, devices, names that collide, bombs), `CorruptData` (damaged, or no archive),
+    `WriteError`, `FileExistsError` or `FileNotFoundError`."""
     archive, dest = Path(archive), Path(os.path.abspath(dest))
     if not archive.is_file(): raise FileNotFoundError(f'archive: no file at {archive}')
     if dest.exists(): raise FileExistsError(f'dest: there is already something at {dest}')
@@ -376,12 +381,15 @@ def extract(archive: str | Path,      # a zip, tar or tar.gz file
         try:
             with _writing(dest): _unpack(archive, work/'all', max_bytes, max_files)
         except UnsafeArchive as e: raise UnsafeArchive(f'{archive}: refused, {e}') from e
-        except _BROKEN as e: raise CorruptData(f'{archive}: damaged or not an archive, {type(e).__name__}: {e}') from e
+        except CorruptData: raise
+        except (*_BROKEN, OSError) as e:
+            if isinstance(e, OSError) and not isinstance(e, _BROKEN) and e.errno != errno.EINVAL: raise # EINVAL: a seek to before the beginning
+            raise CorruptData(f'{archive}: damaged or not an archive, {type(e).__name__}: {e}') from e
         try: os.rename(work/'all', dest)
         except OSError as e: raise FileExistsError(f'dest: another process made {dest}') if dest.exists() else e
     return dest
 
-# %% ../nbs/0_tools/store.ipynb #cell-060
+# %% ../nbs/0_tools/store.ipynb #cell-061
 @dataclass(frozen=True)
 class Remote:
     "A data set that is downloaded on request."
@@ -395,7 +403,7 @@ class Remote:
     files: dict[str, str] = field(default_factory=dict, hash=False) # name: sha256, where the files are offered one by one
     max_bytes: int = 1 << 28 # more is refused, packed or unpacked
 
-# %% ../nbs/0_tools/store.ipynb #cell-062
+# %% ../nbs/0_tools/store.ipynb #cell-063
 _COMMIT = '26eb9aaf76e81b692f806f9140c2d2777410d7a1'
 FSDD = Remote('fsdd', (f'https://github.com/Jakobovski/free-spoken-digit-dataset/archive/{_COMMIT}.zip',),
               'dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f', 3000, '[0-9]_*.wav',
@@ -410,7 +418,7 @@ MNIST_FULL = Remote('mnist_full', ('https://ossci-datasets.s3.amazonaws.com/mnis
 
 REMOTES = {r.name: r for r in (FSDD, MNIST_FULL)}
 
-# %% ../nbs/0_tools/store.ipynb #cell-068
+# %% ../nbs/0_tools/store.ipynb #cell-069
 def cached(remote: Remote
           ) -> Path: # the folder with its files, verified just now
     "A data set's folder in the cache. Raises `FileNotFoundError` if it was never fetched, `CorruptData` if a file was changed, lost or added since."
@@ -420,7 +428,7 @@ def cached(remote: Remote
     except CorruptData as e: raise CorruptData(f'{e}. A file was changed, lost or added; datasets.fetch({remote.name!r}) downloads it again') from None
     return folder
 
-# %% ../nbs/0_tools/store.ipynb #cell-070
+# %% ../nbs/0_tools/store.ipynb #cell-071
 def _found(remote: Remote, root: Path) -> list[Path]:
     "The data set's files, somewhere below `root`."
     seen = []
@@ -443,7 +451,7 @@ def _first(remote: Remote, get):
     raise kind('\n'.join([f'{remote.name}: could not be fetched.', *map(str, failures),
         f'Try again later, or download it yourself and pass the file: fetch({remote.name!r}, archive="path/to/it")'])) from failures[-1]
 
-# %% ../nbs/0_tools/store.ipynb #cell-071
+# %% ../nbs/0_tools/store.ipynb #cell-072
 def _unpacked(remote: Remote, archive: Path, into: Path) -> list[Path]:
     extract(archive, into, max_bytes=remote.max_bytes)
     try: return _found(remote, into)
@@ -467,7 +475,7 @@ def _from_archive(remote: Remote, archive: Path, work: Path) -> list[Path]:
     if not archive.is_file(): raise FileNotFoundError(f'archive: no file or folder at {archive}')
     return _unpacked(remote, archive, work/'unpacked')
 
-# %% ../nbs/0_tools/store.ipynb #cell-073
+# %% ../nbs/0_tools/store.ipynb #cell-074
 def _try_lock(f) -> bool:
     try:
         if os.name == 'nt':
@@ -499,7 +507,7 @@ def _swap(new: Path, dest: Path):
             if attempt == 9 or not dest.exists(): raise # else another process put its own there first
         finally: shutil.rmtree(old, ignore_errors=True) if old.is_dir() else _unlink(old)
 
-# %% ../nbs/0_tools/store.ipynb #cell-074
+# %% ../nbs/0_tools/store.ipynb #cell-075
 def fetch_remote(remote: Remote,
                  archive: str | Path | None = None, # a zip, tar.gz or folder that you have already; nothing is downloaded then
                  progress: bool | None = None       # show a bar; None: at a terminal or in a notebook
@@ -518,12 +526,13 @@ def fetch_remote(remote: Remote,
             files = _from_mirrors(remote, work, progress) if archive is None else _from_archive(remote, Path(archive).expanduser(), work)
             with _writing(dest):
                 (work/'new').mkdir()
-                for p in files: shutil.copyfile(p, work/'new'/p.name)
+                take = os.replace if work in files[0].parents else shutil.copyfile # the learner's own files stay where they are
+                for p in files: take(p, work/'new'/p.name)
                 _same(f'{remote.name}: the copy', contents_digest(work/'new', remote.pattern), remote.digest)
                 _swap(work/'new', dest)
     return dest
 
-# %% ../nbs/0_tools/store.ipynb #cell-075
+# %% ../nbs/0_tools/store.ipynb #cell-076
 def fetch_fsdd(archive: str | Path | None = None, # an archive of the repository, or a clone, that you have already
                progress: bool | None = None       # show a bar; None: at a terminal or in a notebook
               ) -> Path: # folder with 3,000 files `{digit}_{speaker}_{index}.wav`, 8 kHz, 16 bit, one channel
@@ -536,7 +545,7 @@ def fetch_mnist_full(archive: str | Path | None = None, # an archive or folder w
     "The four files of MNIST (60,000 and 10,000 digits) in the cache, fetched if need be. Errors as `fetch_remote`."
     return fetch_remote(MNIST_FULL, archive, progress)
 
-# %% ../nbs/0_tools/store.ipynb #cell-082
+# %% ../nbs/0_tools/store.ipynb #cell-083
 _IDX = {0x08: '>u1', 0x09: '>i1', 0x0B: '>i2', 0x0C: '>i4', 0x0D: '>f4', 0x0E: '>f8'}
 
 def _idx(f, path: Path, max_bytes: int) -> np.ndarray:
@@ -548,10 +557,11 @@ def _idx(f, path: Path, max_bytes: int) -> np.ndarray:
     want = prod(shape)*dtype.itemsize
     if want > max_bytes: raise CorruptData(f'{path}: it says that it holds {want:,} bytes, {max_bytes:,} are allowed')
     content = f.read(want + 1)
-    if len(content) != want: raise CorruptData(f'{path}: expected {want:,} bytes for shape {shape}, got {"more" if len(content) > want else f"{len(content):,}"}')
+    got = 'more' if len(content) > want else f'{len(content):,}'
+    if len(content) != want: raise CorruptData(f'{path}: expected {want:,} bytes for shape {shape}, got {got}')
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder('='))
 
-# %% ../nbs/0_tools/store.ipynb #cell-083
+# %% ../nbs/0_tools/store.ipynb #cell-084
 def read_idx(path: str | Path,        # an IDX file, plain or .gz
              *,
              max_bytes: int = 1 << 30 # more is refused
@@ -565,7 +575,7 @@ def read_idx(path: str | Path,        # an IDX file, plain or .gz
             with gzip.open(f) as g: return _idx(g, path, max_bytes)
         except (gzip.BadGzipFile, zlib.error, EOFError) as e: raise CorruptData(f'{path}: {e}') from e
 
-# %% ../nbs/0_tools/store.ipynb #cell-086
+# %% ../nbs/0_tools/store.ipynb #cell-087
 def _samples(raw: bytes, width: int) -> np.ndarray: # (frames*channels,) float64 in [-1, 1)
     if width == 1: return np.frombuffer(raw, 'u1')/128 - 1
     if width == 3: # three bytes, low byte first: put a zero below them and read four
@@ -573,7 +583,7 @@ def _samples(raw: bytes, width: int) -> np.ndarray: # (frames*channels,) float64
         return four.view('<i4')[:, 0]/2**31
     return np.frombuffer(raw, f'<i{width}')/2**(8*width - 1)
 
-# %% ../nbs/0_tools/store.ipynb #cell-087
+# %% ../nbs/0_tools/store.ipynb #cell-088
 def read_wav(path: str | Path # a PCM .wav file of 8, 16, 24 or 32 bits, any number of channels
             ) -> tuple[np.ndarray, int]: # (T,) float32 in [-1, 1], the mean of the channels; samples a second
     "The sound in a .wav file and its sampling rate. Raises `CorruptData` for a damaged, empty or truncated file, `ValueError` for an encoding other than PCM."
