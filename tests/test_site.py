@@ -152,7 +152,7 @@ def test_links_between_chapters_and_to_the_library():
     assert home.markdown(f'[a]({src.as_posix()}#b) and [c](https://x.org/d.ipynb)') == f'[a]({page}#b) and [c](https://x.org/d.ipynb)'
     assert home.markdown(f'<a href="{src.as_posix()}">') == f'<a href="{page}">'
     assert site.Links(src, seen.append).markdown('[home](../index.ipynb)') == '[home](../index.ipynb)' and not seen
-    home.markdown('[gone](9_nowhere/99_gone.ipynb)')
+    assert home.markdown('See [gone](9_nowhere/99_gone.ipynb).') == 'See gone.'
     assert len(seen) == 1 and '9_nowhere/99_gone.ipynb' in seen[0]
     where, name = next((found[0][0], n) for found in site.library().values() for _, n, _, _, shown in found if shown and '_' in n)
     assert f'[`{name}`]({site.staged(where)}#{name})' == home.markdown(f'`{name}`')

@@ -123,7 +123,7 @@ class Links:
         target = Path(os.path.normpath(self.src.parent/href))
         if target in self.pages: return before + self.to(target, anchor or '') + after
         self.warn(f'nbs/{self.src.as_posix()}: link to {href}, which is no page')
-        return before + '#' + after
+        return before[1:-2] if after == ')' else before + '#' + after # the words stay
 
     def name(self, m):
         "A name of the library in backticks, defined on another page, becomes a link to its definition."
@@ -135,7 +135,7 @@ class Links:
         out = []
         for i, block in enumerate(re.split(r'^(```.*?^```.*?$)', text, flags=re.M | re.S)):
             if i % 2 == 0:
-                block = re.sub(r'(\]\()(?![a-z]+:)([^)\s#]+\.ipynb)(#[^)\s]*)?(\))', self.notebook, block)
+                block = re.sub(r'(\[[^\[\]]*\]\()(?![a-z]+:)([^)\s#]+\.ipynb)(#[^)\s]*)?(\))', self.notebook, block)
                 block = re.sub(r'^(?!#).*', lambda line: re.sub(r'(?<![`\[])`([\w.]+(?:\(\))?)`(?![`\]])', self.name, line[0]), block, flags=re.M)
                 block = self.html(block)
             out.append(block)
