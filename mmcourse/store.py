@@ -496,6 +496,7 @@ def _lock(path: Path, patience: float = 600):
         while not _try_lock(f) and time.monotonic() < end: time.sleep(.05)
         yield
 
+# %% ../nbs/0_tools/store.ipynb #cell-075
 def _swap(new: Path, dest: Path):
     "Puts the folder `new` in the place of `dest`, whatever is there."
     for attempt in range(10):
@@ -507,7 +508,7 @@ def _swap(new: Path, dest: Path):
             if attempt == 9 or not dest.exists(): raise # else another process put its own there first
         finally: shutil.rmtree(old, ignore_errors=True) if old.is_dir() else _unlink(old)
 
-# %% ../nbs/0_tools/store.ipynb #cell-075
+# %% ../nbs/0_tools/store.ipynb #cell-076
 def fetch_remote(remote: Remote,
                  archive: str | Path | None = None, # a zip, tar.gz or folder that you have already; nothing is downloaded then
                  progress: bool | None = None       # show a bar; None: at a terminal or in a notebook
@@ -532,7 +533,7 @@ def fetch_remote(remote: Remote,
                 _swap(work/'new', dest)
     return dest
 
-# %% ../nbs/0_tools/store.ipynb #cell-076
+# %% ../nbs/0_tools/store.ipynb #cell-077
 def fetch_fsdd(archive: str | Path | None = None, # an archive of the repository, or a clone, that you have already
                progress: bool | None = None       # show a bar; None: at a terminal or in a notebook
               ) -> Path: # folder with 3,000 files `{digit}_{speaker}_{index}.wav`, 8 kHz, 16 bit, one channel
@@ -545,7 +546,7 @@ def fetch_mnist_full(archive: str | Path | None = None, # an archive or folder w
     "The four files of MNIST (60,000 and 10,000 digits) in the cache, fetched if need be. Errors as `fetch_remote`."
     return fetch_remote(MNIST_FULL, archive, progress)
 
-# %% ../nbs/0_tools/store.ipynb #cell-083
+# %% ../nbs/0_tools/store.ipynb #cell-084
 _IDX = {0x08: '>u1', 0x09: '>i1', 0x0B: '>i2', 0x0C: '>i4', 0x0D: '>f4', 0x0E: '>f8'}
 
 def _idx(f, path: Path, max_bytes: int) -> np.ndarray:
@@ -561,7 +562,7 @@ def _idx(f, path: Path, max_bytes: int) -> np.ndarray:
     if len(content) != want: raise CorruptData(f'{path}: expected {want:,} bytes for shape {shape}, got {got}')
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder('='))
 
-# %% ../nbs/0_tools/store.ipynb #cell-084
+# %% ../nbs/0_tools/store.ipynb #cell-085
 def read_idx(path: str | Path,        # an IDX file, plain or .gz
              *,
              max_bytes: int = 1 << 30 # more is refused
@@ -575,7 +576,7 @@ def read_idx(path: str | Path,        # an IDX file, plain or .gz
             with gzip.open(f) as g: return _idx(g, path, max_bytes)
         except (gzip.BadGzipFile, zlib.error, EOFError) as e: raise CorruptData(f'{path}: {e}') from e
 
-# %% ../nbs/0_tools/store.ipynb #cell-087
+# %% ../nbs/0_tools/store.ipynb #cell-088
 def _samples(raw: bytes, width: int) -> np.ndarray: # (frames*channels,) float64 in [-1, 1)
     if width == 1: return np.frombuffer(raw, 'u1')/128 - 1
     if width == 3: # three bytes, low byte first: put a zero below them and read four
@@ -583,7 +584,7 @@ def _samples(raw: bytes, width: int) -> np.ndarray: # (frames*channels,) float64
         return four.view('<i4')[:, 0]/2**31
     return np.frombuffer(raw, f'<i{width}')/2**(8*width - 1)
 
-# %% ../nbs/0_tools/store.ipynb #cell-088
+# %% ../nbs/0_tools/store.ipynb #cell-089
 def read_wav(path: str | Path # a PCM .wav file of 8, 16, 24 or 32 bits, any number of channels
             ) -> tuple[np.ndarray, int]: # (T,) float32 in [-1, 1], the mean of the channels; samples a second
     "The sound in a .wav file and its sampling rate. Raises `CorruptData` for a damaged, empty or truncated file, `ValueError` for an encoding other than PCM."
