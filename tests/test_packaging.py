@@ -91,7 +91,7 @@ def test_one_chapter_one_module():
     assert owners and all(len(v) == 1 for v in owners.values()), owners
     assert set(MODULES) == {f'mmcourse.{m}' for m in owners}
 
-@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').as_posix())
 def test_notebook_is_as_committed_ones_are(nb):
     "Executed in order without an error, clean metadata, figures with alt text, no directive beside a YAML option."
     book = json.loads(nb.read_text(encoding='utf-8'))
