@@ -155,7 +155,7 @@ def test_train_model_learns_from_what_is_there(views):
     there = np.arange(len(train['label'])) % 3 > 0
     models = p.train_model(*train['features'], train['label'], mask={m: there for m in MODALITIES}, epochs=1)
     assert [count_parameters(m) > 1000 for m in models] == [True]*3
-    with pytest.raises(ValueError, match='rows'): p.train_model(*train['features'], train['label'][:-1], epochs=1)
+    with pytest.raises(ValueError, match='as many targets as inputs'): p.train_model(*train['features'], train['label'][:-1], epochs=1)
 
 # -------------------------------------------------------------------------------------------------------- the cache of trained networks
 def small(modality, say=lambda text: None):
