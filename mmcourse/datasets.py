@@ -512,9 +512,9 @@ def _chances(present: dict | None) -> np.ndarray: # (3,) in the order of MODALIT
 def three_views(split: str = 'train',         # 'train', 'valid' or 'test': they share no handwriting, no voice and no sentence
                 n: int | None = None,         # how many digits; None: each picture of the split once (3,500, 500 or 1,000)
                 seed: int = 0,                # the same (split, n, seed) gives the same examples
-                *, image_noise: float = 0.6,  # standard deviation of the noise added to pixels in [0, 1]
+                *, image_noise: float = 0.2,  # standard deviation of the noise added to pixels in [0, 1]
                 shrink: int = 2,              # side of the blocks of pixels that are averaged: 1, 2, 4, 7, 14 or 28
-                occlusion: float = 0.3,       # width of the bar in front of the picture, as a share of it
+                occlusion: float = 0.45,      # width of the bar in front of the picture, as a share of it
                 snr_db: float = 3.0,          # of the clip to pink noise, decibels; math.inf: no noise
                 present: dict | None = None   # chance that a modality is there, as {'audio': 0.8}; the others always are
                ) -> dict: # 'text' list of n str; 'image' (n, 28, 28), 'audio' (n, T) float32; 'length', 'label' (n,) int64; 'voice' (n,) str; 'present' (n, 3) bool
