@@ -20,6 +20,8 @@ PY  := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
 export KERAS_BACKEND := torch
+# Networks this small gain nothing from threads.
+export OMP_NUM_THREADS ?= 1
 export PYTHONUTF8 := 1
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
@@ -58,7 +60,7 @@ course: $(VENV)/.course
 
 test: $(VENV)/.test
 	@echo "==> every notebook, cell by cell, and every test"
-	@$(PY) -m pytest --nbval --nbval-current-env $(PYTEST_ARGS)
+	@$(PY) -m pytest --nbval --nbval-current-env --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lab: $(VENV)/.lab
 	@echo "==> JupyterLab in nbs/"

@@ -2,6 +2,7 @@
 import os
 
 os.environ.setdefault('KERAS_BACKEND', 'torch')
+os.environ.setdefault('OMP_NUM_THREADS', '1') # networks this small gain nothing from threads, and lose much when two tests share the cores
 os.environ['CUDA_VISIBLE_DEVICES'] = '' # `%%gpu` cells show what was recorded, on a machine with a GPU too
 
 def pytest_collection_modifyitems(items):

@@ -44,6 +44,7 @@ def main():
     b = sub.add_parser('build'); b.add_argument('script', type=Path); b.add_argument('notebook', type=Path)
     r = sub.add_parser('run'); r.add_argument('notebook', type=Path, nargs='*')
     args = parser.parse_args()
+    os.environ.setdefault('OMP_NUM_THREADS', '1') # as the tests have it
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     if args.command == 'build': return build(args.script, args.notebook)
     for p in args.notebook or notebooks():
