@@ -509,7 +509,8 @@ def test_downgrade_is_refused_without_openssl_too():
 # ── interrupted, killed, two at once ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 FETCH = '''
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler) # what starts the tests may have told its children to ignore it
 from mmcourse import store
 digits = store.Remote('digits', (sys.argv[1],), sys.argv[2], int(sys.argv[3]), '[0-9]_*.wav', '', '')
 if 'nolock' in sys.argv: store._try_lock = lambda f: True
