@@ -108,13 +108,16 @@ class Vocab:
         return [self.tokens[_whole(k, f'ids[{i}]', 0, len(self) - 1)] for i, k in enumerate(_listed(ids, 'ids', 'int'))]
 
 # %% ../nbs/1_data/02_text.ipynb #cell-047
+def _array(x, name: str) -> np.ndarray:
+    "A list, array or tensor as an array."
+    if hasattr(x, 'detach'): x = x.detach().cpu()
+    try: return np.asarray(x)
+    except (ValueError, TypeError): raise ValueError(f'{name}: expected rows of one length, got a ragged {what(x)}') from None
+
 def _row(row, name: str) -> np.ndarray: # (n,) int64
     "One row of ids."
-    if isinstance(row, (str, bytes, bytearray)): raise TypeError(f'{name}: expected a list of int, got {what(row)}')
-    if hasattr(row, 'detach'): row = row.detach().cpu()
-    try: a = np.asarray(row)
-    except ValueError: raise ValueError(f'{name}: expected a list of int, got a ragged {what(row)}') from None
-    if a.ndim != 1: raise (ValueError if a.ndim else TypeError)(f'{name}: expected a list of int, got {what(row)} of shape {a.shape}')
+    a = _array(row, name)
+    if a.ndim != 1: raise (ValueError if a.ndim else TypeError)(f'{name}: expected a list of int, got {what(row)}' + f' of shape {a.shape}'*bool(a.ndim))
     if a.size and a.dtype.kind not in 'iu': raise TypeError(f'{name}: expected whole numbers of at most 64 bits, got {what(row)} holding {a.dtype}')
     if a.dtype == np.uint64 and a.size and a.max() >= 2**63: raise ValueError(f'{name}: expected numbers below 2**63, got {a.max()}')
     return a.astype(np.int64)
@@ -124,7 +127,8 @@ def pad(rows: list, # of B lists of int
        ) -> tuple: # ids (B, L) int64, zeros after each row's end; mask (B, L) bool, true where there is a token
     "Rows filled up to one length, and which places are real. Raises `TypeError` for what are no rows of int, `ValueError` for no rows or too large a batch."
     done = each('rows', rows, _row)
-    if None in [None if r is None else 0 for r in done]: raise TypeError(f'rows[{next(i for i, r in enumerate(done) if r is None)}]: expected a list of int, got None')
+    for i, r in enumerate(done):
+        if r is None: raise TypeError(f'rows[{i}]: expected a list of int, got None')
     L = max(map(len, done)) if length is None else _whole(length, 'length', 0, 2**62)
     if len(done)*L > 2**28: raise ValueError(f'length: expected at most 2**28 places in a batch, got {len(done)} rows of {L}')
     ids, mask = np.zeros((len(done), L), np.int64), np.zeros((len(done), L), bool)
@@ -137,7 +141,7 @@ def unpad(ids, # (B, L) array or tensor of int
           mask # (B, L) of bool
          ) -> list: # of B lists of int
     "The rows again. Raises `TypeError` for a mask that is not of bool, `ValueError` for shapes that do not match."
-    ids, mask = (np.asarray(x.detach().cpu() if hasattr(x, 'detach') else x) for x in (ids, mask))
+    ids, mask = _array(ids, 'ids'), _array(mask, 'mask')
     if mask.dtype != bool: raise TypeError(f'mask: expected bool, got {what(mask)}') # zeros and ones would pick places 0 and 1
     if ids.ndim != 2 or ids.shape != mask.shape: raise ValueError(f'mask: expected (B, L) as ids have, got {mask.shape} for ids of {ids.shape}')
     if ids.size and ids.dtype.kind not in 'iu': raise TypeError(f'ids: expected whole numbers, got {what(ids)}')
@@ -206,6 +210,7 @@ class BPE:
             if len(joined := self.tokens[a] + self.tokens[b]) > _LONGEST: raise ValueError(f'merges[{k}]: expected tokens of at most {_LONGEST} bytes, got {len(joined)}')
             self.merges.append((a, b)); self.tokens.append(joined)
         self._rank = {pair: k for k, pair in reversed([*enumerate(self.merges)])} # of a pair that is listed twice, the first counts
+        self._known = {} # chunk -> ids, of those met before
     @classmethod
     def train(cls, texts, # str or list of str
               n_merges: int = 1000 # at most
@@ -218,7 +223,7 @@ class BPE:
         each('texts', [texts] if isinstance(texts, str) else texts, count)
         return cls(learn_merges({_bytes(w): n for w, n in words.items()}, n_merges))
     def __len__(self): return len(self.tokens)
-    def _chunk(self, word: str) -> list:
+    def _chunk(self, word: str) -> tuple: # of ids
         symbols = tuple(_bytes(word))
         while len(symbols) > 1:
             k, pair = min((self._rank.get(p, len(self)), p) for p in zip(symbols, symbols[1:]))
@@ -228,9 +233,13 @@ class BPE:
     def encode(self, text: str) -> list: # of int below `len(self)`
         "The ids of a text, of whatever characters. Raises `TypeError` for what is no str, nothing else."
         if not isinstance(text, str): raise TypeError(f'text: expected str, got {what(text)}')
-        words = chunks(text)
-        known = {w: self._chunk(w) for w in set(words)}
-        return [i for w in words for i in known[w]]
+        out, known = [], self._known
+        for w in chunks(text):
+            if w not in known:
+                if len(known) >= 2**15: known.clear() # few words make most of a text; the rest need not be kept
+                known[w] = self._chunk(w)
+            out += known[w]
+        return out
     def decode(self, ids: list # of int below `len(self)`
               ) -> str: # U+FFFD in place of bytes that are no text
         "The text of ids, those that `encode` gave or any others. Raises `ValueError` for an id that is none."
