@@ -161,16 +161,15 @@ def test_pad_takes_tensors_and_arrays():
     assert unpad(torch.tensor(ids), torch.tensor(mask)) == [[1, 2], [3], [4, 5, 6], []]
     assert pad(np.array([[1, 2], [3, 4]]))[1].all()
 
-def test_pad_equals_keras():
-    import os
-    os.environ.setdefault('KERAS_BACKEND', 'torch')
-    from keras.utils import pad_sequences
+def test_pad_equals_torch():
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
     rng = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(100):
         rows = [rng.integers(0, 99, rng.integers(0, 9)).tolist() for _ in range(rng.integers(1, 6))]
-        for length in (None, 0, 1, 5, 20):
-            if length != 0: assert np.array_equal(pad(rows, length)[0], pad_sequences(rows, length, 'int64', padding='post', truncating='post'))
-    assert pad_sequences([[1, 2, 3]], 2).tolist() == [[2, 3]] and pad_sequences([[1]], 2).tolist() == [[0, 1]] # the front, unless told otherwise
+        ids, mask = pad(rows)
+        assert np.array_equal(ids, pad_sequence([torch.tensor(r, dtype=torch.int64) for r in rows], batch_first=True))
+        assert np.array_equal(mask, pad_sequence([torch.ones(len(r), dtype=bool) for r in rows], batch_first=True))
 
 @pytest.mark.parametrize('rows, error', [([], ValueError), ('ab', TypeError), (['ab'], TypeError), ([[1.5]], TypeError), ([None], TypeError), ([[1], None], TypeError), (3, TypeError), ([3], TypeError), ([[2**63]], REFUSED), ([[1, 2**80]], REFUSED),
                                          ([[True]], TypeError), ([[[1]]], ValueError), ([[[1], [2, 3]]], ValueError), (None, TypeError), ([[None]], TypeError)])
@@ -255,9 +254,8 @@ def test_bpe_of_no_merges(merges): refused(BPE, merges, name='merges')
 @many
 @given(anything, st.integers(0, 9))
 def test_bpe_trains_on_any_text(s, n_merges):
-    for texts in (s, s.split('a'), (s*3, None)):
-        bpe = BPE.train(texts, n_merges)
-        assert len(bpe.merges) <= n_merges and bpe.decode(bpe.encode(s)) == s
+    bpe = BPE.train((s, s.split('a'), (s*3, None))[n_merges % 3], n_merges)
+    assert len(bpe.merges) <= n_merges and bpe.decode(bpe.encode(s)) == s
 
 def test_bpe_is_its_merges():
     bpe = BPES[1]
