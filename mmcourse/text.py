@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMS', 'PAD', 'UNK', 'normalize_text', 'tokenize', 'preprocess_text', 'grams', 'Vocab', 'pad', 'unpad', 'merge',
-           'chunks', 'learn_merges', 'BPE']
+           'chunks', 'learn_merges', 'encode_chunk', 'BPE']
 
 # %% ../nbs/1_data/02_text.ipynb #cell-003
 import re, unicodedata
@@ -196,40 +196,55 @@ def learn_merges(words: dict, # {bytes: how often}
     return merges
 
 # %% ../nbs/1_data/02_text.ipynb #cell-068
+def encode_chunk(data: bytes, # of one chunk
+                 rank: dict   # pair -> k, its place in the list of merges
+                ) -> tuple: # of ids
+    "The bytes as few tokens: of all neighbours the pair that was learnt first is joined, again and again."
+    symbols = tuple(data)
+    while len(symbols) > 1:
+        k, pair = min((rank.get(p, len(rank)), p) for p in zip(symbols, symbols[1:]))
+        if k == len(rank): break # no pair is known
+        symbols = merge(symbols, pair, 256 + k)
+    return symbols
+
+# %% ../nbs/1_data/02_text.ipynb #cell-069
 _LONGEST = 4*65 # bytes of a chunk: 64 characters and a space, four bytes each
 
+def _built(merges) -> tuple: # pairs of int, and the bytes of each id
+    "Merges from anywhere, such as a file, looked at one by one."
+    pairs, tokens = {}, [bytes([b]) for b in range(256)]
+    for k, pair in enumerate(_listed(merges, 'merges', 'pairs')):
+        pair = _listed(pair, f'merges[{k}]', 'two ids')
+        if len(pair) != 2: raise ValueError(f'merges[{k}]: expected two ids, got {len(pair)}')
+        a, b = (_whole(i, f'merges[{k}]', 0, 255 + k) for i in pair)
+        if (a, b) in pairs: raise ValueError(f'merges[{k}]: expected each pair once, got {(a, b)} again')
+        if len(joined := tokens[a] + tokens[b]) > _LONGEST: raise ValueError(f'merges[{k}]: expected a token of at most {_LONGEST} bytes, got {len(joined)}') # sixty pairs could ask for all memory
+        pairs[a, b] = k; tokens.append(joined)
+    return list(pairs), tokens
+
+def _counted(texts) -> dict: # {bytes of a chunk: how often}
+    words = Counter()
+    def count(text, name):
+        if not isinstance(text, str): raise TypeError(f'{name}: expected str, got {what(text)}')
+        words.update(chunks(text))
+    each('texts', [texts] if isinstance(texts, str) else texts, count)
+    return {_bytes(w): n for w, n in words.items()}
+
+# %% ../nbs/1_data/02_text.ipynb #cell-071
 class BPE:
     "Byte-pair encoding of any text; `decode(encode(s)) == s`. Save `merges`, and `BPE(merges)` is the same again."
-    def __init__(self, merges: list = () # pairs of ids: a byte is its value, the k-th merge makes 256 + k
+    def __init__(self, merges: list = () # different pairs of ids: a byte is its value, the k-th merge makes 256 + k
                 ):
-        self.merges, self.tokens = [], [bytes([b]) for b in range(256)] # tokens: id -> bytes
-        for k, pair in enumerate(_listed(merges, 'merges', 'pairs')):
-            pair = _listed(pair, f'merges[{k}]', 'two ids')
-            if len(pair) != 2: raise ValueError(f'merges[{k}]: expected two ids, got {len(pair)}')
-            a, b = (_whole(i, f'merges[{k}]', 0, 255 + k) for i in pair)
-            if len(joined := self.tokens[a] + self.tokens[b]) > _LONGEST: raise ValueError(f'merges[{k}]: expected tokens of at most {_LONGEST} bytes, got {len(joined)}')
-            self.merges.append((a, b)); self.tokens.append(joined)
-        self._rank = {pair: k for k, pair in reversed([*enumerate(self.merges)])} # of a pair that is listed twice, the first counts
-        self._known = {} # chunk -> ids, of those met before
+        self.merges, self.tokens = _built(merges) # tokens: id -> bytes
+        self._rank, self._known = {pair: k for k, pair in enumerate(self.merges)}, {} # known: chunk -> ids, of those met before
     @classmethod
     def train(cls, texts, # str or list of str
               n_merges: int = 1000 # at most
              ): # -> BPE with up to 256 + n_merges tokens
         "Learns from text. Raises `TypeError` for what is no text, `ValueError` for an empty list or no number."
-        n_merges, words = _whole(n_merges, 'n_merges', 0, 2**62), Counter()
-        def count(text, name):
-            if not isinstance(text, str): raise TypeError(f'{name}: expected str, got {what(text)}')
-            words.update(chunks(text))
-        each('texts', [texts] if isinstance(texts, str) else texts, count)
-        return cls(learn_merges({_bytes(w): n for w, n in words.items()}, n_merges))
+        n_merges = _whole(n_merges, 'n_merges', 0, 2**62)
+        return cls(learn_merges(_counted(texts), n_merges))
     def __len__(self): return len(self.tokens)
-    def _chunk(self, word: str) -> tuple: # of ids
-        symbols = tuple(_bytes(word))
-        while len(symbols) > 1:
-            k, pair = min((self._rank.get(p, len(self)), p) for p in zip(symbols, symbols[1:]))
-            if k == len(self): break
-            symbols = merge(symbols, pair, 256 + k)
-        return symbols
     def encode(self, text: str) -> list: # of int below `len(self)`
         "The ids of a text, of whatever characters. Raises `TypeError` for what is no str, nothing else."
         if not isinstance(text, str): raise TypeError(f'text: expected str, got {what(text)}')
@@ -237,7 +252,7 @@ class BPE:
         for w in chunks(text):
             if w not in known:
                 if len(known) >= 2**15: known.clear() # few words make most of a text; the rest need not be kept
-                known[w] = self._chunk(w)
+                known[w] = encode_chunk(_bytes(w), self._rank)
             out += known[w]
         return out
     def decode(self, ids: list # of int below `len(self)`
