@@ -53,7 +53,9 @@ def test_tokenize_gives_what_the_course_relies_on():
     assert preprocess_text(['Below FIVE, odd.']) == [['below', 'five', ',', 'odd', '.']]
     assert preprocess_text([None, 'odd']) == [[], ['odd']]
     assert tokenize('大于五的偶数') == list('大于五的偶数') and tokenize('ab五c') == ['ab', '五', 'c']
+    assert all(tokenize(f'a{c}b') == ['a', c, 'b'] for c in '\u3400\u4dbf\u4e00\u9fff\ufa0e\ufa29') and tokenize('aあb') == ['aあb'] and tokenize('a\uf900b') == ['a', '豈', 'b']
     assert tokenize('ＯＤＤ ﬁve') == ['odd', 'five']
+    assert normalize_text('J\u030C') == 'j\u030C' and normalize_text('J\u030C', form='NFD') == 'j\u030C' and normalize_text('x²', form='NFC') == 'x²' # the form first, then the case
     assert tokenize('odd 🎲 5️⃣') == ['odd', '🎲', '5️⃣']
     assert tokenize("It isn't odd") == ['it', 'is', "n't", 'odd']
     assert preprocess_text(np.array(['odd', 'even'])) == preprocess_text(('odd', 'even')) == [['odd'], ['even']]
@@ -263,6 +265,11 @@ def test_bpe_is_its_merges():
     assert again.merges == bpe.merges and again.tokens == bpe.tokens and again.encode('the theory 大于') == bpe.encode('the theory 大于')
     for k in (0, 1, 20): assert BPE.train('the thin theory of the thing', k).merges == BPE.train('the thin theory of the thing', 99).merges[:k] # a shorter training is the beginning of a longer one
     assert BPE.train(['odd', 'odd']).merges == BPE.train('odd odd odd').merges[:2] # a list is not one long text: no space before the second
+
+def test_bpe_remembers_chunks_up_to_a_limit():
+    bpe = BPE([(49, 49)])
+    for k in range(40): assert bpe.decode(bpe.encode(text := ' '.join(map(str, range(1000*k, 1000*k + 1000))))) == text
+    assert 0 < len(bpe._known) <= 2**15 and bpe.encode('0 11') == [48, 32, 256]
 
 def test_bpe_is_deterministic_and_counts_down():
     words = Counter(w.encode() for w in chunks('banana bandana cabana ananas '*3))

@@ -84,7 +84,7 @@ def _shortest(text, words):
 
 @exercise('text.4', inputs=_segmentations, wrong=[_from_the_left, _shortest, lambda text, words: longest_from_the_right(text, words)[::-1]],
           hint='text[-n:] for n from len(text) down to 1. Mind the order in which you find the words.',
-          why='For Chinese the right end is the better one to begin with, because its heads come last; a rule that knows so little can still be right more often.')
+          why='Chinese is cut right more often from its right end than from its left, so even a rule that knows so little is worth comparing with its mirror image.')
 def longest_from_the_right(text, words):
     out = []
     while text:
