@@ -70,6 +70,7 @@ def _read(x, name: str, from_array, from_picture): # functions of (x, name)
     file = x if given else opened(x, name)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # of odd tags and the like; what matters is raised
             warnings.simplefilter('error', Image.DecompressionBombWarning)
             if given: return from_picture(ImageOps.exif_transpose(x), name)
             with Image.open(file) as picture: return from_picture(ImageOps.exif_transpose(picture), name)
@@ -116,7 +117,7 @@ def _picture(x, name: str, ndim: tuple) -> np.ndarray: # float32 or float64
     if a.dtype.kind != 'f': raise TypeError(f'{name}: expected floats in [0, 1], got {what(x)} holding {a.dtype}; load_image and load_grey make them')
     if a.ndim not in ndim: raise ValueError(f'{name}: expected {" or ".join(shapes[d] for d in ndim)}, got {a.shape}')
     if a.min() < -1e-6 or a.max() > 1+1e-6: raise ValueError(f'{name}: expected values from 0 to 1, got {a.min():g} to {a.max():g}')
-    return a.astype(np.float64 if a.dtype.itemsize > 4 else np.float32)
+    return a.astype(np.float64 if a.dtype.itemsize > 4 else np.float32).clip(0, 1) # a rounding error beyond
 
 def _size(size) -> tuple: # (rows, columns)
     if not isinstance(size, (tuple, list)) or len(size) != 2: raise ValueError(f'size: expected (rows, columns), got {what(size)}')
@@ -183,7 +184,7 @@ def standardise(images, # (H, W), (N, H, W) or with channels last: floats in [0,
 def levels(grey # (H, W) floats in [0, 1]
           ) -> np.ndarray: # (H, W) uint8
     "The nearest of 256 grey levels. Raises `ValueError` or `TypeError`."
-    return np.rint(255*_picture(grey, 'grey', (2,)).clip(0, 1)).astype(np.uint8)
+    return np.rint(255*_picture(grey, 'grey', (2,))).astype(np.uint8)
 
 def histogram(grey # (H, W) floats in [0, 1]
              ) -> np.ndarray: # (256,) int64
