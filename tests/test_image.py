@@ -173,7 +173,7 @@ def test_resize_in_floats_is_pillows_and_torchs(H, W, h, w, seed):
     assert ours.dtype == np.float32
     assert np.abs(ours - np.asarray(Image.fromarray(x).resize((w, h), Image.Resampling.BILINEAR))).max() < 2e-6
     if min(H, W, h, w) > 1: # torch 2.13 takes a single column for channels
-        assert np.abs(ours - F.interpolate(torch.tensor(x)[None, None], (h, w), mode='bilinear', antialias=True)[0, 0].numpy()).max() < 2e-6
+        assert np.abs(ours - F.interpolate(torch.tensor(x)[None, None], (h, w), mode='bilinear', antialias=True)[0, 0].numpy()).max() < 1e-5 # its weights are float32
 
 @many
 @given(st.integers(1, 70), st.integers(1, 70))
@@ -426,64 +426,41 @@ small = st.integers(-1, 12) | st.sampled_from([10**6, 2**40, None, 1.5])
 
 @many
 @given(inputs)
-def test_fuzz_load_image(x):
-    y = tame(load_image, x, name='image')
-    assert y is None or (y.ndim == 3 and y.shape[2] == 3 and y.dtype == np.float32 and y.min() >= 0 and y.max() <= 1)
-
-@many
-@given(inputs)
-def test_fuzz_load_grey(x):
-    y = tame(load_grey, x, name='image')
-    assert y is None or (y.ndim == 2 and y.min() >= 0 and y.max() <= 1)
+def test_fuzz_load_image_and_load_grey(x):
+    y, g = tame(load_image, x, name='image'), tame(load_grey, x, name='image')
+    assert (y is None) == (g is None)
+    if y is not None:
+        assert y.ndim == 3 and y.shape == (*g.shape, 3) and y.dtype == np.float32
+        for a in (y, g): assert 0 <= a.min() <= a.max() <= 1
 
 @many
 @given(anything, small, small)
-def test_fuzz_resize(x, h, w):
-    if isinstance(h, int) and isinstance(w, int) and h*w > 10**4: h = h*10**6 # wide or high beyond all measure, or small: nothing slow in between
-    for f in (resize, cover):
-        y = tame(f, x, (h, w), name=('image', 'size'))
-        assert y is None or (y.shape == (h, w, *x.shape[2:]) and 0 <= y.min() <= y.max() <= 1)
+def test_fuzz_sizes(x, h, w):
+    if isinstance(h, int) and isinstance(w, int) and h*w > 10**4: h = h*10**6 # high beyond all measure, or small: nothing slow in between
+    for f, name in ((resize, 'image'), (cover, 'image'), (centre_crop, 'image'), (resize_batch, 'images')):
+        y = tame(f, x, (h, w), name=(f'{name}:', 'size'))
+        if y is not None: assert y.shape == ((h, w, *x.shape[2:]) if f is not resize_batch else (len(x), h, w, *x.shape[3:])) and 0 <= y.min() <= y.max() <= 1
 
 @many
-@given(anything, small, small)
-def test_fuzz_resize_batch(x, h, w):
-    if isinstance(h, int) and isinstance(w, int) and h*w > 10**4: h = h*10**6
-    y = tame(resize_batch, x, (h, w), name=('images', 'size'))
-    assert y is None or (y.shape == (len(x), h, w, *x.shape[3:]) and 0 <= y.min() <= y.max() <= 1)
-
-@many
-@given(anything, small, small)
-def test_fuzz_centre_crop(x, h, w):
-    y = tame(centre_crop, x, (h, w), name=('image', 'size'))
-    assert y is None or y.shape == (h, w, *x.shape[2:])
-
-@many
-@given(anything, anything, st.floats() | st.sampled_from([.1, [.1], [.2]*3, [1e-6]*4, [], 1e-300]))
-def test_fuzz_standardise(x, mean, std):
-    z = tame(standardise, x, mean, std, name=('images', 'mean', 'std'))
+@given(anything, anything, st.floats() | st.sampled_from([.1, [.1], [.2]*3, [1e-6]*4, [], 1e-300]), st.builds(lambda seed, size: np.random.default_rng(seed).normal(0, size, (2, 3)), seeds, st.sampled_from([0., .5, 3., 1e5, 1e300, np.nan])))
+def test_fuzz_scale_light_and_warp(x, mean, std, A):
+    z, stats = tame(standardise, x, mean, std, name=('images:', 'mean:', 'std:')), tame(channel_stats, x, name='images:')
     assert z is None or (z.shape == np.shape(x) and np.isfinite(z).all())
-    if isinstance(stats := tame(channel_stats, x, name='images'), tuple): assert np.isfinite(standardise(x, *stats)).all()
-
-@many
-@given(anything)
-def test_fuzz_light(x):
-    y = tame(equalise, x, name='grey')
+    assert stats is None or np.isfinite(standardise(x, *stats)).all()
+    y = tame(equalise, x, name='grey:')
     assert y is None or (y.shape == x.shape and 0 <= y.min() <= y.max() <= 1 and histogram(x).sum() == x.size)
+    for B in (A, mean):
+        y = tame(warp, x, B, name=('image:', 'A:'))
+        assert y is None or (y.shape == x.shape and -1e-6 <= y.min() <= y.max() <= 1+1e-6)
 
 @many
-@given(anything, st.builds(lambda seed, size: np.random.default_rng(seed).normal(0, size, (2, 3)), seeds, st.sampled_from([0., .5, 3., 1e5, 1e300, np.nan])) | anything)
-def test_fuzz_warp(x, A):
-    y = tame(warp, x, A, name=('image', 'A'))
-    assert y is None or (y.shape == x.shape and -1e-6 <= y.min() <= y.max() <= 1+1e-6)
-
-@many
-@given(st.builds(lambda seed, h, w, share: np.where(np.random.default_rng(seed).random((h, w)) < share, 1., np.random.default_rng(seed).random((h, w))/2), seeds, st.integers(1, 30), st.integers(1, 30), st.floats(0, 1)) | inputs)
+@given(st.builds(lambda seed, h, w, share: np.where(np.random.default_rng(seed).random((h, w)) < share, 1., np.random.default_rng(seed).random((h, w))/2), seeds, st.integers(1, 30), st.integers(1, 30), st.sampled_from([0, .02, .2, .5, .9])) | inputs)
 def test_fuzz_preprocess_image(x):
     y = tame(lambda x: preprocess_image([x]), x, name='image[0]')
     assert y is None or (y.shape == (1, 28, 28) and y.dtype == np.float32 and np.isfinite(y).all() and 0 <= y.min() <= y.max() <= 1)
 
 @many
-@given(st.sampled_from(AUGMENT[:4]+AUGMENT[5:]), st.tuples(*[st.integers(0, 5)]*4), st.floats(0, 1) | st.floats(), st.integers(0, 99), st.sampled_from([torch.float32, torch.float64, torch.int64, torch.float16]), st.sampled_from([1., -3., 1e30, float('nan')]))
+@given(st.sampled_from(AUGMENT[:4]+AUGMENT[5:]), st.sampled_from([(2, 1, 4, 5), (1, 3, 2, 2), (5, 1, 1, 1), (3, 2, 1, 6), (0, 1, 4, 4), (2, 0, 3, 3), (1, 1, 0, 2)]), st.floats(0, 1) | st.floats(), st.integers(0, 99), st.sampled_from([torch.float32, torch.float64, torch.int64, torch.float16]), st.sampled_from([1., -3., 1e30, float('nan')]))
 def test_fuzz_augmentations(f, shape, by, seed, dtype, scale):
     x = (torch.rand(shape)*scale).to(dtype) if not (dtype == torch.int64 and scale != scale) else torch.zeros(shape, dtype=dtype)
     y = tame(f, x, gen(seed), by, name=('x', 'by'))
