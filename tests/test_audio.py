@@ -198,6 +198,11 @@ def test_load_audio_array(name):
     x = load_audio(ARRAYS[name])
     assert x.dtype == np.float32 and x.shape == (4000,) and abs(x - tone()).max() < LOSSY.get(name, .001)
 
+@pytest.mark.parametrize('kind, zero, full', [(np.uint8, 128, 128), (np.int8, 0, 128), (np.int16, 0, 2**15), (np.int32, 0, 2**31), (np.int64, 0, 2**63)])
+def test_integers_by_their_range(kind, zero, full):
+    x = np.array([zero, np.iinfo(kind).min, np.iinfo(kind).max, zero + full//4], kind)
+    assert np.array_equal(load_audio(x), np.array([0, -1, (full-1)/full, .25], np.float32))
+
 def test_channels_are_averaged(): assert np.allclose(load_audio(np.stack([tone(), 0*tone(), -tone(), tone()], 1)), tone()/4, atol=1e-6)
 def test_a_wave_alone_is_at_the_rate_asked_for(): assert load_audio(tone(sr=16000), 16000).shape == (8000,)
 def test_loaded_wave_is_the_callers_own():
