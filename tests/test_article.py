@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmcourse import project as p
+from mmcourse.audio import level
 from mmcourse.datasets import three_views
 
 def accuracy(proba, label): return (proba.argmax(1) == label).mean()
@@ -104,7 +105,7 @@ def test_5_2_1_as_written_cv_and_la_are_never_imported():
 def test_5_2_1_a_norm_is_a_number_not_a_sound():
     assert np.ndim(np.linalg.norm(np.random.default_rng(0).random(22050))) == 0
     quiet = np.sin(np.arange(4000))*1e-3
-    assert p.level(quiet).shape == quiet.shape and np.isclose(np.sqrt(np.mean(p.level(quiet)**2)), .1)
+    assert level(quiet).shape == quiet.shape and np.isclose(np.sqrt(np.mean(level(quiet)**2)), .1)
 
 def test_5_2_2_features(run):
     features = p.extract_text_features(run.test['text'], run.train['stats']['grams'])

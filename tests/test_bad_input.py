@@ -11,8 +11,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
 from mmcourse.datasets import MODALITIES
-from mmcourse.project import (fuse_predictions, fuse_product, learn_weights, log_mel, normalize_data, preprocess_audio,
-                              preprocess_data, preprocess_image, preprocess_text)
+from mmcourse.audio import log_mel, preprocess_audio
+from mmcourse.image import preprocess_image
+from mmcourse.pipeline import normalize_data, preprocess_data
+from mmcourse.project import fuse_predictions, fuse_product, learn_weights
+from mmcourse.text import preprocess_text
 
 rng = np.random.default_rng(0)
 REFUSED = ValueError, TypeError, FileNotFoundError

@@ -11,6 +11,8 @@ from PIL import Image
 from scipy import ndimage
 
 from mmcourse import project as p
+from mmcourse.audio import augment_audio, resample, standardise_mel
+from mmcourse.image import augment_image
 from mmcourse.datasets import MODALITIES, mnist, spoken_digits, three_views
 from mmcourse.training import count_parameters
 
@@ -63,7 +65,7 @@ def test_the_voice_network_hears_voices_it_never_met():
     loud, rate = data['audio'][:50]*.3, 44100
     files = []
     for w in loud:
-        soundfile.write(f := io.BytesIO(), p.resample(w.astype(float), 8000, rate)[:, None].repeat(2, 1)*.2, rate, format='WAV', subtype='PCM_16')
+        soundfile.write(f := io.BytesIO(), resample(w.astype(float), 8000, rate)[:, None].repeat(2, 1)*.2, rate, format='WAV', subtype='PCM_16')
         files.append(f.getvalue())
     again = p.preprocess_data({'audio': files}, {'grams': {}, 'image': (0., 1.)} | stats)
     same = model.predict(p.extract_audio_features(again['audio'])) == model.predict(p.extract_audio_features(data['audio'][:50]))
@@ -71,18 +73,18 @@ def test_the_voice_network_hears_voices_it_never_met():
 
 def test_augmentation_keeps_shape_range_and_emptiness():
     x = p.extract_audio_features(p.preprocess_audio([w[:n] for w, n in zip(*(spoken_digits('valid')[k][:16] for k in ('audio', 'length')))]))
-    y = p.augment_audio(x, torch.Generator().manual_seed(0))
+    y = augment_audio(x, torch.Generator().manual_seed(0))
     assert y.shape == x.shape and torch.isfinite(y).all() and y.max() <= 0 and y.min() == -60
-    assert ((y > -60).any(1).sum(1) > 3).all() and torch.equal(y, p.augment_audio(x, torch.Generator().manual_seed(0)))
+    assert ((y > -60).any(1).sum(1) > 3).all() and torch.equal(y, augment_audio(x, torch.Generator().manual_seed(0)))
     i = torch.tensor(mnist('valid')['image'][:16])[:, None]
-    j = p.augment_image(i, torch.Generator().manual_seed(0))
+    j = augment_image(i, torch.Generator().manual_seed(0))
     assert j.shape == i.shape and j.min() >= -1e-6 and j.max() <= 1+1e-6 and (j.sum((1, 2, 3)) > .5*i.sum((1, 2, 3))).all()
 
 def test_standardised_clips_do_not_know_level_or_padding():
     x = torch.full((1, 20, 51), -60.); x[..., 10:40] = -torch.rand(20, 30)*40
     wide = torch.full((1, 20, 71), -60.); wide[..., 20:50] = x[..., 10:40]-7
-    a, b = p.standardise_mel(x)[..., 10:40], p.standardise_mel(wide)[..., 20:50]
-    assert torch.allclose(a, b, atol=1e-4) and torch.isfinite(p.standardise_mel(torch.full((1, 20, 5), -60.))).all()
+    a, b = standardise_mel(x)[..., 10:40], standardise_mel(wide)[..., 20:50]
+    assert torch.allclose(a, b, atol=1e-4) and torch.isfinite(standardise_mel(torch.full((1, 20, 5), -60.))).all()
 
 # ------------------------------------------------------------------------------------------------------------------------------------ fusion
 def independent(n=4000, seed=0):
