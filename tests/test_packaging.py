@@ -113,6 +113,10 @@ def test_readme_is_written_from_the_home_page():
     r = subprocess.run([sys.executable, str(ROOT/'tools/readme.py'), '--check'], capture_output=True, text=True)
     assert r.returncode == 0, r.stdout + r.stderr
 
+def test_the_home_page_lists_every_chapter():
+    page = (ROOT/'nbs/index.ipynb').read_text(encoding='utf-8')
+    assert [p.name for p in NOTEBOOKS if re.match(r'\d\d_', p.name) and 'exercises' not in p.parts and f'({p.relative_to(ROOT/"nbs").as_posix()})' not in page] == []
+
 def test_the_address_stands_in_settings_alone():
     address = [f'github.com/{cfg["user"]}/{cfg["repo"]}', f'{cfg["user"]}.github.io']
     assert [str(p) for p, text in texts() if str(p) != 'settings.ini' and any(a in text for a in address)] == []
