@@ -237,7 +237,8 @@ NO_NUMBERS = [np.ones(900)*1j, np.array(['a']*900), np.array([None]*900), {'a': 
 def test_load_audio_of_wrong_values(x, what): assert what in refused(load_audio, x, error=ValueError, name='audio')
 @pytest.mark.parametrize('x', NO_NUMBERS)
 def test_load_audio_of_wrong_type(x): refused(load_audio, x, error=TypeError, name='audio')
-@pytest.mark.parametrize('x', [b'', b'not a sound', FILES['flac'][:30], FILES['rate_44k'][:20], FILES['ogg'][:100], b'RIFF\0\0\0\0WAVEfmt ', b'\x89PNG\r\n\x1a\n' + bytes(50), Path(__file__).read_bytes()])
+@pytest.mark.parametrize('x', [b'', b'not a sound', FILES['flac'][:30], FILES['rate_44k'][:20], FILES['ogg'][:100], b'RIFF\0\0\0\0WAVEfmt ', b'\x89PNG\r\n\x1a\n' + bytes(50), Path(__file__).read_bytes()],
+                         ids=['nothing', 'words', 'half a FLAC', 'half a WAV', 'half an Ogg', 'an empty WAV', 'a picture', 'a program']) # a number in an Ogg file is drawn at random: no name for a test
 def test_load_audio_of_what_is_no_recording(x): assert 'cannot be read as one' in refused(load_audio, x, error=ValueError, name='audio')
 def test_truncated_file_keeps_what_is_there(): # a recorder that ran out of battery; libsndfile reads on to the end
     x = load_audio(FILES['bits_24'][:-6000])
