@@ -22,7 +22,7 @@ def race(functions: dict, # name -> function without arguments
 
 def line(what, best):
     *ours, torchs = best
-    print(f'{what:52}' + ''.join(f'{name} {best[name]/best[torchs]:6.2f} ×   ' for name in ours) + f'torch {1e3*best[torchs]:7.2f} ms')
+    print(f'{what:66}' + ''.join(f'{name} {best[name]/best[torchs]:6.2f} ×   ' for name in ours) + f'torch {1e3*best[torchs]:7.2f} ms')
 
 def convolutions():
     for channels, filters, size, knobs in ((1, 16, 3, {}), (1, 16, 5, dict(padding=2)), (16, 32, 3, dict(padding=1)), (16, 32, 3, dict(padding=1, stride=2)),

@@ -170,11 +170,12 @@ def conv_grads(x: Tensor, w: Tensor, # as for `conv_loops`
     _image('g', g, '(B, O, P, Q)'); _same_kind('g', g, x)
     if g.shape != (len(x), len(w), *size): raise ValueError(f'g: expected {(len(x), len(w), *size)}, the shape of the maps, got {tuple(g.shape)}')
     knobs = dict(zip(('stride', 'padding', 'dilation'), knobs))
-    p = windows(x, tuple(w.shape[2:]), **knobs).unflatten(1, (groups, -1))    # (B, G, c, P, Q, m, n)
-    g, k = g.unflatten(1, (groups, -1)), w.unflatten(0, (groups, -1))         # (B, G, o, P, Q), (G, o, c, m, n)
-    by_w = torch.einsum('bgoij,bgcijuv->gocuv', g, p).flatten(0, 1)           # (O, c, m, n)
-    by_p = torch.einsum('bgoij,gocuv->bgcijuv', g, k).flatten(1, 2)           # (B, C, P, Q, m, n)
-    return overlap_add(by_p, tuple(x.shape[2:]), **knobs), by_w, g.sum((0, 3, 4)).flatten()
+    p = im2col(x, tuple(w.shape[2:]), **knobs).unflatten(1, (groups, -1)) # (B, G, c·m·n, P·Q)
+    k = w.flatten(1).unflatten(0, (groups, -1))                           # (G, O/G, c·m·n)
+    g = g.flatten(2).unflatten(1, (groups, -1))                           # (B, G, O/G, P·Q)
+    by_w = (g @ p.mT).sum(0).view_as(w)                                   # sum over b and ij
+    by_p = (k.mT @ g).view(*x.shape[:2], *w.shape[2:], *size)             # sum over o: (B, C, m, n, P, Q)
+    return overlap_add(by_p.permute(0, 1, 4, 5, 2, 3), tuple(x.shape[2:]), **knobs), by_w, g.sum((0, 3)).flatten()
 
 # %% ../nbs/2_models/08_convolution.ipynb #cell-056
 def _pooled(x, size, stride, padding, fill): # windows, and the knobs as ints
