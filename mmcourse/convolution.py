@@ -99,11 +99,10 @@ def conv_loops(x: Tensor, # (B, C, H, W) images
     (s, t), (a, b), (d, e), groups, (P, Q) = _fit(x, w, bias, stride, padding, dilation, groups)
     (O, c, m, n), padded = w.shape, F.pad(x, (b, b, a, a))
     y = x.new_empty(len(x), O, P, Q)
-    for image, out in zip(padded, y):
-        for o, i, j in product(range(O), range(P), range(Q)):
-            g = o//(O//groups) # the group that filter o belongs to
-            patch = image[c*g:c*(g+1), s*i:s*i + d*(m-1) + 1:d, t*j:t*j + e*(n-1) + 1:e] # (c, m, n)
-            out[o, i, j] = match(patch, w[o]) + (0 if bias is None else bias[o])
+    for k, o, i, j in product(range(len(x)), range(O), range(P), range(Q)):
+        g = o//(O//groups) # the group that filter o belongs to
+        patch = padded[k, c*g:c*(g+1), s*i:s*i + d*(m-1) + 1:d, t*j:t*j + e*(n-1) + 1:e] # (c, m, n)
+        y[k, o, i, j] = match(patch, w[o]) + (0 if bias is None else bias[o])
     return y
 
 # %% ../nbs/2_models/08_convolution.ipynb #cell-026

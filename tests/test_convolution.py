@@ -76,7 +76,7 @@ def test_gradient_by_hand_is_the_slope():
         step = torch.zeros(w.numel(), dtype=w.dtype); step[i] = 1e-4; step = step.view_as(w)
         assert abs((loss(x, w + step) - loss(x, w - step))/2e-4 - by_w.flatten()[i]) < 1e-6
 
-@pytest.mark.parametrize('conv', [conv_view, conv_im2col])
+@pytest.mark.parametrize('conv', CONVS)
 def test_autograd_goes_through_ours(conv):
     torch.manual_seed(0)
     x, w, bias = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 4, 5, 5), (4, 2, 3, 3), (4,)))
