@@ -63,7 +63,7 @@ def rnn_cell(x: Tensor,      # (N, I) inputs of one step
              params: Params, # (W, U, b)
              *, nonlinearity: str = 'tanh' # or 'relu', 'linear'
             ) -> Tensor:     # (N, H) states after
-    "The next state [Elman 1990]. Raises `ValueError` for shapes or types that do not go together."
+    "The next state [Elman 1990]. Raises `ValueError` for shapes or types that do not go together, `TypeError` for what is no tensor."
     W, U, b = _weights(params)
     _shaped('x', x, ('N', W.shape[1]), W); _shaped('h', h, (len(x), len(W)), W)
     f, _ = _activation(nonlinearity)
@@ -74,21 +74,21 @@ def rnn(x: Tensor,         # (N, T, I) sequences
         h0: Tensor | None, # (N, H) states before the first step; None: zeros
         params: Params, *, nonlinearity: str = 'tanh'
        ) -> Tensor:        # (N, T, H) the state after each step
-    "One recurrent layer, unrolled over time. Raises `ValueError` for no steps, or for shapes or types that do not go together."
+    "One recurrent layer, unrolled over time. Raises `ValueError` for no steps or for shapes or types that do not go together, `TypeError` for what is no tensor."
     W, U, b = _weights(params)
     N, T, _ = _shaped('x', x, ('N', 'T', W.shape[1]), W).shape
     h = x.new_zeros(N, len(W)) if h0 is None else _shaped('h0', h0, (N, len(W)), W)
     f, _ = _activation(nonlinearity)
     a, states = torch.einsum('nti,ji->ntj', x, W) + b, []
     for t in range(T):
-        h = f(a[:, t] + torch.einsum('nk,jk->nj', h, U))
+        h = f(torch.addmm(a[:, t], h, U.T)) # a plus 'nk,jk->nj', in one call because small steps cost more in calls than in sums
         states.append(h)
     return torch.stack(states, 1) # (N, T, H)
 
 def rnn_layers(x: Tensor, h0: Tensor | None, # (N, T, I); (L, N, H) or None
                layers: list, # of L `Params`, the first layer first
                *, nonlinearity: str = 'tanh') -> Tensor: # (N, T, H) states of the last layer
-    "Several layers: the states of each are the inputs of the next. Raises `ValueError` as `rnn` does."
+    "Several layers: the states of each are the inputs of the next. Raises as `rnn` does."
     if not isinstance(layers, (list, tuple)) or not layers: raise ValueError(f'layers: expected a list of one or more Params, got {what(layers)}')
     if h0 is not None and len(_shaped('h0', h0, ('L', 'N', 'H'))) != len(layers): raise ValueError(f'h0: expected {len(layers)} layers of states, got {len(h0)}')
     for l, params in enumerate(layers): x = rnn(x, None if h0 is None else h0[l], params, nonlinearity=nonlinearity)
@@ -137,7 +137,7 @@ class Grads(NamedTuple):
 def bptt(x: Tensor, h0: Tensor | None, params: Params, # as `rnn` takes them
          g: Tensor, # (N, T, H) gradient of the loss by each state, directly
          *, nonlinearity: str = 'tanh') -> Grads:
-    "Backpropagation through time, by hand [Werbos 1990]. Raises `ValueError` as `rnn` does."
+    "Backpropagation through time, by hand [Werbos 1990]. Raises as `rnn` does."
     h, (W, U, _), slope = rnn(x, h0, params, nonlinearity=nonlinearity), params, _activation(nonlinearity)[1]
     _shaped('g', g, tuple(h.shape), W)
     first = torch.zeros_like(h[:, 0]) if h0 is None else h0
@@ -145,7 +145,7 @@ def bptt(x: Tensor, h0: Tensor | None, params: Params, # as `rnn` takes them
     for t in reversed(range(h.shape[1])):
         delta[:, t] = g[:, t] + after
         e[:, t] = delta[:, t]*s[:, t]
-        after = torch.einsum('nj,jk->nk', e[:, t], U)
+        after = e[:, t] @ U # 'nj,jk->nk'
     before = torch.cat([first[:, None], h[:, :-1]], 1)
     return Grads(x=torch.einsum('ntj,ji->nti', e, W), h0=after, W=torch.einsum('ntj,nti->ji', e, x),
                  U=torch.einsum('ntj,ntk->jk', e, before), b=e.sum((0, 1)), h=delta)
@@ -177,7 +177,7 @@ def scaled_to_radius(U: Tensor,    # (H, H)
 def truncated_bptt(x: Tensor, h0: Tensor | None, params: Params, g: Tensor, # as `bptt` takes them
                    *, steps: int, # in a piece, from 1 up
                    nonlinearity: str = 'tanh') -> Grads:
-    "Gradients that stop at the ends of pieces of `steps` steps [Williams and Peng 1990]; at most one piece's states are kept. Raises `ValueError` as `rnn` does."
+    "Gradients that stop at the ends of pieces of `steps` steps [Williams and Peng 1990]; at most one piece's states are kept. Raises as `rnn` does."
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1: raise ValueError(f'steps: expected a whole number from 1 up, got {what(steps)}')
     H = len(_weights(params)[0])
     N, T, _ = _shaped('x', x, ('N', 'T', params[0].shape[1]), params[0]).shape
