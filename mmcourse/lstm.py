@@ -165,6 +165,9 @@ def run_packed(net: nn.Module, # nn.RNN, nn.LSTM or nn.GRU with batch_first=True
     "What `net` says of sequences of different lengths, none of it about padding. Raises `ValueError` for lengths that do not fit."
     x, lengths = _check_batch(x, lengths)
     if lengths is None: raise ValueError('lengths: expected whole numbers, got None')
+    if not net.batch_first: raise ValueError('net: expected batch_first=True, got False')
+    if (x.shape[2], x.dtype) != (net.input_size, net.weight_ih_l0.dtype):
+        raise ValueError(f'x: expected {net.input_size} features of {net.weight_ih_l0.dtype}, got {tuple(x.shape)} of {x.dtype}')
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
     y, state = net(packed)
     return nn.utils.rnn.pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state
@@ -268,7 +271,10 @@ def as_sequences(x: Tensor, # (B, F, T) features
                  *, stack: int = 2 # neighbouring frames that make one step
                 ) -> tuple: # (B, T', F·stack), from each clip's first frame on and zeros after its end; lengths (B,), 1 … T'
     "Clips pushed to the left, `stack` frames a step: half the steps, the same numbers. Raises `ValueError` for shapes that do not fit."
-    if x.ndim != 3 or there.shape != (len(x), x.shape[2]): raise ValueError(f'there: expected (B, T) beside x (B, F, T), got {tuple(there.shape)} beside {tuple(x.shape)}')
+    if not isinstance(x, Tensor) or not isinstance(there, Tensor): raise TypeError(f'x, there: expected tensors, got {what(x)} and {what(there)}')
+    if x.ndim != 3 or there.shape != (len(x), x.shape[2]) or there.dtype != torch.bool:
+        raise ValueError(f'there: expected bools (B, T) beside x (B, F, T), got {what(there)} beside {what(x)}')
+    if not isinstance(stack, int) or stack < 1: raise ValueError(f'stack: expected a whole number from 1, got {stack!r}')
     n = there.sum(1) # (B,)
     if not len(x) or n.min() < 1: raise ValueError('there: expected at least one step in each sequence, got none in one')
     steps = -(-int(n.max())//stack)*stack
@@ -301,7 +307,6 @@ class BiLSTMClassifier(nn.Module):
                 lengths=None # (B,) whole numbers 1 … T; None: all have T
                ) -> Tensor: # (B, classes) logits
         x, lengths = _check_batch(x, lengths)
-        if x.shape[2] != self.lstm.input_size: raise ValueError(f'x: expected {self.lstm.input_size} features, got {tuple(x.shape)}')
         if lengths is None: lengths = torch.full((len(x),), x.shape[1], device=x.device)
         h, _ = run_packed(self.lstm, self.quiet(x), lengths)
         return self.head(self.drop(pool(h, lengths)))
@@ -337,6 +342,7 @@ def trace(x: Tensor, # (T, I) one sequence
     "What the gates of the first layer do while it reads `x` from the front. Raises as `lstm`."
     weights = _layers(params)[0][0]
     _check_step(_matrix(x, 'x')[:1], {}, weights, 4)
+    if not len(x): raise ValueError('x: expected at least one step, got none')
     h = c = x.new_zeros(1, weights[1].shape[1])
     rows = []
     for x_t in x.split(1):
@@ -344,5 +350,4 @@ def trace(x: Tensor, # (T, I) one sequence
         c = f*c + i*g
         h = o*c.tanh()
         rows.append((i, f, g, o, c, h))
-    if not rows: raise ValueError('x: expected at least one step, got none')
     return {k: torch.cat(v) for k, v in zip('ifgoch', zip(*rows))}
