@@ -159,7 +159,7 @@ def noise(count,            # (V,) how often each word occurs
     return p/p.sum()
 
 def keep_chance(count,           # (V,) how often each word occurs
-                t: float = 1e-4  # share of the text up to which a word is always kept
+                t: float = 1e-4 # share of the text up to which a word is always kept
                ) -> np.ndarray: # (V,) float64 in (0, 1]
     "The chance of an occurrence to stay in the text [Mikolov et al. 2013b, equation 5]. Raises `TypeError` and `ValueError`."
     c, t = _occurrences(count), _positive(t, 't', 1e9)
