@@ -1,5 +1,5 @@
 "Embedding: parity with scikit-learn and autograd over random inputs, the laws of pairs and vectors, training on text whose answer is known, bad input."
-import os, re, sys, warnings
+import os, re, warnings
 
 import numpy as np
 import pytest
@@ -183,8 +183,8 @@ def test_pca_is_scikit_learns(seed):
     k = int(rng.integers(1, min(n, d) + 1))
     y, ref = pca(x, k), PCA(k, svd_solver='full').fit_transform(x)
     assert y.shape == (n, k) and np.allclose(abs(y), abs(ref), atol=1e-8)
-    assert (y[abs(y).argmax(0), np.arange(k)] >= 0).all() and np.allclose(y.mean(0), 0, atol=1e-9)
-    assert np.allclose(pca(x*1e200, k)/1e200, y, atol=1e-8)
+    assert (y.max(0) >= -y.min(0) - 1e-9).all() and np.allclose(y.mean(0), 0, atol=1e-9)
+    assert np.allclose(abs(pca(x*1e200, k))/1e200, abs(y), atol=1e-8) # of two equal entries either may be the largest
 
 # ------------------------------------------------------------------------------------------------------------------------------------- library
 def test_library_words():
@@ -222,16 +222,14 @@ def test_neighbours_k(): refused(neighbours, 'a', ['a', 'b', 'c'], EYE, k=0, nam
 
 # ------------------------------------------------------------------------------------------------------------------------------------ fuzzing
 ITEM = st.one_of(st.integers(-2, 4), st.integers(), st.floats(), st.booleans(), st.none(), st.text(max_size=2), st.binary(max_size=2), st.just(np.zeros((2, 2))), st.just([]), st.just(np.uint64(2**63)), st.just({'a': [1.]}), st.just(torch.ones(2, 2)))
-THING = st.one_of(ITEM, st.lists(st.one_of(ITEM, st.lists(ITEM, max_size=2)), max_size=3), st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=2), min_size=1, max_size=3), st.just(np.zeros((0, 2))), st.just(np.array([[1e308, -1e308]]*2)))
+THING = st.one_of(ITEM, st.lists(st.one_of(ITEM, st.lists(ITEM, max_size=2)), max_size=3), st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=2), min_size=1, max_size=3), st.just(np.zeros((0, 2))), st.just(np.array([[1e308, -1e308]]*2)), st.sampled_from([['a', 'b'], {'a': 1, 'b': 2.}, {'a': [1, 2], 'b': [3, 4]}, 'a', np.ones((2, 2)), np.ones((2, 1, 2)), [[0, 1], [1, 1, 0]], 2, 5]))
 FUZZED = [(doc_vector, 3), (bag, 2), (idf, 1), (tf_idf, 2), (unit, 1), (skipgram_pairs, 2), (negative_sampling_loss, 3), (negative_sampling_grad, 3), (noise, 2), (keep_chance, 2), (neighbours, 3), (analogy, 5), (ppmi, 1), (pca, 2), (train_skipgram, 2)]
-SMALL = {train_skipgram: dict(dim=2, epochs=1)}
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('f,n', FUZZED, ids=lambda x: getattr(x, '__name__', ''))
-def test_anything(f, n):
-    @many
-    @given(st.tuples(*[THING]*n))
-    def run(args):
-        if f in (bag, train_skipgram) and isinstance(args[1], (int, np.integer)) and args[1] > 10**4: return # memory for nothing
-        try: f(*args, **SMALL.get(f, {}))
-        except REFUSED as e: assert re.match(r'\w+(\[.*\])?: expected .*got', str(e)) and '\n' not in str(e), e
-    run()
+@many
+@given(st.tuples(*[THING]*5))
+def test_anything(args):
+    "Each function on the same arguments, as many as it takes."
+    for f, n in FUZZED:
+        if f in (bag, train_skipgram) and isinstance(args[1], (int, np.integer)) and args[1] > 10**4: continue # memory for nothing
+        try: f(*args[:n], **(dict(dim=2, epochs=1) if f is train_skipgram else {}))
+        except REFUSED as e: assert re.match(r'\w+(\[.*\])?: expected .*got', str(e)) and '\n' not in str(e), (f, e)
