@@ -127,6 +127,8 @@ def test_training_finds_planted_topics():
         near = (e @ e.T - 2*np.eye(20)).argmax(1)
         assert w.shape == c.shape == (22, 8) and w.dtype == c.dtype == np.float32
         assert ((near < 10) == (np.arange(20) < 10)).all()
+        score = w @ c.T
+        assert score[:10, :10].mean() > 0 and score[:10, 10:20].mean() < -1, score[:10, 10:20].mean() # negatives are pushed away
         before, _ = train_skipgram(two_topics(seed), 22, dim=8, epochs=0, seed=seed)
         assert (w[20:] == before[20:]).all() and (c[20:] == 0).all() and (w[:20] != before[:20]).all() # words that never occur stay
 
@@ -173,6 +175,8 @@ def test_ppmi_is_its_definition(seed):
     got, q = ppmi(m), m.sum(0)**.75/(m.sum(0)**.75).sum()
     for c in range(V):
         for o in range(V): assert np.isclose(got[c, o], max(0, np.log(m[c, o]/(m[c].sum()*q[o]))) if m[c, o] else 0)
+
+def test_ppmi_of_tiny_counts(): assert np.isfinite(ppmi([[1e-300, 0], [0, 1]])).all()
 
 @settings(max_examples=300, deadline=None)
 @given(seeds)
