@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from mmcourse.attention import (CrossAttention, MultiHeadAttention, TransformerBlock, TransformerClassifier, attention, attention_weights, causal_mask, frequencies,
+from mmcourse.attention import (CrossAttention, MultiHeadAttention, TransformerBlock, TransformerClassifier, attention, attention_weights, causal_mask, frequencies, fused_attention,
                                 masked_mean, padding_mask, rotary, sinusoidal_positions)
 
-some, many = settings(max_examples=150, deadline=None), settings(max_examples=2000, deadline=None)
+some, many = settings(max_examples=80, deadline=None), settings(max_examples=2000, deadline=None)
 REFUSED = ValueError, TypeError
 seeds, size, lead = st.integers(0, 2**32 - 1), st.integers(1, 6), st.lists(st.integers(1, 3), max_size=2).map(tuple)
 
@@ -35,6 +35,18 @@ def test_attention_is_torchs(seed, lead, T, S, d, e):
     mask = bools(g, T, S) | (torch.arange(S) == 0) # torch before 2.5 has no answer for a row of nothing
     for m in (mask, mask.expand(*lead, T, S)): torch.testing.assert_close(attention(q, k, v, m), F.scaled_dot_product_attention(q, k, v, m), rtol=1e-5, atol=1e-5)
     if T == S: torch.testing.assert_close(attention(q, k, v, causal_mask(T)), F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-5, atol=1e-5)
+
+@some
+@given(seeds, lead, size, st.integers(0, 5), size, size)
+def test_fused_is_by_hand(seed, lead, T, S, d, e):
+    g = gen(seed)
+    one = [normal(g, *lead, n, w).requires_grad_() for n, w in ((T, d), (S, d), (S, e))]
+    two = [x.detach().clone().requires_grad_() for x in one]
+    mask = bools(g, *lead, T, S, share=.4) # some rows may attend to nothing
+    for m in (None, mask): torch.testing.assert_close(fused_attention(*one, m), attention(*two, m), rtol=1e-5, atol=1e-5)
+    fused_attention(*one, mask).square().sum().backward(); attention(*two, mask).square().sum().backward()
+    for a, b in zip(one, two): torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+    assert not fused_attention(*one, torch.zeros(T, S, dtype=torch.bool)).any()
 
 @some
 @given(seeds, st.integers(1, 3), size, size, st.integers(1, 4), st.integers(1, 3), st.booleans(), st.booleans(), st.booleans())
@@ -229,10 +241,10 @@ q = torch.zeros(2, 3, 4)
 @pytest.mark.parametrize('args,error,name', [
     (([[1.]], q, q), TypeError, 'q'), ((q.long(), q, q), TypeError, 'q'), ((q.cfloat(), q, q), TypeError, 'q'), ((q[0, 0], q, q), ValueError, 'q'), ((q[..., :0], q[..., :0], q), ValueError, 'q'), ((None, q, q), TypeError, 'q'),
     ((q, q.numpy(), q), TypeError, 'k'), ((q, q[..., :3], q), ValueError, 'k'), ((q, q.double(), q), ValueError, 'k'), ((q, torch.zeros(3, 3, 4), q), ValueError, 'k'),
-    ((q, q, q[:, :2]), ValueError, 'v'), ((q, q, q.half()), ValueError, 'v'), ((q, q, torch.zeros(5, 3, 4)), ValueError, 'v'), ((q, q, 'v'), TypeError, 'v'), ((q, q, q[0, 0]), ValueError, 'v'),
+    ((q, q, q[:, :2]), ValueError, 'v'), ((q, q, q.half()), ValueError, 'v'), ((q, q, torch.zeros(5, 3, 4)), ValueError, 'v'), ((q, q, 'v'), TypeError, 'v'), ((q, q[0], torch.zeros(5, 3, 4)), ValueError, 'v'), ((q, q, q[0, 0]), ValueError, 'v'),
     ((q, q, q, torch.ones(3, 3)), TypeError, 'mask'), ((q, q, q, [[True]]), TypeError, 'mask'), ((q, q, q, torch.ones(2, 4, dtype=torch.bool)), ValueError, 'mask'), ((q, q, q, torch.ones(5, 2, 3, 3, dtype=torch.bool)), ValueError, 'mask')])
 def test_attention_refuses(args, error, name):
-    refused(attention, *args, error=error, name=name)
+    for f in (attention, fused_attention): refused(f, *args, error=error, name=name)
     if name != 'v': refused(attention_weights, *args[:2], *args[3:], error=error, name=name)
 
 @pytest.mark.parametrize('call,name', [
@@ -259,7 +271,7 @@ def test_layers_refuse():
     refused(TransformerClassifier(nn.Linear(4, 6), 8, 2), (q, mask), name='embed')
 
 # --------------------------------------------------------------------------------------------------------------- anything at all
-SHAPES = [(), (0,), (1,), (3,), (2, 3), (3, 2), (0, 2), (2, 0), (1, 2), (2, 2, 3), (2, 3, 2), (1, 3, 2), (2, 0, 2), (2, 1, 1, 2), (2, 2, 3, 2), (1, 2, 2, 2)]
+SHAPES = [(), (0,), (1,), (3,), (2, 3), (3, 2), (0, 2), (2, 0), (1, 2), (2, 2, 3), (2, 3, 2), (1, 3, 2), (3, 2, 2), (2, 0, 2), (2, 1, 1, 2), (2, 2, 3, 2), (1, 2, 2, 2)]
 DTYPES = [torch.float32]*8 + [torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64]
 ODD = [None, 3, 'q', [[1.]], np.zeros((2, 2), np.float32), 1.5, True, math.nan, {}, object()]
 tensors = st.one_of(st.tuples(st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.sampled_from([0, 1, 1e4, math.inf, math.nan])).map(lambda a: (torch.arange(math.prod(a[0])).reshape(a[0]) % 3*a[2]).nan_to_num(2).to(a[1]) if a[1] in (torch.int64, torch.bool) else (torch.arange(math.prod(a[0])).reshape(a[0]) % 3*a[2]).to(a[1])), st.sampled_from(ODD))
@@ -276,6 +288,9 @@ def result(f, *args, **kwargs):
 def test_attention_of_anything(q, k, v, mask):
     y, a = result(attention, q, k, v, mask), result(attention_weights, q, k, mask)
     if y is not None: assert y.shape[-2:] == (q.shape[-2], v.shape[-1]) and y.dtype == q.dtype and a is not None
+    fused = result(fused_attention, q, k, v, mask)
+    assert (fused is None) == (y is None)
+    if y is not None: assert fused.shape == y.shape and fused.dtype == y.dtype
     if a is not None: assert a.shape[-2:] == (q.shape[-2], k.shape[-2])
 
 LAYER, BLOCK, CROSS, MODEL = MultiHeadAttention(2, 1, kdim=3, vdim=2), TransformerBlock(2, 2), CrossAttention(2, 1, width=3), TransformerClassifier(nn.Identity(), 2, 2, classes=2)
