@@ -111,9 +111,10 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None 
     lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     q, k, v = (x.expand(*lead, *x.shape[-2:]) for x in (q, k, v))
     if mask is None: return F.scaled_dot_product_attention(q, k, v)
-    mask = mask.expand(*lead, q.shape[-2], k.shape[-2])
+    T, S = q.shape[-2], k.shape[-2]
+    mask = mask.expand(*mask.shape[:-2], T, S)
     some = mask.any(-1, keepdim=True)
-    return F.scaled_dot_product_attention(q, k, v, mask | ~some).masked_fill(~some, 0)
+    return F.scaled_dot_product_attention(q, k, v, (mask | ~some).expand(*lead, T, S)).masked_fill(~some, 0)
 
 # %% ../nbs/2_models/11_attention.ipynb #cell-038
 class MultiHeadAttention(nn.Module):
