@@ -41,25 +41,48 @@ def _rows(name: str, x, shape: tuple) -> np.ndarray:
     return a
 
 # %% ../nbs/1_data/05_pipeline.ipynb #cell-013
+def _cleaned(data) -> dict:
+    "`data`, if its three columns and their masks have one length."
+    if not isinstance(data, dict): raise TypeError(f"data: expected a dict with 'text', 'image', 'audio' and 'mask', got {what(data)}")
+    if lacking := {*MODALITIES, 'mask'} - data.keys(): raise ValueError(f"data: expected 'text', 'image', 'audio' and 'mask', got no {', '.join(sorted(lacking))}")
+    if not isinstance(data['mask'], dict) or {*data['mask']} != {*MODALITIES}: raise TypeError(f'mask: expected a dict with one for each of {MODALITIES}, got {what(data["mask"])}')
+    if not isinstance(data['text'], list) or not all(isinstance(w, list) for w in data['text']): raise TypeError(f'text: expected lists of words, got {what(data["text"])}')
+    arrays = {m: numbers(data[m], m) for m in ('image', 'audio')} | {f'mask[{m!r}]': numbers(k, f'mask[{m!r}]') for m, k in data['mask'].items()}
+    for name, a in arrays.items():
+        if a.ndim == 0 or len(a) != len(data['text']): raise ValueError(f'{name}: expected a row for each of the {len(data["text"])} texts, got {a.shape}')
+        if name.startswith('mask') and (a.dtype != bool or a.ndim > 1): raise TypeError(f'{name}: expected (N,) bool, got {what(a)}')
+    return data
+
 def fit_stats(data: dict # cleaned, with 'mask', from the training split
              ) -> dict: # 'image', 'audio': (mean, standard deviation); 'grams': {word or pair of words: number from 1}
-    "What normalising must know, from training data alone."
-    image, audio = (data[m][data['mask'][m]] for m in ('image', 'audio'))
-    stats = {'image': (float(image.mean()), float(image.std())) if len(image) else (0., 1.),
-             'audio': (0., float(audio.std())) if len(audio) else (0., 1.)} # silence stays zero
+    "What normalising must know, from training data alone. Raises `TypeError` or `ValueError` for what is not clean."
+    image, audio = (np.asarray(_cleaned(data)[m])[np.asarray(data['mask'][m])] for m in ('image', 'audio'))
+    stats = {'image': (float(image.mean()), float(image.std()) or 1.) if len(image) else (0., 1.),
+             'audio': (0., float(audio.std()) or 1.) if len(audio) else (0., 1.)} # silence stays zero
     count = Counter(g for words in data['text'] for g in set(grams(words)))
     return stats | {'grams': {g: i for i, g in enumerate(sorted(g for g, n in count.items() if n > 1), 1)}}
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-014
+def _scales(stats) -> dict:
+    "`stats`, if `fit_stats` could have given them."
+    if not isinstance(stats, dict) or not isinstance(stats.get('grams'), dict): raise TypeError(f"stats: expected a dict with 'image', 'audio' and 'grams', got {what(stats)}")
+    for m in ('image', 'audio'):
+        pair = stats.get(m)
+        if not isinstance(pair, (tuple, list)) or numbers(pair, f'stats[{m!r}]').shape != (2,) or not pair[1] > 0: raise ValueError(f'stats[{m!r}]: expected (mean, deviation above 0), got {what(pair)}')
+    return stats
 
 def normalize_data(data: dict, # cleaned: 'text', 'image', 'audio', 'mask'
                    stats: dict | None = None # from `fit_stats`; None: fitted here
                   ) -> dict: # the same with images and sounds at deviation 1 over the training data, and 'stats'
-    "Each pixel minus the mean, over the deviation; each sample over the deviation; from training data. What is missing stays zero [article 3.1]."
-    stats = stats or fit_stats(data)
-    scaled = {m: ((data[m]-stats[m][0])/stats[m][1]).astype(np.float32) for m in ('image', 'audio')}
-    for m, x in scaled.items(): x[~data['mask'][m]] = 0
+    """Each pixel minus the mean, over the deviation; each sample over the deviation; from training data. What is missing stays zero [article 3.1].
+
+    Raises `TypeError` or `ValueError` for what is not clean."""
+    stats = fit_stats(data) if stats is None else _scales(stats)
+    scaled = {m: ((np.asarray(_cleaned(data)[m])-stats[m][0])/stats[m][1]).astype(np.float32) for m in ('image', 'audio')}
+    for m, x in scaled.items(): x[~np.asarray(data['mask'][m])] = 0
     return data | scaled | {'stats': stats}
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-015
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-016
 def preprocess_data(data: dict, # 'text', 'image', 'audio': lists of N raw inputs each, None where one is missing; or a whole modality left out
                     stats: dict | None = None # from the training data; None: this is the training data
                    ) -> dict: # 'text', 'image', 'audio'; 'mask' {modality: (N,) bool, true where it is there}; 'stats'
@@ -69,7 +92,7 @@ def preprocess_data(data: dict, # 'text', 'image', 'audio': lists of N raw input
     clean['mask'] = {m: np.array([x is not None for x in raw[m]]) for m in MODALITIES}
     return normalize_data(clean, stats)
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-037
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-038
 class Views(Dataset):
     "What `preprocess_data` gave, one example at a time: a dict of the modalities that are there, text as the numbers of its known grams, and 'label'."
     def __init__(self, data: dict, # from `preprocess_data`; 'image' and 'audio' may be other features of N rows by now
@@ -86,7 +109,7 @@ class Views(Dataset):
         example = {m: self.columns[m][i] for m in MODALITIES if self.mask[m][i]}
         return example if self.labels is None else example | {'label': int(self.labels[i])}
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-042
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-043
 SHAPES = {'image': (28, 28), 'audio': (CLIP,)} # of what is missing in a whole batch
 
 def collate(examples: list # of B dicts as `Views` gives
@@ -115,7 +138,7 @@ def _example(e, name: str) -> dict:
         raise TypeError(f"{name}['label']: expected a whole number of 64 bits, got {what(label)}")
     return e | {m: torch.as_tensor(numbers(e[m], f'{name}[{m!r}]')) for m in SHAPES if m in e and not isinstance(e[m], Tensor)}
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-046
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-047
 def view_loader(views: Dataset, # such as `Views`
                 batch_size: int = 64,
                 *, shuffle: bool = False, # in another order each epoch, the same for the same seed

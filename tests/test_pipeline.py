@@ -131,6 +131,24 @@ def test_fuzz_preprocess_data(data):
     except REFUSED as e: assert '\n' not in str(e) and str(e)
     else: assert len(got['text']) == len(got['image']) == len(got['audio']) and np.isfinite(got['image']).all() and np.isfinite(got['audio']).all()
 
+@st.composite
+def cleaned(draw): # mostly what `normalize_data` takes, with a fault now and then
+    n = draw(st.integers(0, 3))
+    good = {'text': [['odd']]*n, 'image': np.ones((n, 2, 2), np.float32), 'audio': np.ones((n, 3), np.float32), 'mask': {m: draw(hnp.arrays(bool, n)) for m in MODALITIES}}
+    return good | draw(st.dictionaries(st.sampled_from(['text', 'image', 'audio', 'mask']), JUNK, max_size=1))
+
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(JUNK, cleaned()), st.one_of(st.none(), JUNK, st.fixed_dictionaries({'image': JUNK, 'audio': st.just((0., 1.)), 'grams': st.just({})})))
+def test_fuzz_normalize_data(data, stats):
+    try: got = normalize_data(data, stats)
+    except REFUSED as e: assert '\n' not in str(e) and str(e)
+    else:
+        for m in SHAPES: assert np.isfinite(got[m]).all() and not got[m][~got['mask'][m]].any()
+
+def test_data_without_any_spread_is_not_divided_by_zero():
+    flat = {'text': [[], []], 'image': np.full((2, 2, 2), .5, np.float32), 'audio': np.zeros((2, 3), np.float32), 'mask': {m: np.ones(2, bool) for m in MODALITIES}}
+    assert not normalize_data(flat)['image'].any() and fit_stats(flat)['audio'] == (0., 1.)
+
 def test_collate_refuses_by_name():
     refused(collate, [], error=ValueError, name='examples')
     refused(collate, {'text': [1]}, error=TypeError, name='examples')
