@@ -257,11 +257,11 @@ def train_concat_model(features: tuple, labels: np.ndarray, *, seed: int = 0, ep
     with isolated(seed):
         keras.utils.set_random_seed(seed)
         model = concat_model(int(features[0].max()))
-        model.fit(concat_inputs(features), np.asarray(labels), epochs=epochs, batch_size=64, verbose=0)
+        model.fit(concat_inputs(features), np.asarray(labels), epochs=epochs, batch_size=100, verbose=0)
     return model
 
 # %% ../nbs/4_fusion/19_project.ipynb #cell-089
-def load_views(n: int = 2000 # training examples
+def load_views(n: int = 1500 # training examples
               ) -> dict: # split -> {'features', 'mask', 'label', 'data', 'raw'}
     "`three_views`, cleaned and featurised; everything fitted is fitted on training data."
     from mmcourse.datasets import three_views
@@ -429,7 +429,7 @@ def main(argv: list | None = None # the command's arguments
     parser.add_argument('--audio', metavar='FILE', help='a recording of one English digit')
     parser.add_argument('--text', help='a hint, such as "an even number over five"')
     parser.add_argument('--seeds', type=int, default=3, help='trainings to average over (default 3)')
-    parser.add_argument('--examples', type=int, default=2000, help='training examples (default 2000)')
+    parser.add_argument('--examples', type=int, default=1500, help='training examples (default 1500)')
     parser.add_argument('--quick', action='store_true', help='one short training, to see that it runs')
     say = lambda text: print(text, flush=True)
     try:
