@@ -163,7 +163,7 @@ def stage_notebook(src: Path, dest: Path, warn=print):
     if 'title' not in front: title_of(src) # says what is missing
     links, md = Links(src, warn), lambda text: mk_cell(text, 'markdown')
     module = next((m for m, found in library().items() if found[0][0] == src), None)
-    headings = [h for kind, s in cells(src) if kind == 'markdown' for h in re.findall(r'^#+\s+(.+?)\s*$', s, re.M)]
+    headings = [h for kind, s in cells(src) if kind == 'markdown' for h in re.findall(r'^##+\s+(.+?)\s*$', s, re.M)] # not the title: as front matter it has no anchor
     headings = {re.sub(r'[^\w]+', '-', h.lower()).strip('-') for h in headings} # their anchors
     out = [mk_cell('---\n' + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000) + '---\n', 'raw')]
     if src.parent != Path(): out.append(md(chapter_line(src)))
