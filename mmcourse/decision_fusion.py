@@ -150,7 +150,7 @@ def learn_mixture(probs, labels, mask=None, # as for `learn_weights`
 # %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-037
 def ambiguity(probs, labels, weights=None, mask=None # as for `learn_weights`
              ) -> tuple: # (N,) each: error of the average, members' mean error, ambiguity; the first is the second less the third
-    "Squared errors of `fuse_weighted` and of its members [Krogh and Vedelsby 1995, eq. 6]. Raises as `learn_weights`."
+    "Squared errors of `fuse_weighted` and of its members [Krogh and Vedelsby 1995]. Raises as `learn_weights`."
     names, p, k = _stack(probs, mask)
     y = np.eye(p.shape[2])[_labels(labels, *p.shape[1:])]
     p = np.where(k.any(0)[:, None], p, 1/p.shape[2])
@@ -207,6 +207,12 @@ def _softmax(l: np.ndarray) -> np.ndarray: # (..., C) logits -> probabilities
     e = np.exp(l - l.max(-1, keepdims=True))
     return e/e.sum(-1, keepdims=True)
 
+def _prior(prior, c: int) -> np.ndarray: # (C,) probabilities
+    if prior is None: return np.full(c, 1/c)
+    a = numbers(prior, 'prior').astype(float)
+    if a.shape != (c,) or (a <= 0).any() or abs(a.sum()-1) > 1e-3: raise ValueError(f'prior: expected {c} numbers above 0 that add up to 1, got {prior}')
+    return a/a.sum()
+
 # %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-056
 def fuse_product(probs, # as for `fuse_weighted`
                  weights=None, # dict or sequence of exponents from 0; None: 1 each
@@ -215,19 +221,12 @@ def fuse_product(probs, # as for `fuse_weighted`
                 ) -> np.ndarray: # (N, C) probabilities
     """The product of what is there, each to its power, the prior counted once: Bayes' rule for calibrated views that are independent given the class.
 
-    Of nothing, the prior. Raises as `fuse_weighted` [logarithmic pool: Genest and Zidek 1986, eq. 3.13; product of experts: Hinton 2002]."""
+    Of nothing, the prior. Raises as `fuse_weighted` [logarithmic pool: Genest and Zidek 1986; product of experts: Hinton 2002]."""
     names, p, k = _stack(probs, mask)
     a, log_prior = _weights(weights, names, some=False), _log(_prior(prior, p.shape[2]))
     return _softmax(log_prior + np.einsum('mn,mnc->nc', a[:, None]*k, _log(p)-log_prior))
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-057
-def _prior(prior, c: int) -> np.ndarray: # (C,) probabilities
-    if prior is None: return np.full(c, 1/c)
-    a = numbers(prior, 'prior').astype(float)
-    if a.shape != (c,) or (a <= 0).any() or abs(a.sum()-1) > 1e-3: raise ValueError(f'prior: expected {c} numbers above 0 that add up to 1, got {prior}')
-    return a/a.sum()
-
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-066
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-067
 def pool_score(a: np.ndarray, log_p: np.ndarray, y: np.ndarray # (M,) exponents, (M, N, C) log-probabilities, (N,) labels
               ) -> tuple: # () mean log-likelihood in nats, (M,) its gradient
     "How likely a logarithmic pool makes the labels, and its slope."
@@ -262,7 +261,7 @@ def temper(probs, powers # as from `learn_powers`
     q = _softmax(_weights(powers, names, some=False)[:, None, None]*_log(p)) # (M, N, C)
     return {k: None if probs[k] is None else x for k, x in zip(names, q)} if isinstance(probs, Mapping) else q
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-076
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-077
 def _features(p: np.ndarray, k: np.ndarray) -> np.ndarray: # (M, N, C), (M, N) -> (N, M·C)
     "Centred log-probabilities, side by side; zeros where a model has nothing to say."
     l = _log(p)
@@ -278,7 +277,7 @@ def _spread_out(p: np.ndarray, classes: np.ndarray, c: int) -> np.ndarray: # (N,
     out[:, classes] = p
     return out
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-077
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-078
 class Stacker:
     "A fusion that was learnt by `stack`: call it with predictions of the same models."
     def __init__(self, names: list, classes: int, net, strength: float): self.names, self.classes, self.net, self.strength = names, classes, net, strength
@@ -308,9 +307,9 @@ def stack(probs, labels, mask=None, # as for `learn_weights`
     best = max(strengths, key=held_out) if len(strengths) > 1 else strengths[0]
     return Stacker(names, c, _regression(x, y, best), best)
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-084
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-085
 def n_partitions(m: int, k: int) -> int: # from 1
-    "In how many ways `m` things fall into at most `k` groups: a sum of Stirling numbers."
+    "In how many ways `m` things fall into at most `k` groups: a sum of Stirling numbers of the second kind."
     row = [1] # row[j]: into j+1 groups
     for _ in range(m-1): row = [(j+1)*(row[j] if j < len(row) else 0) + (row[j-1] if j else 0) for j in range(min(len(row)+1, k))]
     return sum(row[:k])
@@ -327,7 +326,7 @@ def partitions(m: int, k: int, # from 1
         rows = np.column_stack([np.repeat(rows, choices, 0), np.concatenate([np.arange(c) for c in choices])])
     return rows[np.argsort(rows.max(1), kind='stable')]
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-085
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-086
 def _scores(groups: np.ndarray, gram: np.ndarray) -> np.ndarray: # (S, M), (N, M, M) -> (N, S)
     "What each partition saves of the squares on each example."
     same = groups[:, :, None] == groups[:, None, :] # (S, M, M)
@@ -343,7 +342,7 @@ def _shares(p: np.ndarray, k: int) -> np.ndarray: # (M, N, C) -> (N, M) weights 
     best &= clusters == np.where(best, clusters, len(p)+1).min(1, keepdims=True)
     return best/best.sum(1, keepdims=True) @ (1/(clusters[:, None]*size))
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-086
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-087
 def fuse_clusters(probs, # as for `fuse_weighted`, at most about ten models
                   k: int, # clusters on an example, at most
                   mask=None # as for `fuse_weighted`
@@ -359,7 +358,7 @@ def fuse_clusters(probs, # as for `fuse_weighted`, at most about ten models
         if present.any(): w[np.ix_(present, rows)] = _shares(p[present][:, rows], int(k)).T
     return _mean(p, w)
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-097
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-098
 def cluster_models(probs, # of validation data, (M, N, C) or dict, none of them None
                    k: int # groups, at most
                   ) -> dict | np.ndarray: # the number of each model's group, from 0
