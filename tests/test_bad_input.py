@@ -14,7 +14,8 @@ from mmcourse.datasets import MODALITIES
 from mmcourse.audio import log_mel, preprocess_audio
 from mmcourse.image import preprocess_image
 from mmcourse.pipeline import normalize_data, preprocess_data
-from mmcourse.project import fuse_predictions, fuse_product, learn_weights
+from mmcourse.decision_fusion import fuse_product, learn_weights
+from mmcourse.project import fuse_predictions
 from mmcourse.text import preprocess_text
 
 rng = np.random.default_rng(0)
@@ -248,18 +249,19 @@ P = np.full((4, 10), .1)
 
 @pytest.mark.parametrize('x', [np.array([7, 1, 2, 3]), np.full((4, 10), .2), np.full((4, 10), np.nan), np.full((3, 10), .1), np.eye(10)[:4]-np.eye(10)[1:5]+.1])
 def test_fusion_of_what_are_no_probabilities(x):
-    for fuse in (fuse_predictions, fuse_product):
-        with pytest.raises(ValueError, match='expected'): fuse(x, P, P)
-    with pytest.raises(ValueError, match='expected'): learn_weights(x, P, P, [1, 2, 3, 4])
+    three = dict(zip(MODALITIES, (x, P, P)))
+    with pytest.raises(ValueError, match='expected'): fuse_predictions(x, P, P)
+    with pytest.raises(ValueError, match='expected'): fuse_product(three)
+    with pytest.raises(ValueError, match='expected'): learn_weights(three, [1, 2, 3, 4])
 @pytest.mark.parametrize('weights', [(.5, .5), (0, 0, 0), (-1, 1, 1), (np.nan, 1, 1), 'abc'])
-def test_fusion_weights(weights): refused(fuse_predictions, P, P, P, weights, error=ValueError, name='weights')
-def test_fusion_of_nothing(): refused(fuse_predictions, None, None, None, error=ValueError, name='predictions')
+def test_fusion_weights(weights): refused(fuse_predictions, P, P, P, weights, error=TypeError if isinstance(weights, str) else ValueError, name='weights')
+def test_fusion_of_nothing(): refused(fuse_predictions, None, None, None, error=ValueError, name='probs')
 def test_fusion_leaves_out_what_is_missing():
     a, b = np.eye(10)[[1, 2]], np.eye(10)[[3, 4]]
     fused = fuse_predictions(a, b, None, mask={'image': np.array([True, False])})
     assert np.allclose(fused[0, [1, 3]], [.375, .625]) and np.allclose(fused[1], a[1])
     gone = {'text': [False]*2, 'image': [False]*2}
-    assert np.allclose(fuse_predictions(a, b, None, mask=gone), .1) and np.allclose(fuse_product(a, b, None, mask=gone), .1)
+    assert np.allclose(fuse_predictions(a, b, None, mask=gone), .1) and np.allclose(fuse_product({'text': a, 'image': b}, mask={m: np.array(k) for m, k in gone.items()}), .1)
 
 # ---------------------------------------------------------------------------------------------------------------------------------- fuzzing
 def tame(function, x, name):
@@ -307,7 +309,7 @@ def test_fuzz_damaged_files(data):
 @given(hnp.arrays(np.float64, (3, 5, 10), elements=st.floats(1e-6, 1)), hnp.arrays(bool, (3, 5)), hnp.arrays(np.float64, 3, elements=st.floats(.01, 1)))
 def test_fuzz_fusion_gives_probabilities(p, here, weights):
     p, mask = p/p.sum(2, keepdims=True), dict(zip(MODALITIES, here))
-    for fused in (fuse_predictions(*p, weights, mask), fuse_product(*p, mask)):
+    for fused in (fuse_predictions(*p, weights, mask), fuse_product(dict(zip(MODALITIES, p)), mask=mask)):
         assert np.allclose(fused.sum(1), 1) and fused.min() >= 0
         assert np.allclose(fused[~here.any(0)], .1)
         alone = here.sum(0) == 1
