@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TASKS', 'UNKNOWN', 'within_voices', 'spoken_tasks', 'MultiTask', 'listener', 'task_losses', 'task_gradients',
            'weighted', 'train_tasks', 'right', 'Uncertainty', 'best_log_var', 'profiled', 'own_rate', 'random_weights',
-           'cosines', 'conflict', 'project', 'pcgrad', 'steer', 'surgery', 'ReverseGradient', 'probe', 'keep_labels']
+           'cosines', 'conflict', 'project', 'pcgrad', 'steer', 'surgery', 'ReverseGradient', 'probe', 'keep_labels',
+           'repeat_known', 'FusedTrunk']
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-003
 from collections.abc import Callable
@@ -16,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .audio import log_mel
-from .project import AudioNet
+from .classifiers import AudioNet
 from .datasets import spoken_digits
+from .feature_fusion import ConcatFusion
 from .inputs import numbers, what
 from .lstm import centred_mels
-from .training import fit, hits, isolated, predict, warmup_cosine
+from .training import fit, hits, isolated, predict, take, warmup_cosine
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-010
 def within_voices(labels, # (N,) digits
@@ -136,7 +138,7 @@ def right(model: MultiTask,
     said = {name: predict(model, x) for name, (x, _) in parts.items()}
     return {t: hits(said[name][t], y) for name, (_, targets) in parts.items() for t, y in targets.items() if t in model.heads}
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-032
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-040
 class Uncertainty(nn.Module):
     "Losses weighted by learnt variances: {task: loss} -> sum of exp(-s)·loss + s/2 [Kendall, Gal and Cipolla 2018, eq. 10]. Raises `ValueError` for other tasks than its own."
     def __init__(self, tasks): # names
@@ -147,10 +149,13 @@ class Uncertainty(nn.Module):
         if losses.keys() != set(self.tasks): raise ValueError(f'losses: expected one for each of {self.tasks}, got {tuple(losses)}')
         L = torch.stack([losses[t] for t in self.tasks])
         return (torch.exp(-self.log_var)*L + self.log_var/2).sum()
+    def start(self, losses: dict):
+        "Put each s at its best for these losses, such as those of a first batch. Raises as `best_log_var`."
+        with torch.no_grad(): self.log_var.copy_(best_log_var(torch.stack([losses[t].detach() for t in self.tasks])))
     def weights(self) -> dict: # {task: exp(-s)}
         return dict(zip(self.tasks, torch.exp(-self.log_var.detach()).tolist()))
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-034
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-042
 def best_log_var(loss # above 0: a number or tensor
                 ) -> Tensor: # s = ln 2L, of the same shape
     "Where `Uncertainty` wants its `log_var` for a loss that stands still."
@@ -163,7 +168,7 @@ def profiled(losses: dict # {task: () loss}
     "`Uncertainty` with each s at its best, ½ Σ (1 + ln 2L): no parameter, no units. Losses below 1e-6 have no gradient."
     return sum((1 + (2*l.clamp_min(1e-6)).log())/2 for l in losses.values())
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-039
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-047
 def own_rate(params, # parameters with a learning rate of their own
              rate: float, # for them, without weight decay
              optimizer: Callable = torch.optim.AdamW
@@ -176,7 +181,7 @@ def own_rate(params, # parameters with a learning rate of their own
         return optimizer([*rest, {'params': chosen, 'lr': rate, 'weight_decay': 0.}], lr=lr)
     return build
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-045
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-058
 def random_weights(seed: int = 0) -> Callable: # {task: loss} -> () loss
     "A balance that draws new weights at every call, a softmax of normal numbers times the number of tasks [Lin et al. 2022, section 3.1]."
     generator = torch.Generator().manual_seed(seed)
@@ -185,7 +190,7 @@ def random_weights(seed: int = 0) -> Callable: # {task: loss} -> () loss
         return sum(a*l for a, l in zip(w.tolist(), losses.values()))
     return balance
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-047
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-064
 def cosines(g: Tensor, # (T, P) a gradient a row
             h: Tensor | None = None # (S, P); None: `g` itself
            ) -> Tensor: # (T, S) in [-1, 1]; 0 with a row of zeros
@@ -193,7 +198,7 @@ def cosines(g: Tensor, # (T, P) a gradient a row
     unit = lambda a: a/a.norm(dim=1, keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
     return torch.einsum('ip,jp->ij', unit(g), unit(g if h is None else h))
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-049
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-066
 def conflict(model: MultiTask,
              train: tuple, # (inputs, {task: targets})
              *, batch_size: int = 128, batches: int = 4, seed: int = 0 # clips that are looked at
@@ -205,7 +210,7 @@ def conflict(model: MultiTask,
     within = [torch.stack([cosines(g[:, t])[i, j] for i in range(len(g)) for j in range(i)]).mean() for t in range(g.shape[1])]
     return {'between': torch.stack([cosines(a) for a in g]).mean(0), 'within': torch.stack(within)}
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-051
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-072
 def project(g: Tensor, # (P,)
             h: Tensor  # (P,)
            ) -> Tensor: # (P,) with g·h ≥ 0
@@ -224,7 +229,7 @@ def pcgrad(g: Tensor, # (T, P) a gradient a row
         total = total + mine
     return total
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-056
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-077
 def steer(loss: Tensor, # ()
           params, # list of tensors, P numbers in all
           change: Tensor # (P,)
@@ -245,7 +250,7 @@ def surgery(params, # shared by all tasks
         return steer(total, params, pcgrad(g, generator) - g.sum(0))
     return balance
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-059
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-083
 class _Reverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, strength): ctx.strength = strength; return x.view_as(x)
@@ -260,7 +265,7 @@ class ReverseGradient(nn.Module):
         self.strength = strength
     def forward(self, x: Tensor) -> Tensor: return _Reverse.apply(x, self.strength)
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-062
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-086
 def probe(model: MultiTask,
           train: tuple, # (inputs, (N,) class numbers)
           parts: tuple, # (inputs, (M,) class numbers) to measure on
@@ -273,7 +278,7 @@ def probe(model: MultiTask,
     fit(line, ((z-mean)/std, train[1]), epochs=epochs, lr=1e-2, schedule=warmup_cosine, seed=seed)
     return hits(predict(line, (at-mean)/std), parts[1]).double().mean().item()
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-064
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-091
 def keep_labels(targets: dict, # {task: (N,)}
                 task: str, # whose labels become scarce
                 n: int, # labels left, in equal numbers a class as far as it goes
@@ -289,3 +294,29 @@ def keep_labels(targets: dict, # {task: (N,)}
     keep = shuffled[turn[shuffled].argsort(stable=True)][:n]
     few = torch.full_like(y, UNKNOWN); few[keep] = y[keep]
     return targets | {task: few}
+
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-093
+def repeat_known(train: tuple, # (inputs, {task: (N,)})
+                 task: str, # whose labels are scarce
+                 times: int # further copies of each row whose label is known
+                ) -> tuple: # (inputs, targets) with more rows
+    "Rows with a label of `task` come `times` times more. Raises `ValueError` for a task without labels or a negative number."
+    inputs, targets = train
+    if task not in targets: raise ValueError(f'task: expected one of {list(targets)}, got {task!r}')
+    if isinstance(times, bool) or not isinstance(times, int) or times < 0: raise ValueError(f'times: expected a whole number from 0, got {times!r}')
+    known = (targets[task] != UNKNOWN).nonzero()[:, 0]
+    if not len(known): raise ValueError(f'targets[{task!r}]: expected at least one known label, got none')
+    rows = torch.cat([torch.arange(len(targets[task])), known.repeat(times)])
+    return take(inputs, rows), take(targets, rows)
+
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-101
+class FusedTrunk(nn.Module):
+    "An encoder for each modality, fused into one set of features: {modality: input} -> (B, out). Raises as `ConcatFusion` does."
+    def __init__(self, encoders: dict, # {modality: module, input -> (B, d)}
+                 dims: dict, # {modality: d}
+                 *, out: int = 128):
+        super().__init__()
+        if encoders.keys() != dims.keys(): raise ValueError(f'dims: expected one for each of {list(encoders)}, got {list(dims)}')
+        self.encoders, self.fuse = nn.ModuleDict(encoders), ConcatFusion(dims, out)
+    def forward(self, inputs: dict) -> Tensor:
+        return self.fuse({m: encode(inputs[m]) for m, encode in self.encoders.items()}).relu()

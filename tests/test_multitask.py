@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from mmcourse.multitask import (
     TASKS, UNKNOWN, FusedTrunk, MultiTask, ReverseGradient, Uncertainty, best_log_var, conflict, cosines, keep_labels, listener, own_rate, pcgrad, probe, profiled, project,
-    random_weights, right, spoken_tasks, steer, surgery, task_gradients, task_losses, train_tasks, weighted, within_voices)
+    random_weights, repeat_known, right, spoken_tasks, steer, surgery, task_gradients, task_losses, train_tasks, weighted, within_voices)
 from mmcourse.store import data_path
 from mmcourse.training import fit, isolated
 
@@ -103,6 +103,22 @@ def test_kept_labels_are_few_balanced_and_right(seed, n):
 def test_bad_scarcity(task, n, says):
     with pytest.raises(ValueError, match=says): keep_labels({'t': torch.zeros(4).long()}, task, n)
 
+@given(seeds, st.integers(1, 20), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_known_rows_come_again_and_no_others(seed, n, times):
+    y = torch.randint(3, (20,), generator=torch.Generator().manual_seed(seed))
+    targets = keep_labels({'t': y, 'u': y}, 't', n, seed=seed)
+    x, more = repeat_known((torch.arange(20), targets), 't', times)
+    assert len(x) == len(more['u']) == 20 + n*times and torch.equal(x[:20], torch.arange(20))
+    count = torch.bincount(x, minlength=20)
+    assert count.tolist() == [1+times if k else 1 for k in (targets['t'] != UNKNOWN).tolist()]
+    assert torch.equal(more['u'], y[x]) and torch.equal(more['t'], targets['t'][x])
+
+@pytest.mark.parametrize('targets,task,times,says', [({'t': torch.zeros(3).long()}, 'v', 1, 'task: expected one of'), ({'t': torch.zeros(3).long()}, 't', -1, 'times: expected'), ({'t': torch.zeros(3).long()}, 't', 1.5, 'times: expected'),
+                                                     ({'t': torch.full((3,), UNKNOWN)}, 't', 1, r"targets\['t'\]: expected at least one known")])
+def test_bad_repeats(targets, task, times, says):
+    with pytest.raises(ValueError, match=says): repeat_known((torch.zeros(3), targets), task, times)
+
 # --- the split within voices
 
 @given(seeds, st.integers(1, 6), st.integers(1, 5), st.integers(2, 4))
@@ -160,7 +176,7 @@ def test_profiled_has_no_units_and_the_sum_has(seed, factor):
 def test_uncertainty_learns_with_fit():
     model, train = toy(1)
     balance = Uncertainty('abc')
-    train_tasks(model, train, balance, epochs=30, optimizer=own_rate(balance.parameters(), .2))
+    train_tasks(model, train, balance, epochs=400, optimizer=own_rate(balance.parameters(), .2))
     assert model.balance is balance
     with torch.no_grad(): losses = task_losses(model(train[0]), train[1])
     assert all(abs(s-best_log_var(l)) < .3 for s, l in zip(balance.log_var, losses.values()))
@@ -169,6 +185,16 @@ def test_uncertainty_counts_a_gaussian_exactly():
     y, f, s = torch.randn(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64), torch.tensor(-1.3, dtype=torch.float64)
     want = -torch.distributions.Normal(f, (s/2).exp()).log_prob(y) - .5*math.log(2*math.pi)
     torch.testing.assert_close(torch.exp(-s)*(y-f)**2/2 + s/2, want)
+
+def test_a_started_uncertainty_stands_at_its_best_and_has_no_units():
+    model, (x, y) = toy(4)
+    losses, pushes = task_losses(model(x), y), []
+    for factor in (1., 100.):
+        balance, l = Uncertainty('abc'), losses | {'a': factor*losses['a']}
+        balance.start(l)
+        torch.testing.assert_close(balance(l), profiled(l)); torch.testing.assert_close(balance.log_var.detach(), best_log_var(torch.stack([l[t].detach() for t in 'abc'])))
+        pushes.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(balance(l), list(model.trunk.parameters()), retain_graph=True)]))
+    torch.testing.assert_close(*pushes)
 
 def test_uncertainty_wants_its_own_tasks():
     with pytest.raises(ValueError, match=r"losses: expected one for each of \('a', 'b'\)"): Uncertainty('ab')({'a': torch.ones(())})

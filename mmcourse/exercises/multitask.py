@@ -54,7 +54,7 @@ def _swapped(g, h):
 
 @exercise('multitask.3', inputs=_two_gradients, wrong=[_unclipped, _mean, _bisector, _swapped],
           hint='Write the point as h + a(g - h), differentiate its squared length by a, set that to zero, and keep a between 0 and 1. Two equal gradients leave nothing to divide by.',
-          why='A step against this point lowers both losses or, where the point is zero, no step can: that is the multiple-gradient descent of Désidéri, and of Sener and Koltun.')
+          why='A small step against this point lowers both losses and, where it is zero, no small step can: Désidéri built a descent on it, and Sener and Koltun brought it to networks.')
 def shortest(g, h):
     apart = (g-h)@(g-h)
     a = (((h-g)@h)/apart).clamp(0, 1) if apart > 0 else torch.ones_like(apart)
