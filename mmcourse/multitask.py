@@ -183,7 +183,7 @@ def own_rate(params, # parameters with a learning rate of their own
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-058
 def random_weights(seed: int = 0) -> Callable: # {task: loss} -> () loss
-    "A balance that draws new weights at every call, a softmax of normal numbers times the number of tasks [Lin et al. 2022, section 3.1]."
+    "A balance that draws new weights at every call, a softmax of normal numbers times the number of tasks [Lin et al. 2022]."
     generator = torch.Generator().manual_seed(seed)
     def balance(losses: dict) -> Tensor:
         w = len(losses)*torch.randn(len(losses), generator=generator).softmax(0)
