@@ -89,8 +89,8 @@ def test_play_ring_is_the_same_for_the_same_seed():
 def test_power_iteration_finds_the_largest_singular_value_from_below(i, j, seed):
     with isolated(seed): W, u = torch.randn(i, j, dtype=torch.float64), torch.randn(i, dtype=torch.float64)
     exact = torch.linalg.matrix_norm(W, 2)
-    few, many = power_iteration(W, u, 1)[0], power_iteration(W, u, 3000)[0]
-    assert few <= exact + 1e-9 and exact*.99 <= many <= exact + 1e-9
+    few, many = power_iteration(W, u, 1)[0], power_iteration(W, u, 200)[0]
+    assert few <= many + 1e-9 and exact*.97 <= many <= exact + 1e-9
 
 @pytest.mark.parametrize('seed', range(4))
 def test_spectral_norm_equals_torch_step_by_step(seed):
@@ -186,14 +186,15 @@ def test_augment_sees_real_and_forged_and_carries_the_gradient():
     cut = train_gan(images, y, steps=2, batch_size=4, augment=lambda x, g: x.detach()*1 + 0*x, **small).generator # no gradient comes through
     assert all(torch.equal(v, w) for v, w in zip(cut.parameters(), small['generator'].parameters()))
 
-def test_it_learns_what_two_classes_look_like():
-    "Class 0 is dark, class 1 bright: a few steps must tell them apart."
+def test_it_learns_which_class_is_which():
+    "Class 0 has its ink on the left, class 1 on the right: a few steps must tell them apart."
     y = torch.arange(64) % 2
-    images = (.1 + .8*y)[:, None, None].expand(64, 28, 28) + torch.zeros(64, 28, 28)
+    with isolated(1): images = torch.rand(64, 1, 1)*(torch.arange(28) // 14 == y[:, None])[:, None, :]*torch.ones(28, 1) # (64, 28, 28)
     with isolated(0): g, d = Generator(8, 2, 4), Discriminator(2, 4)
-    g = train_gan(images, y, steps=200, batch_size=32, generator=g, discriminator=d, ema=.9).generator
-    dark, bright = (sample_digits(g, [c]*20).mean().item() for c in (0, 1))
-    assert dark < .4 and bright > .6
+    g = train_gan(images, y, steps=150, batch_size=32, generator=g, discriminator=d, ema=.9).generator
+    left, right = (sample_digits(g, [c]*20)[:, :, half].mean().item() for c, half in ((0, slice(0, 14)), (1, slice(14, 28))))
+    others = [sample_digits(g, [c]*20)[:, :, half].mean().item() for c, half in ((1, slice(0, 14)), (0, slice(14, 28)))]
+    assert left > 2*others[0] and right > 2*others[1], (left, right, others)
 
 def test_few_images_fill_a_batch():
     images, y = made(0, 3)
