@@ -72,6 +72,16 @@ def one_seed(seed: int, parts: dict, grids: dict, n_grams: int, say) -> tuple: #
         tensors |= {f'{seed}.{name}.{k}': v.half() if v.is_floating_point() and name != 'gate' else v for k, v in model.state_dict().items()}
     return results, tensors, seconds
 
+def write(out: Path, runs: list, tensors: dict, seconds: list, about: dict, stats: dict, took: float):
+    "Both files, for the seeds that are done."
+    about = about | {'seeds': list(range(len(runs))), 'seconds': round(took)}
+    write_tensors(out/'missing.safetensors', tensors, about | {'stats': stats})
+    pack = lambda acc: {'+'.join(s): [[round(float(v), 4) for v in row] for row in a] for s, a in acc.items()}
+    body = about | {'image_noise': list(IMAGE_NOISE), 'snr_db': [str(s) if s == math.inf else s for s in SNR_DB], 'model seconds': {k: round(float(np.mean([t[k] for t in seconds])), 1) for k in seconds[0]},
+                    'accuracy': {split: {name: [pack(r[split][name]) for r in runs] for name in runs[0][split]} for split in runs[0]}}
+    (out/'results').mkdir(exist_ok=True)
+    (out/'results'/'missing.json').write_text(json.dumps(body, separators=(',', ':')) + '\n')
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seeds', type=int, default=5); parser.add_argument('--out', type=Path, default=HERE, help='folder to write into')
@@ -81,17 +91,12 @@ def main():
     parts, grids, stats = load()
     say(f'{len(parts["experts"]["label"])} examples for the experts, {len(parts["gate"]["label"])} for the gate, {len(stats["grams"])} grams')
     runs, tensors, seconds = [], {}, []
+    about = {'command': 'python data/make_missing.py', 'python': platform.python_version(), 'torch': torch.__version__, 'numpy': np.__version__,
+             'examples': {k: len(v['label']) for k, v in parts.items()}, 'copies': COPIES, 'epochs': {'plain': PLAIN_EPOCHS, 'noisy': NOISY_EPOCHS}}
     for seed in range(args.seeds):
         results, more, took = one_seed(seed, parts, grids, len(stats['grams']), say)
         runs.append(results); tensors |= more; seconds.append(took)
-    about = {'command': 'python data/make_missing.py', 'seeds': list(range(args.seeds)), 'seconds': round(time.process_time()-start), 'python': platform.python_version(),
-             'torch': torch.__version__, 'numpy': np.__version__, 'examples': {k: len(v['label']) for k, v in parts.items()}, 'copies': COPIES, 'epochs': {'plain': PLAIN_EPOCHS, 'noisy': NOISY_EPOCHS}}
-    write_tensors(args.out/'missing.safetensors', tensors, about | {'stats': stats})
-    pack = lambda acc: {'+'.join(s): [[round(float(v), 4) for v in row] for row in a] for s, a in acc.items()}
-    body = about | {'image_noise': list(IMAGE_NOISE), 'snr_db': [str(s) if s == math.inf else s for s in SNR_DB], 'model seconds': {k: round(float(np.mean([t[k] for t in seconds])), 1) for k in seconds[0]},
-                    'accuracy': {split: {name: [pack(r[split][name]) for r in runs] for name in runs[0][split]} for split in grids}}
-    (args.out/'results').mkdir(exist_ok=True)
-    (args.out/'results'/'missing.json').write_text(json.dumps(body, separators=(',', ':')) + '\n')
+        write(args.out, runs, tensors, seconds, about, stats, time.process_time()-start)
     for split in grids:
         table = {name: {s: torch.stack([r[split][name][s] for r in runs]).mean(0) for s in runs[0][split][name]} for name in runs[0][split]}
         best = best_single(*(singles(table[f'{kind} product']) for kind in ('plain', 'noisy')))

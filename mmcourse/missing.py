@@ -6,8 +6,8 @@
 __all__ = ['IMAGE_NOISE', 'SNR_DB', 'DEFAULT', 'subsets', 'noise_grid', 'opinions', 'load_experts', 'trunk', 'joint_model',
            'joint_grid', 'best_single', 'singles', 'margins', 'pool', 'pool_grid', 'noisy_copies', 'one_copy',
            'train_expert', 'train_joint', 'pixel_noise', 'loudness_range', 'measure', 'confidence', 'TrustGate',
-           'held_voices', 'train_gate', 'gate_data', 'TrustedExperts', 'trust_grid', 'load_trusted', 'shapley',
-           'shapley_by_orders']
+           'held_voices', 'train_gate', 'gate_data', 'TrustedExperts', 'trust_grid', 'load_trusted', 'load_results',
+           'over_best', 'shapley', 'shapley_by_orders']
 
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-003
 import json, math
@@ -289,14 +289,14 @@ def train_gate(measured: dict, # {modality: (N, k)}
     return gate
 
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-056
-def gate_data(experts: dict, features: dict, # 'text' (N, L), 'image', 'audio' (N, copies, …)
+def gate_data(experts: dict, features: dict # 'text' (N, L), 'image', 'audio' (N, copies, …)
              ) -> tuple: # measured, log_probs: {modality: (N·copies, …)}
-    "What the experts say of every copy. Copies of picture and sound are paired so that their levels are independent."
+    "What a gate learns from: what is measured of every copy, and what the experts say of it."
     K = features['image'].shape[1]
     flat = {'text': features['text'].repeat_interleave(K, 0), 'image': features['image'].flatten(0, 1), 'audio': features['audio'].flatten(0, 1)}
     return measure(flat), {m: predict(experts[m], x).log_softmax(1) for m, x in flat.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-062
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool: (features, mask) -> (B, 10) log-probabilities. What is masked has no influence."
     def __init__(self, experts: dict, # {modality: Classifier}
@@ -308,9 +308,11 @@ class TrustedExperts(nn.Module):
                ) -> Tensor: # (B, 10)
         features, mask = inputs
         if not features: raise ValueError('features: expected at least one modality, got none')
+        if unknown := features.keys() - {*self.experts}: raise ValueError(f'features: expected some of {sorted(self.experts)}, got the unknown {sorted(unknown)}')
         says = {m: self.experts[m](x).log_softmax(1) for m, x in features.items()}
         return pool(says, self.gate.trust(measure(features)), mask)
 
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-063
 def trust_grid(gate: TrustGate, grid: dict, says: dict) -> dict: # {modality: (levels, N)}
     "What a gate that measures inputs makes of every level of noise."
     with evaluating(gate): return {m: torch.stack([gate.trust(measure({m: x}))[m] for x in grid[m]]) for m in says}
@@ -323,7 +325,23 @@ def load_trusted(tensors: dict, # from `data/missing.safetensors`
     gate.load_state_dict(state)
     return TrustedExperts(load_experts(tensors, seed, 'noisy'), gate).eval()
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-059
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-068
+def load_results(split: str = 'test' # or 'valid'
+                ) -> dict: # {model: [{subset: (5, 5) accuracies} of each seed]}
+    "The accuracies that `data/make_missing.py` recorded. Raises `ValueError` for a split that has none."
+    from mmcourse.store import data_path
+    table = json.loads(data_path('results/missing.json').read_text())['accuracy']
+    if split not in table: raise ValueError(f'split: expected one of {sorted(table)}, got {split!r}')
+    return {model: [{tuple(s.split('+')): torch.tensor(a, dtype=torch.float64) for s, a in run.items()} for run in runs] for model, runs in table[split].items()}
+
+def over_best(fused: list, # of {subset: (image levels, audio levels)} accuracies, one a seed
+              *alone: list # of the same, of pools whose single experts are opponents
+             ) -> dict: # {subset: (image levels, audio levels)} points, for subsets of two or more
+    "Points above the best single modality, each seed against its own best, averaged over seeds."
+    each = [margins(f, best_single(*map(singles, others))) for f, *others in zip(fused, *alone)]
+    return {s: torch.stack([m[s] for m in each]).mean(0) for s in each[0]}
+
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-079
 def shapley(value: dict # {subset (a tuple): worth, a number or an array}, for every subset of the players
            ) -> dict: # {player: share}
     "Each player's worth when it joins a subset of the others, averaged with the weights |S|!(n-1-|S|)!/n! [Shapley 1953, eq. 13]. Raises as `shapley_by_orders`."
@@ -333,21 +351,20 @@ def shapley(value: dict # {subset (a tuple): worth, a number or an array}, for e
     return {i: sum(weight[len(s)]*(worth[s | {i}] - v) for s, v in worth.items() if i not in s) for i in players}
 
 def shapley_by_orders(value: dict) -> dict: # as `shapley`
-    "The same by the definition: let the players enter in every order and average what each adds [Shapley 1953]. Raises `ValueError` unless every subset has one worth."
+    "The same by the definition: let the players enter in every order and average what each adds [Shapley 1953]. Raises `TypeError`, or `ValueError` unless every subset has one finite worth."
     worth, players = _game(value)
     orders = list(permutations(players))
     return {i: sum(worth[frozenset(o[:k+1])] - worth[frozenset(o[:k])] for o in orders for k in [o.index(i)])/len(orders) for i in players}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-060
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-080
 def _game(value) -> tuple: # {frozenset: worth as float64}, players in order
     if not isinstance(value, Mapping): raise TypeError(f'value: expected a dict from subsets to numbers, got {what(value)}')
     if not all(isinstance(s, (tuple, frozenset)) for s in value): raise TypeError('value: expected tuples or frozensets of names as keys')
     players = list(dict.fromkeys(m for s in value for m in s))
     worth = {frozenset(s): np.asarray(v, np.float64) for s, v in value.items()}
-    if not players: raise ValueError('value: expected at least one player, got none')
-    if len(players) > 12: raise ValueError(f'value: expected 12 players at most, got {len(players)}')
-    if lacking := [s for s in subsets(tuple(players)) if frozenset(s) not in worth]: raise ValueError(f'value: expected every subset, got no {lacking[0]}')
+    if not 1 <= len(players) <= 8: raise ValueError(f'value: expected 1 to 8 players, got {len(players)}')
     if len(worth) < len(value): raise ValueError('value: expected each subset once, got one twice')
+    if lacking := [s for s in subsets(tuple(players)) if frozenset(s) not in worth]: raise ValueError(f'value: expected every subset, got no {lacking[0]}')
     for s, v in worth.items():
         if not np.isfinite(v).all(): raise ValueError(f'value: expected finite numbers, got {v} for {tuple(s)}')
     return worth, players
