@@ -164,7 +164,7 @@ def pool(log_probs: dict, # {modality: (B, C)} what each expert says
         total = total + trust.get(m, said.new_ones(B))[:, None]*said.clamp_min(-1e4) # an expert who is certain can be overruled
     return total.log_softmax(1)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-033
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-035
 def pool_grid(says: dict, # {modality: (levels, N, C)} log-probabilities, from `opinions`
               label: Tensor, # (N,)
               trust: dict | None = None # {modality: (levels, N)}
@@ -175,7 +175,7 @@ def pool_grid(says: dict, # {modality: (levels, N, C)} log-probabilities, from `
     shape = len(w['image']), len(w['audio'])
     return {s: (sum(over[m] for m in s).argmax(-1) == label).double().mean(-1).expand(shape) for s in subsets()[1:]}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-045
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-047
 def noisy_copies(clean: dict, # columns 'image', 'audio', 'length' of `three_views(…, image_noise=0, snr_db=math.inf)`
                  stats: dict, copies: int, *, seed: int = 0
                 ) -> dict: # 'image' (N, copies, 1, 28, 28), 'audio' (N, copies, 20, T) features; 'noise', 'snr_db' (N, copies)
@@ -197,7 +197,7 @@ def one_copy(x: Tensor, # (B, copies, …)
     "One copy of each example, drawn anew each time: an `augment` for `fit`."
     return x[torch.arange(len(x)), torch.randint(x.shape[1], (len(x),), generator=generator)]
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-046
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
 def train_expert(modality: str, features: Tensor, # (N, …); with a second axis of copies for `augment=one_copy`
                  label: Tensor, # (N,)
                  *, seed: int = 0, epochs: int = 8, **options # of `fit`
@@ -222,22 +222,23 @@ def train_joint(features: dict, # {modality: (N, …)}, with an axis of copies i
     fit(model, ((features, everything), label), epochs=epochs, lr=4e-3, weight_decay=.05, schedule=warmup_cosine, seed=seed, augment=augment)
     return model
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-050
 def pixel_noise(x: Tensor # (B, 1, H, W) pixels
                ) -> Tensor: # (B,) in the unit of the pixels
     "An estimate of the deviation of the noise in each picture [Immerkær 1996, eq. 5]."
     d = torch.tensor([1., -2, 1], dtype=x.dtype, device=x.device)
     return F.conv2d(x, torch.outer(d, d)[None, None]).abs().mean((1, 2, 3))*math.sqrt(math.pi/2)/6
 
-def loudness_range(x: Tensor # (B, bands, T) decibels, -60 where no clip is
+def loudness_range(x: Tensor # (B, bands, T) decibels against the loudest value, silence around the clip below -50
                   ) -> Tensor: # (B,) decibels; 0 where there is no clip
-    "By how much a clip's loud frames stand above its quiet ones: a word has pauses, noise has none."
-    there = (x > -60).any(1)
-    level = 10*(10**(x/10)).mean(1).log10() # (B, T)
-    low, high = torch.where(there, level, math.nan).nanquantile(torch.tensor([.1, .9], dtype=x.dtype), dim=1)
+    "By how much the louder half of a clip's frames stands above the quieter half (interquartile range): a word swells and fades, noise does not."
+    loud = x.amax(1) > -50
+    clip = loud.cumsum(1).bool() & loud.flip(1).cumsum(1).flip(1).bool() # (B, T) from the first loud frame to the last
+    level = 10*(10**(x/10)).mean(1).log10()                              # (B, T) mean power of the bands
+    low, high = torch.where(clip, level, math.nan).nanquantile(torch.tensor([.25, .75], dtype=x.dtype), dim=1)
     return (high - low).nan_to_num(0.)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-050
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-052
 def measure(features: dict # {modality: (B, …)}, as from `noise_grid`
            ) -> dict: # {modality: (B, 1)}
     "What can be known of an input's quality without an opinion about the digit: known words, noise of pixels, range of loudness."
@@ -249,7 +250,7 @@ def confidence(log_probs: dict # {modality: (B, C)}
     "What an expert thinks of itself: its largest probability, and its entropy in nats."
     return {m: torch.stack([s.exp().amax(1), -(s.exp()*s).sum(1)], 1) for m, s in log_probs.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-053
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
 class TrustGate(nn.Module):
     "Trust in each modality from what was measured of it: exponents of the pool. Untrained it is the product of experts."
     def __init__(self, measured: dict, # {modality: (N, k)}, of the data that it will be trained on: sets the scale
@@ -268,7 +269,7 @@ class TrustGate(nn.Module):
         measured, log_probs, mask = inputs
         return pool(log_probs, self.trust(measured), mask)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-057
 def held_voices(voice: np.ndarray, # (N,) names
                 n: int = 9, seed: int = 0
                ) -> np.ndarray: # (N,) bool
@@ -288,7 +289,7 @@ def train_gate(measured: dict, # {modality: (N, k)}
     fit(gate, ((measured, log_probs, everything), label), epochs=epochs, lr=1e-2, batch_size=256, schedule=warmup_cosine, seed=seed, augment=augment)
     return gate
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-056
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
 def gate_data(experts: dict, features: dict # 'text' (N, L), 'image', 'audio' (N, copies, …)
              ) -> tuple: # measured, log_probs: {modality: (N·copies, …)}
     "What a gate learns from: what is measured of every copy, and what the experts say of it."
@@ -296,7 +297,7 @@ def gate_data(experts: dict, features: dict # 'text' (N, L), 'image', 'audio' (N
     flat = {'text': features['text'].repeat_interleave(K, 0), 'image': features['image'].flatten(0, 1), 'audio': features['audio'].flatten(0, 1)}
     return measure(flat), {m: predict(experts[m], x).log_softmax(1) for m, x in flat.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-062
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-064
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool: (features, mask) -> (B, 10) log-probabilities. What is masked has no influence."
     def __init__(self, experts: dict, # {modality: Classifier}
@@ -312,7 +313,7 @@ class TrustedExperts(nn.Module):
         says = {m: self.experts[m](x).log_softmax(1) for m, x in features.items()}
         return pool(says, self.gate.trust(measure(features)), mask)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-063
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-065
 def trust_grid(gate: TrustGate, grid: dict, says: dict) -> dict: # {modality: (levels, N)}
     "What a gate that measures inputs makes of every level of noise."
     with evaluating(gate): return {m: torch.stack([gate.trust(measure({m: x}))[m] for x in grid[m]]) for m in says}
@@ -325,12 +326,13 @@ def load_trusted(tensors: dict, # from `data/missing.safetensors`
     gate.load_state_dict(state)
     return TrustedExperts(load_experts(tensors, seed, 'noisy'), gate).eval()
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-068
-def load_results(split: str = 'test' # or 'valid'
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-070
+def load_results(split: str = 'test', # or 'valid'
+                 path = None # of a file of such results; None: the one that comes with the course
                 ) -> dict: # {model: [{subset: (5, 5) accuracies} of each seed]}
     "The accuracies that `data/make_missing.py` recorded. Raises `ValueError` for a split that has none."
     from mmcourse.store import data_path
-    table = json.loads(data_path('results/missing.json').read_text())['accuracy']
+    table = json.loads((data_path('results/missing.json') if path is None else path).read_text())['accuracy']
     if split not in table: raise ValueError(f'split: expected one of {sorted(table)}, got {split!r}')
     return {model: [{tuple(s.split('+')): torch.tensor(a, dtype=torch.float64) for s, a in run.items()} for run in runs] for model, runs in table[split].items()}
 
@@ -341,7 +343,7 @@ def over_best(fused: list, # of {subset: (image levels, audio levels)} accuracie
     each = [margins(f, best_single(*map(singles, others))) for f, *others in zip(fused, *alone)]
     return {s: torch.stack([m[s] for m in each]).mean(0) for s in each[0]}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-079
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-081
 def shapley(value: dict # {subset (a tuple): worth, a number or an array}, for every subset of the players
            ) -> dict: # {player: share}
     "Each player's worth when it joins a subset of the others, averaged with the weights |S|!(n-1-|S|)!/n! [Shapley 1953, eq. 13]. Raises as `shapley_by_orders`."
@@ -356,7 +358,7 @@ def shapley_by_orders(value: dict) -> dict: # as `shapley`
     orders = list(permutations(players))
     return {i: sum(worth[frozenset(o[:k+1])] - worth[frozenset(o[:k])] for o in orders for k in [o.index(i)])/len(orders) for i in players}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-080
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-082
 def _game(value) -> tuple: # {frozenset: worth as float64}, players in order
     if not isinstance(value, Mapping): raise TypeError(f'value: expected a dict from subsets to numbers, got {what(value)}')
     if not all(isinstance(s, (tuple, frozenset)) for s in value): raise TypeError('value: expected tuples or frozensets of names as keys')

@@ -137,7 +137,7 @@ def test_loudness_range_is_in_decibels(seed, size):
 
 def test_measures_follow_the_noise(grid):
     seen = {m: torch.stack([measure({m: x})[m].median() for x in grid[m]]) for m in ('image', 'audio')}
-    assert (seen['image'].diff()[:3] > 0).all() and (seen['audio'].diff() < 0).all()
+    assert (seen['image'].diff()[:3] > 0).all() and (seen['audio'].diff() < 0).all() and seen['audio'][0] > 3*seen['audio'][3]
 
 # data
 
@@ -247,7 +247,7 @@ def test_shipped_weights_are_the_recorded_models(weights):
 def test_the_bar():
     "On unseen voices: never half a point below the best single modality, 15 points above at the default; joint training is far below somewhere."
     table = load_results('test')
-    assert all(len(runs) == 5 for runs in table.values())
+    assert all(len(table[k]) == 5 for k in ('concatenation', 'plain product', 'noisy product', 'noisy gate'))
     bar = over_best(table['noisy gate'], table['plain product'], table['noisy product'])
     assert min(m.min() for m in bar.values()) > -.5 and bar[MODALITIES][DEFAULT] > 15
     for name in ('concatenation', 'gated fusion', 'plain product'):
