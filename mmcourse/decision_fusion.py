@@ -142,7 +142,7 @@ def learn_mixture(probs, labels, mask=None, # as for `learn_weights`
     given, rows = k.any(1) | ~k.any(), k.any(0)
     k, q, w = k[given][:, rows].astype(float), np.maximum(p[given][:, range(len(y)), y], FLOOR)[:, rows], np.full(given.sum(), 1/given.sum())
     for _ in range(steps*bool(rows.any())):
-        s = (k*q/(w@(k*q))).sum(1)/(k/(w@k)).sum(1) # (M,): 1 where a weight may stay as it is
+        s = (k*q/(w@(k*q))).sum(1)/(k/(w@k)).sum(1) # (M,): 1 where a weight may stay as it is; without holes the divisor is N
         if k.all() and np.log(s.max()) < tol: break
         w = w*s/(w@s)
     return _like(probs, names, np.bincount(np.flatnonzero(given), w, len(names)))
@@ -262,10 +262,10 @@ def temper(probs, powers # as from `learn_powers`
     return {k: None if probs[k] is None else x for k, x in zip(names, q)} if isinstance(probs, Mapping) else q
 
 # %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-077
-def _features(p: np.ndarray, k: np.ndarray) -> np.ndarray: # (M, N, C), (M, N) -> (N, M·C)
-    "Centred log-probabilities, side by side; zeros where a model has nothing to say."
+def _features(p: np.ndarray) -> np.ndarray: # (M, N, C) -> (N, M·C)
+    "Centred log-probabilities, side by side; zeros where a model has nothing to say, since `_stack` puts all classes alike there."
     l = _log(p)
-    l = (l - l.mean(2, keepdims=True))*k[..., None]
+    l -= l.mean(2, keepdims=True)
     return l.transpose(1, 0, 2).reshape(p.shape[1], -1)
 
 def _regression(x, y, strength: float):
@@ -284,21 +284,19 @@ class Stacker:
     def __call__(self, probs, mask=None # as for `fuse_weighted`; a model may be None or absent
                 ) -> np.ndarray: # (N, C) probabilities
         "Fused probabilities. Raises as `fuse_weighted`, and `ValueError` for models that it was not trained on."
-        names, p, k = _stack(probs, mask)
+        names, p, _ = _stack(probs, mask)
         if unknown := [m for m in names if m not in self.names]: raise ValueError(f'probs: expected some of the models {self.names}, got {unknown}')
         if p.shape[2] != self.classes: raise ValueError(f'probs: expected {self.classes} classes, got {p.shape[2]}')
-        at = [names.index(m) if m in names else None for m in self.names]
-        p = np.stack([np.full(p.shape[1:], 1/self.classes) if i is None else p[i] for i in at])
-        k = np.stack([np.zeros(p.shape[1], bool) if i is None else k[i] for i in at])
-        return _spread_out(self.net.predict_proba(_features(p, k)), self.net.classes_, self.classes)
+        p = np.stack([p[names.index(m)] if m in names else np.full(p.shape[1:], 1/self.classes) for m in self.names])
+        return _spread_out(self.net.predict_proba(_features(p)), self.net.classes_, self.classes)
 
 def stack(probs, labels, mask=None, # as for `learn_weights`
           *, strengths: tuple = (.01, .1, 1.), # of the penalty, inverse, to choose from by cross-validation
           folds: int = 5, seed: int = 0
          ) -> Stacker:
     "Multinomial logistic regression on the models' log-probabilities [Wolpert 1992]. Raises as `learn_weights`, and `ValueError` for labels of one class only."
-    names, p, k = _stack(probs, mask)
-    x, y, c = _features(p, k), _labels(labels, *p.shape[1:]), p.shape[2]
+    names, p, _ = _stack(probs, mask)
+    x, y, c = _features(p), _labels(labels, *p.shape[1:]), p.shape[2]
     if len(np.unique(y)) < 2 or len(y) < 2*folds: raise ValueError(f'labels: expected two classes and {2*folds} examples or more, got {len(np.unique(y))} and {len(y)}')
     fold = np.random.default_rng(seed).permutation(len(y)) % folds
     def held_out(s): # mean log-likelihood of examples that were not trained on
