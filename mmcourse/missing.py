@@ -6,7 +6,7 @@
 __all__ = ['IMAGE_NOISE', 'SNR_DB', 'DEFAULT', 'subsets', 'noise_grid', 'opinions', 'load_experts', 'trunk', 'joint_model',
            'joint_grid', 'best_single', 'singles', 'margins', 'pool', 'pool_grid', 'noisy_copies', 'one_copy',
            'train_expert', 'train_joint', 'pixel_noise', 'loudness_range', 'measure', 'confidence', 'TrustGate',
-           'held_voices', 'train_gate', 'gate_data', 'TrustedExperts', 'trust_grid', 'load_trusted', 'load_results',
+           'held_voices', 'train_gate', 'gate_data', 'trust_grid', 'TrustedExperts', 'load_trusted', 'load_results',
            'over_best', 'shapley', 'shapley_by_orders']
 
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-003
@@ -69,10 +69,20 @@ def opinions(experts: dict, # {modality: Classifier}
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-017
 _NETS = {'text': TextNet, 'image': ImageNet28, 'audio': AudioNet}
 
-def _part(tensors: dict, prefix: str) -> dict: # name -> float tensor, of what begins with `prefix`
+def _small(tensors: dict) -> dict: # the inverse of `_part`, but for rounding
+    "Weights as they are shipped: half precision, large matrices as bytes with a scale for each row."
+    made = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    for k, v in tensors.items():
+        if v.ndim != 2 or v.numel() < 50_000: continue
+        scale = (made[k].float().abs().amax(1, keepdim=True)/127).clamp_min(1e-6)
+        made |= {k: (made[k].float()/scale).round().to(torch.int8), f'{k} scale': scale}
+    return made
+
+def _part(tensors: dict, prefix: str) -> dict: # name -> tensor, of what begins with `prefix`
+    if not any(k.startswith(prefix) for k in tensors): raise ValueError(f'tensors: expected names that begin with {prefix!r}, got none')
     found = {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in tensors.items() if k.startswith(prefix)}
-    if not found: raise ValueError(f'tensors: expected names that begin with {prefix!r}, got none')
-    return found
+    scales = {k.removesuffix(' scale'): found.pop(k) for k in [*found] if k.endswith(' scale')}
+    return found | {k: found[k]*scale for k, scale in scales.items()}
 
 def load_experts(tensors: dict, # from `data/missing.safetensors`
                  seed: int, kind: str # 'plain' or 'noisy': how image and audio experts were trained
@@ -297,7 +307,12 @@ def gate_data(experts: dict, features: dict # 'text' (N, L), 'image', 'audio' (N
     flat = {'text': features['text'].repeat_interleave(K, 0), 'image': features['image'].flatten(0, 1), 'audio': features['audio'].flatten(0, 1)}
     return measure(flat), {m: predict(experts[m], x).log_softmax(1) for m, x in flat.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-064
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-060
+def trust_grid(gate: TrustGate, grid: dict, says: dict) -> dict: # {modality: (levels, N)}
+    "What a gate that measures inputs makes of every level of noise."
+    with evaluating(gate): return {m: torch.stack([gate.trust(measure({m: x}))[m] for x in grid[m]]) for m in says}
+
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-065
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool: (features, mask) -> (B, 10) log-probabilities. What is masked has no influence."
     def __init__(self, experts: dict, # {modality: Classifier}
@@ -313,11 +328,7 @@ class TrustedExperts(nn.Module):
         says = {m: self.experts[m](x).log_softmax(1) for m, x in features.items()}
         return pool(says, self.gate.trust(measure(features)), mask)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-065
-def trust_grid(gate: TrustGate, grid: dict, says: dict) -> dict: # {modality: (levels, N)}
-    "What a gate that measures inputs makes of every level of noise."
-    with evaluating(gate): return {m: torch.stack([gate.trust(measure({m: x}))[m] for x in grid[m]]) for m in says}
-
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-066
 def load_trusted(tensors: dict, # from `data/missing.safetensors`
                  seed: int) -> TrustedExperts:
     "The repaired model: experts trained under all levels of noise, and their gate. Raises `ValueError` for what is not in the file."
@@ -326,7 +337,7 @@ def load_trusted(tensors: dict, # from `data/missing.safetensors`
     gate.load_state_dict(state)
     return TrustedExperts(load_experts(tensors, seed, 'noisy'), gate).eval()
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-070
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-071
 def load_results(split: str = 'test', # or 'valid'
                  path = None # of a file of such results; None: the one that comes with the course
                 ) -> dict: # {model: [{subset: (5, 5) accuracies} of each seed]}
@@ -343,7 +354,7 @@ def over_best(fused: list, # of {subset: (image levels, audio levels)} accuracie
     each = [margins(f, best_single(*map(singles, others))) for f, *others in zip(fused, *alone)]
     return {s: torch.stack([m[s] for m in each]).mean(0) for s in each[0]}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-081
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-082
 def shapley(value: dict # {subset (a tuple): worth, a number or an array}, for every subset of the players
            ) -> dict: # {player: share}
     "Each player's worth when it joins a subset of the others, averaged with the weights |S|!(n-1-|S|)!/n! [Shapley 1953, eq. 13]. Raises as `shapley_by_orders`."
@@ -358,7 +369,7 @@ def shapley_by_orders(value: dict) -> dict: # as `shapley`
     orders = list(permutations(players))
     return {i: sum(worth[frozenset(o[:k+1])] - worth[frozenset(o[:k])] for o in orders for k in [o.index(i)])/len(orders) for i in players}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-082
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-083
 def _game(value) -> tuple: # {frozenset: worth as float64}, players in order
     if not isinstance(value, Mapping): raise TypeError(f'value: expected a dict from subsets to numbers, got {what(value)}')
     if not all(isinstance(s, (tuple, frozenset)) for s in value): raise TypeError('value: expected tuples or frozensets of names as keys')
