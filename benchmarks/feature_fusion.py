@@ -52,10 +52,10 @@ def ratios(B: int = 64, d: int = 64, n: int = 32):
     for k, v in s.items(): print(f'{k:28} {1e3*v:7.2f} ms, {v/s["cat and linear"]:7.1f} times cat and linear, {count_parameters(fusions.get(k, plain)):>9,} weights')
 
 def show(name: str, a: dict): # condition -> accuracies of five splits
-    gaps = np.mean([v for k, v in a.items() if k not in (None, 'None')], 0)
-    everything = a.get('None', a.get(None))
+    gaps = np.mean([v for k, v in a.items() if k != 'all'], 0)
+    everything = a['all']
     print(f'{name:28} all {100*np.mean(everything):.2f} ± {100*np.std(everything, ddof=1):.2f}   one missing {100*np.mean(gaps):.2f} ± {100*np.std(gaps, ddof=1):.2f}   '
-          + '  '.join(f'-{k} {100*np.mean(v):.1f}' for k, v in a.items() if k not in (None, 'None')))
+          + '  '.join(f'-{k} {100*np.mean(v):.1f}' for k, v in a.items() if k != 'all'))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,6 +72,6 @@ def main():
         for seed in range(5):
             train, test = digit_views(seed)
             scores.append(without_each(train_digits(train, seed=seed), test))
-        print(); show('tensor, trained here', {k: [s[k] for s in scores] for k in scores[0]})
+        print(); show('tensor, trained here', {k or 'all': [s[k] for s in scores] for k in scores[0]})
 
 if __name__ == '__main__': main()

@@ -37,9 +37,11 @@ class Fusion(nn.Module):
     def extra_repr(self): return f'{self.dims}, out={self.out}'
     def look(self, features, mask=None, *, tokens: bool = False) -> list: # of (x, here) in the order of `dims`: (B, d) or (B, T, d) with zeros where nothing is; (B,) or (B, T) bool
         "What is there, with zeros where nothing is, whatever the masked values are."
-        size = _rows(self.dims, features, mask)
-        like = next(iter(features.values()))
-        return [_there(m, features.get(m, like.new_zeros(size, d)), d, features.keys() >= {m}, (mask or {}).get(m), size, next(self.parameters()), tokens) for m, d in self.dims.items()]
+        size, weight, seen = _rows(self.dims, features, mask), next(self.parameters()), []
+        for m, d in self.dims.items():
+            if m in features: seen.append(_there(m, features[m], (mask or {}).get(m), d, weight, tokens))
+            else: seen.append((weight.new_zeros(size, d), weight.new_zeros(size, dtype=torch.bool)))
+        return seen
 
 # %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-012
 def _rows(dims, features, mask) -> int:
@@ -55,15 +57,16 @@ def _rows(dims, features, mask) -> int:
     if len({*sizes.values()}) > 1: raise ValueError(f'features: expected as many rows in each, got {sizes}')
     return sizes[m]
 
-def _there(m, x, d, given: bool, here, size: int, weight, tokens: bool) -> tuple: # x, here
+def _there(m, x, here, d: int, weight, tokens: bool) -> tuple: # x, here
     "One modality, looked at."
-    name, wanted = f'features[{m!r}]', f'({size}, {d})' + f' or ({size}, tokens, {d})'*tokens
-    if x.ndim not in (2, 2+tokens) or x.shape[-1] != d or 0 in x.shape[1:]: raise ValueError(f'{name}: expected {wanted}, got {tuple(x.shape)}')
-    if x.device != weight.device or x.dtype != weight.dtype and not torch.is_autocast_enabled(): raise ValueError(f'{name}: expected {weight.dtype} on {weight.device}, as the weights are, got {x.dtype} on {x.device}')
+    name, B = f'features[{m!r}]', len(x)
+    if x.ndim not in (2, 2+tokens) or x.shape[-1] != d or 0 in x.shape[1:]: raise ValueError(f'{name}: expected ({B}, {d})' + f' or ({B}, tokens, {d})'*tokens + f', got {tuple(x.shape)}')
+    if x.device != weight.device or x.dtype not in (weight.dtype, torch.bfloat16, torch.float16): # the short ones come from autocast
+        raise ValueError(f'{name}: expected {weight.dtype} on {weight.device}, as the weights are, got {x.dtype} on {x.device}')
     shape = x.shape[:-1] if tokens else x.shape[:1]
-    if here is None or not given: return x, x.new_full(shape, given, dtype=torch.bool)
+    if here is None: return x, x.new_ones(shape, dtype=torch.bool)
     if not isinstance(here, Tensor) or here.dtype != torch.bool: raise TypeError(f'mask[{m!r}]: expected a tensor of bool, True where it is there, got {what(here)}')
-    if here.shape not in (x.shape[:1], shape) or here.device != x.device: raise ValueError(f'mask[{m!r}]: expected {tuple(x.shape[:1])} on {x.device}, got {tuple(here.shape)} on {here.device}')
+    if here.shape not in (x.shape[:1], shape) or here.device != x.device: raise ValueError(f'mask[{m!r}]: expected ({B},) on {x.device}, got {tuple(here.shape)} on {here.device}')
     here = here[:, None].expand(shape) if here.ndim < len(shape) else here
     return torch.where(here[..., None], x, 0), here
 

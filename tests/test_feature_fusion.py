@@ -264,7 +264,7 @@ def test_what_was_measured():
     "The stored table holds what the chapter claims of it."
     stored = json.loads((Path(__file__).parent.parent/'data'/'results'/'feature_fusion.json').read_text())
     a = stored['test']['tensor']['accuracy']
-    assert len(a['None']) == 5 and np.mean(a['None']) >= .982 and np.mean([v for k, v in a.items() if k != 'None']) >= .95
+    assert len(a['all']) == 5 and np.mean(a['all']) >= .982 and np.mean([v for k, v in a.items() if k != 'all']) >= .95
 
 def test_the_articles_network():
     rng = np.random.default_rng(0)
