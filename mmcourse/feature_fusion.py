@@ -10,6 +10,7 @@ __all__ = ['FUSIONS', 'ROWS', 'Fusion', 'ConcatFusion', 'GatedFusion', 'extended
 
 # %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-003
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 
@@ -126,13 +127,24 @@ def extra_memory(run: Callable # a forward and a backward pass, with no gradient
                 ) -> int:      # bytes
     "The most that torch allocates on the CPU during `run`, beyond what is still there after it: intermediates, not gradients of weights and inputs."
     from torch.profiler import ProfilerActivity, profile
-    kept = []
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen: kept.append(run())
+    with _silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen: kept = run() # held: results are no intermediates
     steps = sorted((e for e in seen.profiler.kineto_results.events() if e.name() == '[memory]'), key=lambda e: e.start_ns())
     total = np.cumsum([0, *[e.nbytes() for e in steps]])
     return int(total.max() - total[-1])
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-041
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-034
+@contextmanager
+def _silent():
+    "Some builds of torch announce the profiler on standard error, past Python."
+    import os
+    old, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try: yield
+    finally:
+        os.dup2(old, 2)
+        for fd in (old, null): os.close(fd)
+
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-043
 class LowRankFusion(Fusion):
     "`TensorFusion` whose weight is a sum of `rank` products of vectors, so that each modality is projected alone and the projections multiplied [Liu et al. 2018, eq. 8]."
     def __init__(self, dims: dict, out: int, *, rank: int = 8):
@@ -143,7 +155,7 @@ class LowRankFusion(Fusion):
         z = [torch.einsum('bi,irn->brn', extended(x), w) for w, (x, _) in zip(self.factors, self.look(features, mask))]
         return torch.stack(z).prod(0).sum(1)
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-044
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-046
 def full_rank(fusion: TensorFusion) -> LowRankFusion:
     "The same function as a low-rank fusion, with a term for each place in all views but the widest."
     W, n = fusion.weight.detach(), fusion.weight.shape[:-1]
@@ -157,7 +169,7 @@ def full_rank(fusion: TensorFusion) -> LowRankFusion:
         for a, values in zip(low.factors, factors): a.copy_(values)
     return low
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-047
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-049
 class _Tokens(Fusion):
     "Tokens of one width, of every modality."
     def __init__(self, dims, out, width):
@@ -175,7 +187,7 @@ def _block(width, heads, dropout):
     block.attend.to_k.register_parameter('bias', None) # adds the same to all scores of a query, which a softmax ignores: it would never learn
     return block
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-048
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-050
 class AttentionFusion(_Tokens):
     "Every token looks into the other modalities [cross-attention: Tsai et al. 2019], a learnt token into all of them; then the mean of what is there."
     def __init__(self, dims: dict, out: int, *, width: int = 32, heads: int = 4, depth: int = 1, dropout: float = 0.):
@@ -194,7 +206,7 @@ class AttentionFusion(_Tokens):
         for block in self.blocks: x = block(x, other & here[:, None])
         return self.head(self.norm(masked_mean(x, here)))
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-051
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-053
 class BottleneckFusion(_Tokens):
     "Each modality keeps to itself, and all exchange through a few tokens [Nagrani et al. 2021, section 3.2]; the answer is read from them."
     def __init__(self, dims: dict, out: int, *, width: int = 32, heads: int = 4, depth: int = 1, bottlenecks: int = 4, dropout: float = 0.):
@@ -212,17 +224,17 @@ class BottleneckFusion(_Tokens):
             parts = [(x[:, n:], h) for x, (_, h) in zip(new, parts)]
         return self.head(self.norm(b.mean(1)))
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-052
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-054
 def _mean_there(old, new: list, here: list) -> Tensor: # (B, n, w)
     "The mean over the modalities that are there; of none, the old."
     here = torch.stack(here, 1).to(old)                                                      # (B, m)
     mean = torch.einsum('bm,bmnw->bnw', here, torch.stack(new, 1))/here.sum(1).clamp_min(1)[:, None, None]
     return torch.where(here.any(1)[:, None, None], mean, old)
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-056
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-058
 FUSIONS = {'concat': ConcatFusion, 'gated': GatedFusion, 'tensor': TensorFusion, 'low-rank': LowRankFusion, 'attention': AttentionFusion, 'bottleneck': BottleneckFusion}
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-061
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-063
 ROWS = {'top': slice(0, 3), 'middle': slice(3, 5), 'bottom': slice(5, 8)}
 
 def digit_views(seed: int = 0, # of the split
@@ -239,7 +251,7 @@ def digit_views(seed: int = 0, # of the split
     views = lambda rows: {m: images[rows][:, cut].flatten(1) for m, cut in ROWS.items()}
     return tuple(((views(rows), {m: torch.ones(len(rows), dtype=torch.bool) for m in ROWS}), torch.tensor(y[rows])) for rows in (train, held))
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-064
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-066
 class FusionClassifier(nn.Module):
     "An encoder a modality, a fusion, a head: what `fit` and `predict` call with (inputs, mask)."
     def __init__(self, encoders: dict, # {modality: module that gives (B, d) or (B, T, d)}
@@ -253,7 +265,7 @@ class FusionClassifier(nn.Module):
         clean = {m: t if m not in mask else torch.where(mask[m].view(-1, *[1]*(t.ndim-1)), t, torch.zeros_like(t)) for m, t in x.items()} # no gradient of what is not there
         return self.head(self.fusion({m: self.encoders[m](t) for m, t in clean.items()}, mask))
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-066
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-068
 def modality_dropout(mask: dict, # {modality: (B,) bool}: what is there
                      p: float = .5, # chance that a modality goes, each by itself
                      generator: torch.Generator | None = None
@@ -267,7 +279,7 @@ def modality_dropout(mask: dict, # {modality: (B,) bool}: what is there
     keep = here & ((draw >= p).scatter(1, luckiest, True))
     return dict(zip(sorted(mask), keep.unbind(1)))
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-068
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-070
 def digit_net(fusion: type = TensorFusion, d: int = 16, width: int = 32) -> FusionClassifier:
     "An MLP a view to `d` features, a fusion, one layer to ten logits."
     encoders = {m: nn.Sequential(nn.Linear(8*(cut.stop-cut.start), 64), nn.ReLU(), nn.Dropout(.1), nn.Linear(64, d)) for m, cut in ROWS.items()}
@@ -289,7 +301,7 @@ def without_each(model: nn.Module, data: tuple # ((views, mask), labels)
     (x, mask), y = data
     return {gone: accuracy(model, ((x, {m: h & (m != gone) for m, h in mask.items()}), y)) for gone in (None, *mask)}
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-077
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-079
 def concat_model(n_grams: int, # words and pairs that the text's numbers stand for
                  bands: int = 20, frames: int = 51 # of the spectrograms
                 ): # a compiled keras.Model with inputs {'text', 'image', 'audio'}
@@ -307,7 +319,7 @@ def concat_model(n_grams: int, # words and pairs that the text's numbers stand f
     model.compile(optimizer=keras.optimizers.AdamW(4e-3), loss='sparse_categorical_crossentropy', metrics=['accuracy'])
     return model
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-078
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-080
 def _keras():
     import os
     os.environ.setdefault('KERAS_BACKEND', 'torch')
@@ -316,7 +328,7 @@ def _keras():
         raise RuntimeError(f'keras: expected the torch backend, got {got}; set KERAS_BACKEND=torch before importing it')
     return keras
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-079
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-081
 def concat_inputs(features: tuple # from `extract_features`
                  ) -> dict: # 'text', 'image', 'audio' as `concat_model` takes them
     "Channels last, as Keras has them."
@@ -332,7 +344,7 @@ def train_concat_model(features: tuple, labels: np.ndarray, *, seed: int = 0, ep
         model.fit(concat_inputs(features), np.asarray(labels), epochs=epochs, batch_size=100, verbose=0)
     return model
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-081
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-083
 def three_net(n_grams: int, # words and pairs that the text's numbers stand for
               fusion: type = ConcatFusion, d: int = 32, width: int = 64) -> FusionClassifier:
     "Networks for text, image and audio to `d` features each, a fusion, one layer to ten logits."
@@ -353,7 +365,7 @@ def view_inputs(features: tuple) -> tuple: # (inputs, mask) as `FusionClassifier
     "Text, image and audio features with their names, all there."
     return dict(zip(('text', 'image', 'audio'), features)), {m: torch.ones(len(features[0]), dtype=torch.bool) for m in ('text', 'image', 'audio')}
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-082
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-084
 def load_three(n: int = 1000 # training examples
               ) -> dict: # split -> (features, labels)
     "`three_views`, cleaned and featurised; everything fitted is fitted on training data."
