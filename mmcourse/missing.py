@@ -354,7 +354,7 @@ def over_best(fused: list, # of {subset: (image levels, audio levels)} accuracie
     each = [margins(f, best_single(*map(singles, others))) for f, *others in zip(fused, *alone)]
     return {s: torch.stack([m[s] for m in each]).mean(0) for s in each[0]}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-082
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-083
 def shapley(value: dict # {subset (a tuple): worth, a number or an array}, for every subset of the players
            ) -> dict: # {player: share}
     "Each player's worth when it joins a subset of the others, averaged with the weights |S|!(n-1-|S|)!/n! [Shapley 1953, eq. 13]. Raises as `shapley_by_orders`."
@@ -369,7 +369,7 @@ def shapley_by_orders(value: dict) -> dict: # as `shapley`
     orders = list(permutations(players))
     return {i: sum(worth[frozenset(o[:k+1])] - worth[frozenset(o[:k])] for o in orders for k in [o.index(i)])/len(orders) for i in players}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-083
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-084
 def _game(value) -> tuple: # {frozenset: worth as float64}, players in order
     if not isinstance(value, Mapping): raise TypeError(f'value: expected a dict from subsets to numbers, got {what(value)}')
     if not all(isinstance(s, (tuple, frozenset)) for s in value): raise TypeError('value: expected tuples or frozensets of names as keys')
