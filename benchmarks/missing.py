@@ -35,7 +35,7 @@ def main():
     print(f'five shipped models on every subset and point: {perf_counter()-start:.1f} s\n')
     everyone = {'shipped models, here': runs} | recorded
     margin = {k: over_best(r, recorded['plain product'], recorded['noisy product']) for k, r in everyone.items()}
-    print(table([{'model': k} | {' + '.join(s): mean_spread([100*r[s][DEFAULT] for r in rs]) for s in subsets()[1:]} for k, rs in everyone.items()], 'Accuracy (%) at the default noise, five seeds'), '\n')
+    print(table([{'model': k} | {' + '.join(s): mean_spread([r[s][DEFAULT] for r in rs]) for s in subsets()[1:]} for k, rs in everyone.items()], 'Accuracy (%) at the default noise, five seeds'), '\n')
     print(table([{'model': k} | {' + '.join(s): f'{v.min():+.1f}' for s, v in m.items()} for k, m in margin.items()], 'Lowest margin (points) over the grid, mean over five seeds'), '\n')
     levels = [f'{s:g} dB' for s in SNR_DB]
     for s in (MODALITIES, ('image', 'audio')):

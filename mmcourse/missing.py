@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGE_NOISE', 'SNR_DB', 'DEFAULT', 'subsets', 'noise_grid', 'opinions', 'load_experts', 'trunk', 'joint_model',
            'joint_grid', 'best_single', 'singles', 'margins', 'pool', 'pool_grid', 'noisy_copies', 'one_copy',
-           'train_expert', 'train_joint', 'pixel_noise', 'loudness_range', 'measure', 'confidence', 'TrustGate',
-           'held_voices', 'train_gate', 'gate_data', 'trust_grid', 'TrustedExperts', 'load_trusted', 'load_results',
-           'over_best', 'shapley', 'shapley_by_orders']
+           'train_expert', 'train_joint', 'load_results', 'over_best', 'pixel_noise', 'loudness_range', 'measure',
+           'confidence', 'TrustGate', 'held_voices', 'train_gate', 'gate_data', 'trust_grid', 'TrustedExperts',
+           'load_trusted', 'shapley', 'shapley_by_orders']
 
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-003
 import json, math
@@ -95,7 +95,7 @@ def load_experts(tensors: dict, # from `data/missing.safetensors`
         experts[m].load_state_dict(state)
     return experts
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-020
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-021
 def trunk(net: nn.Module # TextNet, ImageNet28 or AudioNet
          ) -> nn.Module: # (B, …) -> (B, 64), for sound (B, 128)
     "The network without its last layer: features instead of logits."
@@ -109,7 +109,7 @@ def joint_model(n_grams: int, # that the text's numbers stand for
     "Three branches under one fusion, to be trained end to end."
     return FusionClassifier({'text': trunk(TextNet(n_grams)), 'image': trunk(ImageNet28()), 'audio': trunk(AudioNet())}, fusion({'text': 64, 'image': 64, 'audio': 128}, 10))
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-022
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-023
 def joint_grid(model: FusionClassifier, grid: dict) -> dict: # {subset: (image levels, audio levels)} accuracies, for each subset but the empty one
     "A joint model's accuracy for every subset at every point of the grid."
     y, n = grid['label'], len(grid['label'])
@@ -119,7 +119,7 @@ def joint_grid(model: FusionClassifier, grid: dict) -> dict: # {subset: (image l
         hit = lambda i, a, mask: (model.fusion({'text': f['text'][0], 'image': i, 'audio': a}, mask).argmax(1) == y).double().mean()
         return {s: torch.stack([torch.stack([hit(i, a, mask) for a in f['audio']]) for i in f['image']]) for s, mask in masks.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-025
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-026
 def best_single(*alone: dict # {modality: (levels,)} accuracies, of one or several sets of experts
                ) -> dict: # {subset: (image levels, audio levels)}, for each subset but the empty one
     "At each point, the accuracy of the best expert whose modality is there."
@@ -138,7 +138,7 @@ def margins(fused: dict, best: dict # {subset: (…)} accuracies, as from `joint
     "Percentage points by which a fused model stands above (or below) the best single modality."
     return {s: 100*(fused[s] - best[s]) for s in fused if len(s) > 1}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-031
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-032
 def _opinion(log_probs) -> tuple: # number of rows, number of classes
     if not isinstance(log_probs, Mapping) or not log_probs: raise TypeError(f'log_probs: expected a dict with one modality at least, got {what(log_probs)}')
     for m, x in log_probs.items():
@@ -158,12 +158,12 @@ def _rows_of(x, name: str, known, B: int, kind) -> dict: # modality -> (B,) tens
         if kind is float and not (v.isfinite() & (v >= 0)).all(): raise ValueError(f'{name}[{m!r}]: expected finite numbers from 0, got {v.min():g} to {v.max():g}')
     return dict(x)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-032
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-033
 def pool(log_probs: dict, # {modality: (B, C)} what each expert says
          trust: dict | None = None, # {modality: (B,)} exponents from 0; 1 where none is given
          mask: dict | None = None # {modality: (B,) bool}, true where it is there; None: everything is
         ) -> Tensor: # (B, C) log-probabilities; all alike where nothing is there
-    "The log-linear pool [Genest and Zidek 1986, section 3]; without `trust`, the product of experts [Hinton 2002]. Raises `ValueError` or `TypeError`."
+    "The log-linear pool [Genest and Zidek 1986]; without `trust`, the product of experts [Hinton 2002]. Raises `ValueError` or `TypeError`."
     B, C = _opinion(log_probs)
     trust, mask = _rows_of(trust, 'trust', log_probs.keys(), B, float), _rows_of(mask, 'mask', log_probs.keys(), B, bool)
     total = 0
@@ -174,7 +174,7 @@ def pool(log_probs: dict, # {modality: (B, C)} what each expert says
         total = total + trust.get(m, said.new_ones(B))[:, None]*said.clamp_min(-1e4) # an expert who is certain can be overruled
     return total.log_softmax(1)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-035
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-036
 def pool_grid(says: dict, # {modality: (levels, N, C)} log-probabilities, from `opinions`
               label: Tensor, # (N,)
               trust: dict | None = None # {modality: (levels, N)}
@@ -185,7 +185,7 @@ def pool_grid(says: dict, # {modality: (levels, N, C)} log-probabilities, from `
     shape = len(w['image']), len(w['audio'])
     return {s: (sum(over[m] for m in s).argmax(-1) == label).double().mean(-1).expand(shape) for s in subsets()[1:]}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-047
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
 def noisy_copies(clean: dict, # columns 'image', 'audio', 'length' of `three_views(…, image_noise=0, snr_db=math.inf)`
                  stats: dict, copies: int, *, seed: int = 0
                 ) -> dict: # 'image' (N, copies, 1, 28, 28), 'audio' (N, copies, 20, T) features; 'noise', 'snr_db' (N, copies)
@@ -207,7 +207,7 @@ def one_copy(x: Tensor, # (B, copies, …)
     "One copy of each example, drawn anew each time: an `augment` for `fit`."
     return x[torch.arange(len(x)), torch.randint(x.shape[1], (len(x),), generator=generator)]
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-049
 def train_expert(modality: str, features: Tensor, # (N, …); with a second axis of copies for `augment=one_copy`
                  label: Tensor, # (N,)
                  *, seed: int = 0, epochs: int = 8, **options # of `fit`
@@ -232,10 +232,27 @@ def train_joint(features: dict, # {modality: (N, …)}, with an axis of copies i
     fit(model, ((features, everything), label), epochs=epochs, lr=4e-3, weight_decay=.05, schedule=warmup_cosine, seed=seed, augment=augment)
     return model
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-050
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-051
+def load_results(split: str = 'test', # or 'valid'
+                 path = None # of a file of such results; None: the one that comes with the course
+                ) -> dict: # {model: [{subset: (5, 5) accuracies} of each seed]}
+    "The accuracies that `data/make_missing.py` recorded. Raises `ValueError` for a split that has none."
+    from mmcourse.store import data_path
+    table = json.loads((data_path('results/missing.json') if path is None else path).read_text())['accuracy']
+    if split not in table: raise ValueError(f'split: expected one of {sorted(table)}, got {split!r}')
+    return {model: [{tuple(s.split('+')): torch.tensor(a, dtype=torch.float64) for s, a in run.items()} for run in runs] for model, runs in table[split].items()}
+
+def over_best(fused: list, # of {subset: (image levels, audio levels)} accuracies, one a seed
+              *alone: list # of the same, of pools whose single experts are opponents
+             ) -> dict: # {subset: (image levels, audio levels)} points, for subsets of two or more
+    "Points above the best single modality, each seed against its own best, averaged over seeds."
+    each = [margins(f, best_single(*map(singles, others))) for f, *others in zip(fused, *alone)]
+    return {s: torch.stack([m[s] for m in each]).mean(0) for s in each[0]}
+
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-056
 def pixel_noise(x: Tensor # (B, 1, H, W) pixels
                ) -> Tensor: # (B,) in the unit of the pixels
-    "An estimate of the deviation of the noise in each picture [Immerkær 1996, eq. 5]."
+    "An estimate of the deviation of the noise in each picture [Immerkær 1996]."
     d = torch.tensor([1., -2, 1], dtype=x.dtype, device=x.device)
     return F.conv2d(x, torch.outer(d, d)[None, None]).abs().mean((1, 2, 3))*math.sqrt(math.pi/2)/6
 
@@ -248,7 +265,7 @@ def loudness_range(x: Tensor # (B, bands, T) decibels against the loudest value,
     low, high = torch.where(clip, level, math.nan).nanquantile(torch.tensor([.25, .75], dtype=x.dtype), dim=1)
     return (high - low).nan_to_num(0.)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-052
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
 def measure(features: dict # {modality: (B, …)}, as from `noise_grid`
            ) -> dict: # {modality: (B, 1)}
     "What can be known of an input's quality without an opinion about the digit: known words, noise of pixels, range of loudness."
@@ -260,7 +277,7 @@ def confidence(log_probs: dict # {modality: (B, C)}
     "What an expert thinks of itself: its largest probability, and its entropy in nats."
     return {m: torch.stack([s.exp().amax(1), -(s.exp()*s).sum(1)], 1) for m, s in log_probs.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-061
 class TrustGate(nn.Module):
     "Trust in each modality from what was measured of it: exponents of the pool. Untrained it is the product of experts."
     def __init__(self, measured: dict, # {modality: (N, k)}, of the data that it will be trained on: sets the scale
@@ -279,7 +296,7 @@ class TrustGate(nn.Module):
         measured, log_probs, mask = inputs
         return pool(log_probs, self.trust(measured), mask)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-057
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-063
 def held_voices(voice: np.ndarray, # (N,) names
                 n: int = 9, seed: int = 0
                ) -> np.ndarray: # (N,) bool
@@ -299,7 +316,7 @@ def train_gate(measured: dict, # {modality: (N, k)}
     fit(gate, ((measured, log_probs, everything), label), epochs=epochs, lr=1e-2, batch_size=256, schedule=warmup_cosine, seed=seed, augment=augment)
     return gate
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-064
 def gate_data(experts: dict, features: dict # 'text' (N, L), 'image', 'audio' (N, copies, …)
              ) -> tuple: # measured, log_probs: {modality: (N·copies, …)}
     "What a gate learns from: what is measured of every copy, and what the experts say of it."
@@ -307,12 +324,12 @@ def gate_data(experts: dict, features: dict # 'text' (N, L), 'image', 'audio' (N
     flat = {'text': features['text'].repeat_interleave(K, 0), 'image': features['image'].flatten(0, 1), 'audio': features['audio'].flatten(0, 1)}
     return measure(flat), {m: predict(experts[m], x).log_softmax(1) for m, x in flat.items()}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-060
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-066
 def trust_grid(gate: TrustGate, grid: dict, says: dict) -> dict: # {modality: (levels, N)}
     "What a gate that measures inputs makes of every level of noise."
     with evaluating(gate): return {m: torch.stack([gate.trust(measure({m: x}))[m] for x in grid[m]]) for m in says}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-065
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-071
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool: (features, mask) -> (B, 10) log-probabilities. What is masked has no influence."
     def __init__(self, experts: dict, # {modality: Classifier}
@@ -328,7 +345,7 @@ class TrustedExperts(nn.Module):
         says = {m: self.experts[m](x).log_softmax(1) for m, x in features.items()}
         return pool(says, self.gate.trust(measure(features)), mask)
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-066
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-072
 def load_trusted(tensors: dict, # from `data/missing.safetensors`
                  seed: int) -> TrustedExperts:
     "The repaired model: experts trained under all levels of noise, and their gate. Raises `ValueError` for what is not in the file."
@@ -337,27 +354,10 @@ def load_trusted(tensors: dict, # from `data/missing.safetensors`
     gate.load_state_dict(state)
     return TrustedExperts(load_experts(tensors, seed, 'noisy'), gate).eval()
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-071
-def load_results(split: str = 'test', # or 'valid'
-                 path = None # of a file of such results; None: the one that comes with the course
-                ) -> dict: # {model: [{subset: (5, 5) accuracies} of each seed]}
-    "The accuracies that `data/make_missing.py` recorded. Raises `ValueError` for a split that has none."
-    from mmcourse.store import data_path
-    table = json.loads((data_path('results/missing.json') if path is None else path).read_text())['accuracy']
-    if split not in table: raise ValueError(f'split: expected one of {sorted(table)}, got {split!r}')
-    return {model: [{tuple(s.split('+')): torch.tensor(a, dtype=torch.float64) for s, a in run.items()} for run in runs] for model, runs in table[split].items()}
-
-def over_best(fused: list, # of {subset: (image levels, audio levels)} accuracies, one a seed
-              *alone: list # of the same, of pools whose single experts are opponents
-             ) -> dict: # {subset: (image levels, audio levels)} points, for subsets of two or more
-    "Points above the best single modality, each seed against its own best, averaged over seeds."
-    each = [margins(f, best_single(*map(singles, others))) for f, *others in zip(fused, *alone)]
-    return {s: torch.stack([m[s] for m in each]).mean(0) for s in each[0]}
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-083
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-088
 def shapley(value: dict # {subset (a tuple): worth, a number or an array}, for every subset of the players
            ) -> dict: # {player: share}
-    "Each player's worth when it joins a subset of the others, averaged with the weights |S|!(n-1-|S|)!/n! [Shapley 1953, eq. 13]. Raises as `shapley_by_orders`."
+    "Each player's worth when it joins a subset of the others, averaged with the weights |S|!(n-1-|S|)!/n! [Shapley 1953]. Raises as `shapley_by_orders`."
     worth, players = _game(value)
     n = len(players)
     weight = [math.factorial(k)*math.factorial(n-1-k)/math.factorial(n) for k in range(n)]
@@ -369,7 +369,7 @@ def shapley_by_orders(value: dict) -> dict: # as `shapley`
     orders = list(permutations(players))
     return {i: sum(worth[frozenset(o[:k+1])] - worth[frozenset(o[:k])] for o in orders for k in [o.index(i)])/len(orders) for i in players}
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-084
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-089
 def _game(value) -> tuple: # {frozenset: worth as float64}, players in order
     if not isinstance(value, Mapping): raise TypeError(f'value: expected a dict from subsets to numbers, got {what(value)}')
     if not all(isinstance(s, (tuple, frozenset)) for s in value): raise TypeError('value: expected tuples or frozensets of names as keys')
