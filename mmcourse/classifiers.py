@@ -269,13 +269,15 @@ def _keras():
     if (got := keras.backend.backend()) != 'torch': raise RuntimeError(f'keras: expected the torch backend, got {got}; set KERAS_BACKEND=torch before importing it')
     return keras, keras.layers
 
+def _start(keras): return dict(kernel_initializer=keras.initializers.VarianceScaling(1/3, 'fan_in', 'uniform')) # torch's: U(-a, a) with a² = 1/fan_in
+
 def keras_text_net(n_grams: int, d: int = 64): # -> keras.Model
     "`TextNet` in Keras."
     keras, L = _keras()
     ids = keras.Input((None,), dtype='int64')
     there = keras.ops.cast(keras.ops.expand_dims(ids > 0, -1), 'float32')
     x = keras.ops.sum(L.Embedding(n_grams+1, d, embeddings_initializer=keras.initializers.RandomNormal(stddev=.05))(ids)*there, axis=1)
-    for width, act in ((d, 'relu'), (10, None)): x = L.Dense(width, activation=act)(L.Dropout(.3)(x))
+    for width, act in ((d, 'relu'), (10, None)): x = L.Dense(width, activation=act, **_start(keras))(L.Dropout(.3)(x))
     return keras.Model(ids, x)
 
 def keras_image_net(): # -> keras.Model
@@ -284,10 +286,10 @@ def keras_image_net(): # -> keras.Model
     image = keras.Input((1, 28, 28))
     x = L.Permute((2, 3, 1))(image)
     for width in (16, 32):
-        x = L.Conv2D(width, 5, strides=2)(L.ZeroPadding2D(2)(x))
+        x = L.Conv2D(width, 5, strides=2, **_start(keras))(L.ZeroPadding2D(2)(x))
         x = L.ReLU()(L.BatchNormalization(epsilon=1e-5, momentum=.9)(x))
     x = L.Dropout(.3)(L.Flatten()(L.Permute((3, 1, 2))(x)))
-    return keras.Model(image, L.Dense(10)(L.Dropout(.3)(L.Dense(64, activation='relu')(x))))
+    return keras.Model(image, L.Dense(10, **_start(keras))(L.Dropout(.3)(L.Dense(64, activation='relu', **_start(keras))(x))))
 
 def keras_audio_net(bands: int = 20, frames: int = 51, width: int = 64): # -> keras.Model
     "`AudioNet` in Keras."
@@ -298,11 +300,11 @@ def keras_audio_net(bands: int = 20, frames: int = 51, width: int = 64): # -> ke
     mel = keras.Input((bands, frames))
     x = L.Permute((2, 1))(Standardise()(mel))
     for i in range(3):
-        x = L.Conv1D(width, 5, padding='same', use_bias=False)(x)
+        x = L.Conv1D(width, 5, padding='same', use_bias=False, **_start(keras))(x)
         x = L.ReLU()(L.BatchNormalization(epsilon=1e-5, momentum=.9)(x))
         if i < 2: x = L.MaxPooling1D(2)(x)
     x = L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)])
-    return keras.Model(mel, L.Dense(10)(L.Dropout(.3)(x)))
+    return keras.Model(mel, L.Dense(10, **_start(keras))(L.Dropout(.3)(x)))
 
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-044
 def keras_weights(net: nn.Module) -> list: # of arrays, for `set_weights` of the same network in Keras
@@ -311,7 +313,7 @@ def keras_weights(net: nn.Module) -> list: # of arrays, for `set_weights` of the
     for m in net.modules():
         if isinstance(m, nn.Embedding): out += [array(m.weight)]
         elif isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            out += [array(m.weight.permute(*range(2, m.weight.ndim), 1, 0))] + [array(m.bias)]*(m.bias is not None)
+            out += [array(m.weight.permute(*range(2, m.weight.ndim), 1, 0)), *([] if m.bias is None else [array(m.bias)])]
         elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)): out += map(array, (m.weight, m.bias, m.running_mean, m.running_var))
         elif any(True for _ in m.parameters(recurse=False)): raise TypeError(f'net: expected embeddings, convolutions, batch norms and dense layers, got {what(m)}')
     return out
@@ -358,7 +360,7 @@ def calibration_error(probs, labels, bins: int = 10) -> float: # in [0, 1]
     r = reliability(probs, labels, bins)
     return float(np.nansum(r['count']*abs(r['accuracy'] - r['confidence']))/r['count'].sum())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-062
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-063
 def brier(probs,  # (N, classes)
           labels  # (N,) class numbers
          ) -> float: # from 0, all right and sure, to 2, all wrong and sure
@@ -366,7 +368,7 @@ def brier(probs,  # (N, classes)
     p, y = _probs(probs, labels)
     return float(((p - np.eye(p.shape[1])[y])**2).sum(1).mean())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-065
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-066
 def fit_temperature(logits, # (N, classes)
                     labels, # (N,) class numbers
                     low: float = .05, high: float = 20. # where to look

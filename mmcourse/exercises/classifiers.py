@@ -11,7 +11,7 @@ import numpy as np
 from ..check import exercise, prediction
 
 # %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-004
-@prediction('classifiers.1', wrong=[.245, .755, -.335, 1.408], tolerance=6e-4,
+@prediction('classifiers.1', wrong=[.245, .755, -.335, 1.408], tol=6e-4,
             hint='The softmax of (2, 1, 0) first; then what is said minus what is true.',
             why='The logit is pushed up by as much as the network was unsure of the truth, and by no more.')
 def second_logit():
@@ -38,7 +38,7 @@ def recall_precision(counts):
     return share(there), share(said)
 
 # %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-008
-@prediction('classifiers.3', wrong=[0, .105, .094, 2.303], tolerance=6e-4,
+@prediction('classifiers.3', wrong=[0, .105, .094, 2.303], tol=6e-4,
             hint='The cross-entropy to a target q is smallest where p = q. What is left then?',
             why='A training loss of a smoothed network looks high and is not: the floor is the entropy of its targets.')
 def smoothed_floor():
