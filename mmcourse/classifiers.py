@@ -164,7 +164,7 @@ def train_linear_classifier(features: Tensor, # as `embed` takes them
     with torch.no_grad(): net.out.weight.copy_(torch.as_tensor(W.T)); net.out.bias.copy_(torch.as_tensor(b))
     return Classifier(net).eval()
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-032
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-034
 class TextNet(nn.Module):
     "The sum of the embeddings of a text's grams, then two layers: (B, L) -> (B, 10) logits."
     def __init__(self, n_grams: int, # numbers go from 0, which means nothing, to `n_grams`
@@ -183,7 +183,7 @@ class ImageNet28(nn.Module):
                                   nn.Flatten(), nn.Dropout(.3), nn.Linear(32*7*7, 64), nn.ReLU(), nn.Dropout(.3), nn.Linear(64, 10))
     def forward(self, x): return self.body(x)
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-034
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-036
 class AudioNet(nn.Module):
     "Three convolutions over time, the bands as channels; mean and maximum over time: (B, 20, T) decibels -> (B, 10) logits."
     def __init__(self, bands: int = 20, width: int = 64):
@@ -195,7 +195,7 @@ class AudioNet(nn.Module):
         x = self.body(standardise_mel(x)) # (B, width, T/4)
         return self.head(torch.cat([x.mean(2), x.amax(2)], 1))
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-036
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-038
 class VoiceNet(nn.Module):
     "Convolutions over pitch and time, then over time, for people's voices: (B, 20, T) decibels -> (B, 10) logits."
     def __init__(self, channels: tuple = (24, 48, 64), hidden: int = 96, bands: int = 20):
@@ -213,7 +213,7 @@ class WideVoiceNet(VoiceNet):
     "`VoiceNet` with half as many channels again."
     def __init__(self): super().__init__(channels=(32, 64, 96), hidden=144)
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-038
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-040
 def _train(make, features: Tensor, labels, seed: int, epochs: int, lr: float, **options) -> Classifier:
     labels = _classes(labels, len(features), 10)
     with isolated(seed): model = Classifier(as_module(make()))
@@ -244,9 +244,11 @@ def train_audio_classifier(features: Tensor, # (N, 20, T)
     "A digit from a spectrogram [article 3.3]. Raises as `fit`."
     return _train(net, features, labels, seed, epochs, 4e-3, **options)
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-040
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-042
 class KerasNet(nn.Module):
-    "A Keras model in torch's manners: its training mode is the argument that Keras wants."
+    """A Keras model in torch's manners: its training mode is the argument that Keras wants.
+
+    The names of its weights count the session's layers, so from one model to another they go by `model.get_weights` and `set_weights`."""
     def __init__(self, model): # keras.Model on the torch backend
         super().__init__()
         self.model = model
@@ -261,7 +263,7 @@ def as_module(net # nn.Module, or a keras.Model on the torch backend
     if not isinstance(net, nn.Module): raise TypeError(f'net: expected what makes an nn.Module, or a keras.Model on the torch backend, got {what(net)}')
     return net
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-042
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-044
 def _keras():
     import os
     os.environ.setdefault('KERAS_BACKEND', 'torch')
@@ -306,7 +308,7 @@ def keras_audio_net(bands: int = 20, frames: int = 51, width: int = 64): # -> ke
     x = L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)])
     return keras.Model(mel, L.Dense(10, **_start(keras))(L.Dropout(.3)(x)))
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-044
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
 def keras_weights(net: nn.Module) -> list: # of arrays, for `set_weights` of the same network in Keras
     "The weights of a torch network's embeddings, convolutions, norms and dense layers, in Keras' order and layout. Raises `TypeError` for a layer of another kind that has weights."
     out, array = [], lambda t: t.detach().cpu().numpy()
@@ -318,7 +320,7 @@ def keras_weights(net: nn.Module) -> list: # of arrays, for `set_weights` of the
         elif any(True for _ in m.parameters(recurse=False)): raise TypeError(f'net: expected embeddings, convolutions, batch norms and dense layers, got {what(m)}')
     return out
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-051
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-053
 def read_classifiers(path, # a file that `data/make_classifiers.py` wrote
                      modality: str # 'image' or 'audio'
                     ) -> list: # of calibrated `Classifier`s, one a seed
@@ -334,7 +336,7 @@ def read_classifiers(path, # a file that `data/make_classifiers.py` wrote
         models[-1].load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
     return models
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-056
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-058
 def _probs(probs, labels) -> tuple: # (N, C) float64, (N,) int64 arrays
     "Rows of probabilities and a class for each. Raises `TypeError` or `ValueError`."
     p = numbers(probs, 'probs').astype(np.float64)
@@ -360,7 +362,7 @@ def calibration_error(probs, labels, bins: int = 10) -> float: # in [0, 1]
     r = reliability(probs, labels, bins)
     return float(np.nansum(r['count']*abs(r['accuracy'] - r['confidence']))/r['count'].sum())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-063
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-065
 def brier(probs,  # (N, classes)
           labels  # (N,) class numbers
          ) -> float: # from 0, all right and sure, to 2, all wrong and sure
@@ -368,7 +370,7 @@ def brier(probs,  # (N, classes)
     p, y = _probs(probs, labels)
     return float(((p - np.eye(p.shape[1])[y])**2).sum(1).mean())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-066
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-068
 def fit_temperature(logits, # (N, classes)
                     labels, # (N,) class numbers
                     low: float = .05, high: float = 20. # where to look
@@ -377,7 +379,8 @@ def fit_temperature(logits, # (N, classes)
     z = numbers(logits, 'logits').astype(np.float64)
     if z.ndim != 2: raise ValueError(f'logits: expected (N, classes), got {z.shape}')
     z, y = torch.as_tensor(z), _classes(labels, *z.shape)
-    slope = lambda beta: ((softmax(beta*z)*z).sum(1) - z[torch.arange(len(z)), y]).mean()
+    z = z - z[torch.arange(len(z)), y][:, None] # against the truth's logit, so that no small difference is lost
+    slope = lambda beta: (softmax(beta*z)*z).sum(1).mean()
     a, b = np.log(1/high), np.log(1/low) # of beta
     for _ in range(50):
         middle = (a + b)/2

@@ -15,7 +15,7 @@ from mmcourse.training import CheckpointError, fit, isolated, predict, read_tens
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
 shapes = st.fixed_dictionaries(dict(n=st.integers(1, 40), c=st.integers(2, 12), seed=st.integers(0, 2**31-1), size=st.sampled_from([.1, 1., 10., 100.])))
-fast = settings(max_examples=40, deadline=None)
+fast = settings(max_examples=25, deadline=None)
 
 def made(n, c, seed, size):
     "Logits and labels."
@@ -53,7 +53,7 @@ def test_labels_are_named(labels, error):
 
 # --- softmax regression
 
-@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('seed', range(4))
 def test_regression_equals_scikit_learn(seed):
     from sklearn.linear_model import LogisticRegression
     rng = np.random.default_rng(seed)
@@ -167,7 +167,10 @@ def test_one_interface(net):
     assert abs(other.predict_proba(x) - p).max() > 1e-3
     C.calibrate(model, x[120:], y[120:])
     assert float(model.temperature) != 1 and np.array_equal(model.predict(x), p.argmax(1))
-    C.Classifier(C.as_module(net())).load_state_dict(model.state_dict())
+    copy = C.Classifier(C.as_module(net())).eval()
+    if hasattr(copy.net, 'model'): copy.net.model.set_weights(model.net.model.get_weights())
+    else: copy.net.load_state_dict(model.net.state_dict())
+    assert np.array_equal(copy.predict(x), model.predict(x))
 
 def test_text_and_linear_classifiers_learn():
     g = torch.Generator().manual_seed(0)
