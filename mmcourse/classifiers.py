@@ -210,12 +210,12 @@ class VoiceNet(nn.Module):
         return self.head(torch.cat([x.mean(2), x.amax(2)], 1))
 
 class WideVoiceNet(VoiceNet):
-    "`VoiceNet` with half as many channels again."
+    "`VoiceNet` with more channels."
     def __init__(self): super().__init__(channels=(32, 64, 96), hidden=144)
 
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-040
 def _train(make, features: Tensor, labels, seed: int, epochs: int, lr: float, **options) -> Classifier:
-    labels = _classes(labels, len(features), 10)
+    labels = _classes(labels, len(labels) if hasattr(labels, '__len__') else 0, 10) # as many as features: `fit` looks
     with isolated(seed): model = Classifier(as_module(make()))
     fit(model, (features, labels), epochs=epochs, lr=lr, seed=seed, schedule=warmup_cosine, weight_decay=.05, **options)
     return model
@@ -336,7 +336,7 @@ def read_classifiers(path, # a file that `data/make_classifiers.py` wrote
         models[-1].load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
     return models
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-058
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-060
 def _probs(probs, labels) -> tuple: # (N, C) float64, (N,) int64 arrays
     "Rows of probabilities and a class for each. Raises `TypeError` or `ValueError`."
     p = numbers(probs, 'probs').astype(np.float64)
@@ -362,7 +362,7 @@ def calibration_error(probs, labels, bins: int = 10) -> float: # in [0, 1]
     r = reliability(probs, labels, bins)
     return float(np.nansum(r['count']*abs(r['accuracy'] - r['confidence']))/r['count'].sum())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-065
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-067
 def brier(probs,  # (N, classes)
           labels  # (N,) class numbers
          ) -> float: # from 0, all right and sure, to 2, all wrong and sure
@@ -370,7 +370,7 @@ def brier(probs,  # (N, classes)
     p, y = _probs(probs, labels)
     return float(((p - np.eye(p.shape[1])[y])**2).sum(1).mean())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-068
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-070
 def fit_temperature(logits, # (N, classes)
                     labels, # (N,) class numbers
                     low: float = .05, high: float = 20. # where to look
