@@ -273,6 +273,7 @@ def _keras():
 
 def _start(keras): return dict(kernel_initializer=keras.initializers.VarianceScaling(1/3, 'fan_in', 'uniform')) # torch's: U(-a, a) with a² = 1/fan_in
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-045
 def keras_text_net(n_grams: int, d: int = 64): # -> keras.Model
     "`TextNet` in Keras."
     keras, L = _keras()
@@ -293,6 +294,7 @@ def keras_image_net(): # -> keras.Model
     x = L.Dropout(.3)(L.Flatten()(L.Permute((3, 1, 2))(x)))
     return keras.Model(image, L.Dense(10, **_start(keras))(L.Dropout(.3)(L.Dense(64, activation='relu', **_start(keras))(x))))
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
 def keras_audio_net(bands: int = 20, frames: int = 51, width: int = 64): # -> keras.Model
     "`AudioNet` in Keras."
     keras, L = _keras()
@@ -308,7 +310,7 @@ def keras_audio_net(bands: int = 20, frames: int = 51, width: int = 64): # -> ke
     x = L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)])
     return keras.Model(mel, L.Dense(10, **_start(keras))(L.Dropout(.3)(x)))
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-048
 def keras_weights(net: nn.Module) -> list: # of arrays, for `set_weights` of the same network in Keras
     "The weights of a torch network's embeddings, convolutions, norms and dense layers, in Keras' order and layout. Raises `TypeError` for a layer of another kind that has weights."
     out, array = [], lambda t: t.detach().cpu().numpy()
@@ -320,7 +322,7 @@ def keras_weights(net: nn.Module) -> list: # of arrays, for `set_weights` of the
         elif any(True for _ in m.parameters(recurse=False)): raise TypeError(f'net: expected embeddings, convolutions, batch norms and dense layers, got {what(m)}')
     return out
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-053
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-055
 def read_classifiers(path, # a file that `data/make_classifiers.py` wrote
                      modality: str # 'image' or 'audio'
                     ) -> list: # of calibrated `Classifier`s, one a seed
@@ -336,7 +338,7 @@ def read_classifiers(path, # a file that `data/make_classifiers.py` wrote
         models[-1].load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
     return models
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-060
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-062
 def _probs(probs, labels) -> tuple: # (N, C) float64, (N,) int64 arrays
     "Rows of probabilities and a class for each. Raises `TypeError` or `ValueError`."
     p = numbers(probs, 'probs').astype(np.float64)
@@ -362,7 +364,7 @@ def calibration_error(probs, labels, bins: int = 10) -> float: # in [0, 1]
     r = reliability(probs, labels, bins)
     return float(np.nansum(r['count']*abs(r['accuracy'] - r['confidence']))/r['count'].sum())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-067
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-069
 def brier(probs,  # (N, classes)
           labels  # (N,) class numbers
          ) -> float: # from 0, all right and sure, to 2, all wrong and sure
@@ -370,7 +372,7 @@ def brier(probs,  # (N, classes)
     p, y = _probs(probs, labels)
     return float(((p - np.eye(p.shape[1])[y])**2).sum(1).mean())
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-070
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-072
 def fit_temperature(logits, # (N, classes)
                     labels, # (N,) class numbers
                     low: float = .05, high: float = 20. # where to look
