@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['hand', 'chain', 'sometimes', 'with_channel', 'blend', 'few', 'soft', 'on_inputs', 'mixup', 'rectangle', 'cutmix',
-           'Carrying', 'carried_loss', 'fit_pairs', 'delayed', 'hissing', 'as_mel', 'synonyms', 'wordings', 'rephrased',
-           'dropped', 'looked_up', 'Words', 'gan_pool', 'generated', 'confident', 'compare', 'image_arms', 'interval',
-           'sign_flip', 'rare_classes', 'Ear', 'Bag', 'sound_arms', 'text_arms']
+           'Carrying', 'carried_loss', 'fit_pairs', 'delayed', 'hissing', 'as_mel', 'striped', 'synonyms', 'wordings',
+           'rephrased', 'dropped', 'looked_up', 'Words', 'gan_pool', 'generated', 'confident', 'compare', 'image_arms',
+           'interval', 'sign_flip', 'rare_classes', 'Ear', 'Bag', 'sound_arms', 'text_arms']
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-003
-import math
+import math, re
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,7 +26,7 @@ from .datasets import CARRIERS, NOUNS, PATTERNS, STYLES, Hint, grammar, parse, p
 from .gan import Discriminator, Generator, sample_digits, train_gan
 from .image import augment_image
 from .inputs import numbers, what
-from .text import pad
+from .text import normalize_text, pad
 from .training import accuracy, as_pair, each, fit, isolated, leaves, predict, warmup_cosine
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-006
@@ -222,17 +222,15 @@ def fit_pairs(net: nn.Module, # trained in place; called as net(inputs)
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-037
 def delayed(x: Tensor, # (B, ..., T) waves or spectrograms
             generator: torch.Generator,
-            *, by: float = .1, # of T, at most, either way
+            *, by: float = .2, # of T, at most
             fill: float = 0. # what comes in: 0 in a wave, the floor in a spectrogram
            ) -> Tensor: # the same shape
-    "Each row earlier or later; what leaves is gone. Raises `TypeError`, `ValueError`."
+    "Each row later by a time of its own; what comes past the end is gone. Raises `TypeError`, `ValueError`."
     T = _floats(x).shape[-1]
     most = round(_number(by, 'by', 0, 1)*T)
-    shift = torch.randint(-most, most+1, (len(x), 1), generator=_draws(generator), device=generator.device)
-    source = torch.arange(T, device=x.device) - shift # (B, T): where each step comes from
-    there = ((source >= 0) & (source < T)).view(len(x), *[1]*(x.ndim-2), T)
-    moved = x.gather(-1, source.clamp(0, T-1).view(len(x), *[1]*(x.ndim-2), T).expand(x.shape))
-    return torch.where(there, moved, fill)
+    source = torch.arange(T, device=x.device) - torch.randint(0, most+1, (len(x), 1), generator=_draws(generator), device=generator.device) # (B, T): where each step comes from
+    source = source.view(len(x), *[1]*(x.ndim-2), T)
+    return torch.where(source >= 0, x.gather(-1, source.clamp_min(0).expand(x.shape)), fill)
 
 def hissing(x: Tensor, # (B, T) waves
             generator: torch.Generator,
@@ -255,7 +253,13 @@ def as_mel(waves: Tensor, # (B, T) at 8 kHz
     mel = log_mel(waves, n_mels=20, hop=160, top_db=60.)
     return mel - mel.amax((1, 2), keepdim=True)
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-043
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-039
+def striped(mel: Tensor, # (B, bands, T) decibels, -60 where nothing is
+            generator: torch.Generator) -> Tensor: # the same shape
+    "`spec_augment` with narrow stripes; frames that held nothing still do. Raises as it does."
+    return torch.where((mel > -60).any(1, keepdim=True), spec_augment(mel, generator, bands=4, time=8), -60.)
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-044
 @lru_cache
 def synonyms() -> dict: # number of a phrase -> numbers of the phrases that say the same, itself among them
     "Which phrases of the hints' grammar are interchangeable: of patterns with the same place in a sentence, the same fillings and the same truth."
@@ -271,7 +275,7 @@ def synonyms() -> dict: # number of a phrase -> numbers of the phrases that say 
             groups |= {i: numbers for i in numbers}
     return groups
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-048
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-049
 @lru_cache
 def _training() -> frozenset: return frozenset(h.parts for h in grammar('train'))
 
@@ -295,7 +299,7 @@ def rephrased(texts: list, # of B hints of the grammar
         out.append(STYLES[int(b*len(STYLES))](CARRIERS[int(c*len(CARRIERS))].format(spell(hint, NOUNS[int(d*len(NOUNS))]))))
     return out
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-051
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-052
 def dropped(ids: Tensor, # (B, L) int64 word numbers, zeros after the end
             generator: torch.Generator,
             *, p: float = .1 # chance of each word
@@ -314,11 +318,10 @@ def looked_up(items: list # N of anything
     "The first step of a chain whose batches are row numbers: `fit` takes tensors, and sentences are none."
     return lambda rows, generator: [items[i] for i in rows.tolist()]
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-052
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-053
 @lru_cache(maxsize=2**15)
 def _words(text: str) -> tuple: # of str
-    from mmcourse.text import tokenize
-    return tuple(tokenize(text))
+    return tuple(re.findall(r"[\w'’-]+", normalize_text(text)))
 
 class Words:
     "Sentences of the grammar as word numbers: a step of a chain, `(texts, generator) -> ids (B, L)`. Words never met are passed over."
@@ -328,7 +331,7 @@ class Words:
         rows = [[i for w in _words(t) if (i := self.known.get(w))] or [0] for t in texts]
         return torch.from_numpy(pad(rows, max(map(len, rows)))[0]).long()
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-055
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-056
 def gan_pool(train: tuple, # (images (N, 28, 28) in [0, 1], labels (N,)): all that the generator will ever see
              *, per_class: int = 100, width: int = 12, steps: int = 500, batch_size: int = 32, seed: int = 0, **options # of `train_gan`
             ) -> tuple: # (images (M, 28, 28), labels (M,)), `per_class` of each class there is
@@ -365,7 +368,7 @@ def confident(net: nn.Module, pool: tuple, # (images, labels)
     for c in y.unique(): keep[torch.where(y == c, p, -1.).argmax()] = True
     return x[keep], y[keep]
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-057
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-058
 def compare(train: tuple, # (inputs, class numbers)
             tests: dict, # name -> (inputs, class numbers)
             arms: dict, # name -> augmentation of pairs, or None
@@ -387,7 +390,7 @@ def image_arms(pool: tuple, # generated (images, labels)
     gan, classical = generated(*pool, share=share), on_inputs(hand)
     return {'nothing': None, 'classical': classical, 'GAN': gan, 'both': chain(gan, classical)}
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-059
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-060
 def interval(values, # (n,) numbers, one a seed, n from 2 up
              level: float = .95
             ) -> tuple: # mean, low, high
@@ -408,7 +411,7 @@ def sign_flip(differences # (n,) paired differences, n from 1 to 20
     for v in d: sums = np.concatenate([sums+v, sums-v])
     return float((np.abs(sums) >= abs(d.sum()) - 1e-9).mean())
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-081
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-082
 def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
                  per_class: int, # pictures of each of the five rare classes
                  seed: int = 0, **options # of `gan_pool`
@@ -425,7 +428,7 @@ def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
     tests = {s: (data[s][0][of], data[s][1][of]) for s in data if s != 'train' for of in [torch.isin(data[s][1], rare)]}
     return train, tests, (images[drawn], labels[drawn])
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-085
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-086
 class Ear(nn.Module):
     "A small CNN for spectrograms: (B, 20, T) decibels from -60 -> (B, classes) logits."
     def __init__(self, classes: int = 10):
@@ -446,9 +449,9 @@ class Bag(nn.Module):
 
 def sound_arms() -> dict: # of waves (B, T)
     "Waves to spectrograms, with nothing, a delay and noise before, stripes behind, all of it."
-    wave, stripes = chain(delayed, hissing), lambda mel, g: spec_augment(mel, g, bands=4, time=8)
+    wave = chain(delayed, hissing)
     return {'nothing': on_inputs(as_mel), 'delay and noise': on_inputs(chain(wave, as_mel)),
-            'SpecAugment': on_inputs(chain(as_mel, stripes)), 'all': on_inputs(chain(wave, as_mel, stripes))}
+            'SpecAugment': on_inputs(chain(as_mel, striped)), 'all': on_inputs(chain(wave, as_mel, striped))}
 
 def text_arms(texts: list, words: Words) -> dict: # of row numbers (B,)
     "Sentences to word numbers, with nothing, words left out, other words, both."
