@@ -239,8 +239,9 @@ def hissing(x: Tensor, # (B, T) waves
     "Each clip in white noise at a level of its own; the zeros around it stay zeros. Raises `TypeError`, `ValueError`."
     _floats(x, ndim=2); _number(high, 'high', _number(low, 'low', -100, 100), 100)
     dB = low + (high-low)*torch.rand(len(x), 1, generator=_draws(generator), dtype=x.dtype, device=x.device)
-    sounds = x != 0
-    there = (sounds.cumsum(1) > 0) & (sounds.flip(1).cumsum(1).flip(1) > 0) # from its first to its last sample; before and behind is nothing
+    sounds, steps = (x != 0).byte(), torch.arange(x.shape[1], device=x.device)
+    first, last = sounds.argmax(1, keepdim=True), x.shape[1]-1 - sounds.flip(1).argmax(1, keepdim=True)
+    there = (steps >= first) & (steps <= last) # before and behind is no clip
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)*there
     power = lambda v: (v**2).sum(1, keepdim=True)
     return x + noise*(power(x)/power(noise).clamp_min(1e-20)*10**(-dB/10)).sqrt()
