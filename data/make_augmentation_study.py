@@ -3,7 +3,8 @@
     python data/make_augmentation_study.py                       # everything; about half an hour of processor time
     python data/make_augmentation_study.py image rare --seeds 8  # some studies; runs that are in the file already are kept
 
-Four studies: `image` (10 to 100 digits a class; nothing, classical, GAN, both, and variants at 10 and 20), `rare` (five classes rare, five common; the generator
+Five studies: `image` (10 to 100 digits a class; nothing, classical, GAN, both, and variants at 10 and 20), `hands` (the same digits, but the generator learns from
+augmented copies of them), `rare` (five classes rare, five common; the generator
 learns from all of both), `sound` (20 a class) and `text` (20 and 100). One seed is one choice of examples, the same for all arms of a study.
 What was chosen (shares, strengths, steps) was chosen on validation data; both accuracies are in the file. Runs are written as they finish.
 """
@@ -15,17 +16,16 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from mmcourse.augmentation import (Bag, Ear, Words, as_mel, chain, compare, confident, few, fit_pairs, gan_pool, generated, hand, image_arms, on_inputs, rare_classes,
-                                   sound_arms, text_arms)
+from mmcourse.augmentation import Bag, Ear, Words, as_mel, compare, confident, few, fit_pairs, gan_pool, hand, image_arms, on_inputs, rare_classes, sound_arms, text_arms
 from mmcourse.convolution import DigitCNN
 from mmcourse.datasets import hints, mnist, spoken_digits
 from mmcourse.training import isolated, warmup_cosine
 
 FILE = Path(__file__).with_name('results')/'augmentation_study.json'
-SIZES = {'image': (10, 20, 50, 100), 'rare': (10,), 'sound': (20,), 'text': (20, 100)}
+SIZES = {'image': (10, 20, 50, 100), 'hands': (10,), 'rare': (10,), 'sound': (20,), 'text': (20, 100)}
 
 def load(study: str) -> dict: # split -> (inputs, labels)
-    if study in ('image', 'rare'): return {s: (torch.tensor(d['image']), torch.tensor(d['label'])) for s in ('train', 'valid', 'test') for d in [mnist(s)]}
+    if study in ('image', 'hands', 'rare'): return {s: (torch.tensor(d['image']), torch.tensor(d['label'])) for s in ('train', 'valid', 'test') for d in [mnist(s)]}
     if study == 'sound': # the first second
         data = {s: (torch.tensor(d['audio'][:, :8000]), torch.tensor(d['label'])) for s in ('train', 'valid', 'test') for d in [spoken_digits(s)]}
         return {s: (x if s == 'train' else torch.cat([as_mel(part) for part in x.split(100)]), y) for s, (x, y) in data.items()}
@@ -41,6 +41,13 @@ def image(data, k: int, seed: int) -> dict: # arm -> {'valid', 'test'}
         believed = confident(judge, pool, least=.9)
         arms |= {'GAN, a fifth': image_arms(pool, .2)['GAN'], 'both, a fifth': image_arms(pool, .2)['both'],
                  'GAN, believed': image_arms(believed)['GAN'], 'both, believed, a fifth': image_arms(believed, .2)['both']}
+    return compare(train, {s: data[s] for s in ('valid', 'test')}, arms, seed=seed)
+
+def hands(data, k: int, seed: int) -> dict:
+    "Beside the arms of `image`, of the same seed: a generator taught by twenty augmented copies of each digit."
+    train = few(data['train'], k, seed)
+    copies = hand(train[0].repeat(20, 1, 1), torch.Generator().manual_seed(seed)), train[1].repeat(20)
+    arms = {f'{arm}, of other hands': augment for arm, augment in image_arms(gan_pool(copies, seed=seed)).items() if arm in ('GAN', 'both')}
     return compare(train, {s: data[s] for s in ('valid', 'test')}, arms, seed=seed)
 
 def rare(data, k: int, seed: int) -> dict:
