@@ -22,7 +22,7 @@ from mmcourse.datasets import hints, mnist, spoken_digits
 from mmcourse.training import isolated, warmup_cosine
 
 FILE = Path(__file__).with_name('results')/'augmentation_study.json'
-SIZES = {'image': (10, 20, 50, 100), 'hands': (10,), 'rare': (10,), 'sound': (20,), 'text': (20, 100)}
+SIZES = {'image': (10, 20, 50, 100), 'hands': (10,), 'rare': (10, 20), 'sound': (20,), 'text': (20, 100)}
 
 def load(study: str) -> dict: # split -> (inputs, labels)
     if study in ('image', 'hands', 'rare'): return {s: (torch.tensor(d['image']), torch.tensor(d['label'])) for s in ('train', 'valid', 'test') for d in [mnist(s)]}

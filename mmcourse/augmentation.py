@@ -6,7 +6,7 @@
 __all__ = ['hand', 'chain', 'sometimes', 'with_channel', 'blend', 'few', 'soft', 'on_inputs', 'mixup', 'rectangle', 'cutmix',
            'Carrying', 'carried_loss', 'fit_pairs', 'delayed', 'hissing', 'as_mel', 'striped', 'synonyms', 'wordings',
            'rephrased', 'dropped', 'looked_up', 'Words', 'gan_pool', 'generated', 'confident', 'compare', 'image_arms',
-           'interval', 'sign_flip', 'rare_classes', 'Ear', 'Bag', 'sound_arms', 'text_arms']
+           'interval', 'sign_flip', 'holm', 'rare_classes', 'Ear', 'Bag', 'sound_arms', 'text_arms']
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-003
 import math, re
@@ -412,7 +412,16 @@ def sign_flip(differences # (n,) paired differences, n from 1 to 20
     for v in d: sums = np.concatenate([sums+v, sums-v])
     return float((np.abs(sums) >= abs(d.sum()) - 1e-9).mean())
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-082
+def holm(p # (m,) p-values of as many tests
+        ) -> np.ndarray: # (m,) adjusted ones, up to 1
+    "P-values that stay true when several things were tried: the smallest times m, the next times m-1, never decreasing [Holm 1979]. Raises `ValueError`."
+    p = numbers(p, 'p').astype(float)
+    if p.ndim != 1 or p.min() < 0 or p.max() > 1: raise ValueError(f'p: expected (m,) numbers from 0 to 1, got {what(p)}')
+    order = p.argsort(kind='stable')
+    adjusted = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted[order.argsort(kind='stable')]
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-084
 def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
                  per_class: int, # pictures of each of the five rare classes
                  seed: int = 0, **options # of `gan_pool`
@@ -429,7 +438,7 @@ def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
     tests = {s: (data[s][0][of], data[s][1][of]) for s in data if s != 'train' for of in [torch.isin(data[s][1], rare)]}
     return train, tests, (images[drawn], labels[drawn])
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-086
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-092
 class Ear(nn.Module):
     "A small CNN for spectrograms: (B, 20, T) decibels from -60 -> (B, classes) logits."
     def __init__(self, classes: int = 10):
