@@ -1,9 +1,9 @@
 """Train the reader and the generator that chapter 13 ships, and three short runs for its table.
 
-    python data/make_gan.py        # writes data/gan.safetensors; some twenty minutes of one core
+    python data/make_gan.py        # writes data/gan.safetensors; some ten minutes of one core, more on a busy one
     python data/make_gan.py --test # measures the shipped file again
 
-Trained on mnist's training pictures alone. The reader's epochs and the generator's steps were fixed beforehand; its accuracy on test digits is reported.
+Trained on mnist's training pictures alone. The steps and epochs were fixed before the run.
 """
 import argparse, sys, time
 from pathlib import Path

@@ -82,27 +82,28 @@ def ring_report(points, # (N, 2)
     return int((torch.bincount(nearest[good], minlength=modes) >= len(a)/100).sum()), good.double().mean().item()
 
 # %% ../nbs/3_generate/13_gan.ipynb #cell-027
+def _positive(v, name: str):
+    if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 1: raise ValueError(f'{name}: expected a positive integer, got {v!r}')
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-028
 def play_ring(seed: int = 0, *, rounds: int = 300, generator_steps: int = 1, discriminator_steps: int = 1, # in each round
-              noise: float = 0., # deviation of what blurs real and forged points alike, at first; it fades to nothing
               batch_size: int = 128
              ) -> Tensor: # (1000, 2) points of the trained generator
-    "A small GAN on `ring`; noise on what is judged: Sønderby et al. 2017. Raises `ValueError` for negative noise."
-    if not 0 <= noise < math.inf: raise ValueError(f'noise: expected a number from 0, got {noise!r}')
+    "A small GAN on `ring`, with the non-saturating loss. Raises `ValueError` for settings that are no positive integers."
+    for name, v in (('rounds', rounds), ('generator_steps', generator_steps), ('discriminator_steps', discriminator_steps), ('batch_size', batch_size)): _positive(v, name)
     net = lambda i, o: nn.Sequential(nn.Linear(i, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, o))
     with isolated(seed):
         g, d, heap = net(8, 2), net(2, 1), torch.Generator().manual_seed(seed)
         to_g, to_d = (torch.optim.Adam(m.parameters(), 2e-3, (0., .9)) for m in (g, d))
-        for i in range(rounds):
-            blur = noise*max(0., 1 - 1.25*i/rounds)
-            judged = lambda points: d(points + blur*torch.randn_like(points))
+        for _ in range(rounds):
             for _ in range(discriminator_steps):
-                loss = logistic_discriminator(judged(ring(batch_size, heap)), judged(g(torch.randn(batch_size, 8)).detach()))
+                loss = logistic_discriminator(d(ring(batch_size, heap)), d(g(torch.randn(batch_size, 8)).detach()))
                 to_d.zero_grad(); loss.backward(); to_d.step()
             for _ in range(generator_steps):
-                to_g.zero_grad(); non_saturating_generator(judged(g(torch.randn(batch_size, 8)))).backward(); to_g.step()
+                to_g.zero_grad(); non_saturating_generator(d(g(torch.randn(batch_size, 8)))).backward(); to_g.step()
         with torch.no_grad(): return g(torch.randn(1000, 8))
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-034
+# %% ../nbs/3_generate/13_gan.ipynb #cell-035
 def power_iteration(W: Tensor, # (i, j) matrix; a kernel as (out, in·m·n)
                     u: Tensor, # (i,) guess of the left singular vector
                     steps: int = 1
@@ -114,7 +115,7 @@ def power_iteration(W: Tensor, # (i, j) matrix; a kernel as (out, in·m·n)
         u = F.normalize(torch.einsum('ij,j->i', W, v), dim=0)
     return torch.einsum('i,ij,j->', u, W, v), u, v
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-039
+# %% ../nbs/3_generate/13_gan.ipynb #cell-040
 def hinge_discriminator(real: Tensor, fake: Tensor # (B,) scores each
                        ) -> Tensor: # ()
     "Push real scores above 1 and fake ones below -1, and care no further [Lim and Ye 2017; Miyato et al. 2018, eq. 16]."
@@ -125,7 +126,7 @@ def hinge_generator(fake: Tensor # (B,) scores
     "Push the scores of fakes up, however high they are [Miyato et al. 2018, eq. 17]."
     return -fake.mean()
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-042
+# %% ../nbs/3_generate/13_gan.ipynb #cell-043
 class ConditionalNorm(nn.Module):
     "Batch norm whose scale and shift belong to the class [de Vries et al. 2017]: (B, C, H, W), labels (B,) -> (B, C, H, W)."
     def __init__(self, channels: int, classes: int):
@@ -151,7 +152,7 @@ class Generator(nn.Module):
         x = self.up1(self.norm1(x, labels).relu()) # (B, width, 14, 14)
         return self.up2(self.norm2(x, labels).relu()).sigmoid()[:, 0] # (B, 28, 28)
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-043
+# %% ../nbs/3_generate/13_gan.ipynb #cell-044
 class Discriminator(nn.Module):
     "A picture and a class in, a score out: large where the picture looks real, and like that class [Miyato and Koyama 2018]."
     def __init__(self, classes: int = 10, width: int = 24): # channels of the 14×14 layer
@@ -167,7 +168,7 @@ class Discriminator(nn.Module):
         h = self.body(2*images[:, None] - 1)
         return self.score(h)[:, 0] + torch.einsum('bf,bf->b', self.of_class(labels), h)
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-044
+# %% ../nbs/3_generate/13_gan.ipynb #cell-045
 def _check_noise(net, z, labels):
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.ndim != 2 or z.shape[1] != net.z: raise ValueError(f'z: expected floats (B, {net.z}), got {what(z)}')
     if not isinstance(labels, Tensor) or labels.shape != z.shape[:1]: raise ValueError(f'labels: expected ({len(z)},), one for each row of z, got {what(labels)}')
@@ -197,7 +198,7 @@ def check_labels(labels, # (N,) array, tensor or list
         raise ValueError(f'{name}: expected whole numbers from 0 to {classes-1}, got {a.min()} to {a.max()} ({a.dtype})')
     return torch.as_tensor(labels).long()
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-049
+# %% ../nbs/3_generate/13_gan.ipynb #cell-050
 def endless(n: int, batch_size: int, generator: torch.Generator) -> Iterator: # of (batch_size,) row numbers
     "Rows in random order, batch after batch without end; every row is met once before any is met again."
     rows = torch.empty(0, dtype=torch.long)
@@ -213,14 +214,13 @@ def average_into(average: nn.Module, net: nn.Module, decay: float):
         a.lerp_(b, 1 - decay) if a.is_floating_point() else a.copy_(b)
 
 def _check_training(steps, batch_size, ema, lr, seed):
-    for name, v in (('steps', steps), ('batch_size', batch_size)):
-        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 1: raise ValueError(f'{name}: expected a positive integer, got {v!r}')
+    _positive(steps, 'steps'), _positive(batch_size, 'batch_size')
     if batch_size < 2: raise ValueError('batch_size: expected at least 2, so that a batch has a spread, got 1')
     if not isinstance(ema, (int, float)) or not 0 <= ema < 1: raise ValueError(f'ema: expected a number from 0 up to 1, got {ema!r}')
     if not isinstance(lr, (int, float)) or not 0 < lr < math.inf: raise ValueError(f'lr: expected a positive number, got {lr!r}')
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)): raise ValueError(f'seed: expected an integer, got {seed!r}')
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-050
+# %% ../nbs/3_generate/13_gan.ipynb #cell-051
 @dataclass
 class GAN:
     "A trained pair, and what happened: lists of one number a step."
@@ -259,7 +259,7 @@ def train_gan(images, # (N, 28, 28) in [0, 1]; training happens where they are
     d.eval()
     return gan
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-051
+# %% ../nbs/3_generate/13_gan.ipynb #cell-052
 def _step(gan, g, d, to_g, to_d, images, labels, rows, look): # one move of each player
     real, y = images[rows], labels[rows]
     fake = g(torch.randn(len(y), g.z, device=y.device), y)
@@ -273,7 +273,7 @@ def _step(gan, g, d, to_g, to_d, images, labels, rows, look): # one move of each
     for k, v in zip(gan.history, (loss_d, loss_g, *(s.mean() for s in scores))): gan.history[k].append(v.item())
     if not math.isfinite(gan.history['discriminator'][-1] + gan.history['generator'][-1]): raise FloatingPointError(f'step {len(gan.history["real"])}: a loss is not finite')
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-052
+# %% ../nbs/3_generate/13_gan.ipynb #cell-053
 def sample_digits(generator: Generator,
                   labels, # (N,) whole numbers: the classes wanted
                   seed: int = 0
@@ -283,7 +283,7 @@ def sample_digits(generator: Generator,
     z, device = torch.randn(len(labels), generator.z, generator=torch.Generator().manual_seed(seed)), device_of(generator)
     with evaluating(generator): return torch.cat([generator(a.to(device), b.to(device)) for a, b in zip(z.split(256), labels.split(256))])
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-058
+# %% ../nbs/3_generate/13_gan.ipynb #cell-059
 class Reader(nn.Module):
     "A small convolutional network that reads digits: (B, 28, 28) -> (B, 10) logits; `features` gives the 64 numbers before them."
     def __init__(self, classes: int = 10):
@@ -302,7 +302,7 @@ def train_reader(images, labels, # (N, 28, 28) in [0, 1], (N,) digits
     fit(model, (images, check_labels(labels, 10, len(images))), epochs=epochs, lr=3e-3, schedule=warmup_cosine, augment=augment, seed=seed)
     return model
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-059
+# %% ../nbs/3_generate/13_gan.ipynb #cell-060
 def fidelity(images, labels, # (N, 28, 28) in [0, 1], (N,) the classes that were asked for
              reader: nn.Module # (B, 28, 28) -> (B, classes) logits
             ) -> float: # in [0, 1]
@@ -311,7 +311,7 @@ def fidelity(images, labels, # (N, 28, 28) in [0, 1], (N,) the classes that were
     labels = check_labels(labels, n=len(images))
     return (_said(reader, images).argmax(1) == labels.cpu()).double().mean().item()
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-060
+# %% ../nbs/3_generate/13_gan.ipynb #cell-061
 def _said(net: nn.Module, images: Tensor, of: Callable | None = None) -> Tensor: # (N, …) on the CPU
     device = device_of(net)
     with evaluating(net): return torch.cat([(of or net)(x.to(device)).cpu() for x in images.split(256)])
@@ -321,7 +321,7 @@ def reader_features(reader: Reader, images # (N, 28, 28) in [0, 1]
     "What `reader` sees in each picture, before it decides. Raises `ValueError` for no pictures."
     return _said(reader, check_images(images), reader.features)
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-061
+# %% ../nbs/3_generate/13_gan.ipynb #cell-062
 def _shipped(path=None) -> tuple: # (tensors, about)
     from mmcourse.store import data_path
     return read_tensors(data_path('gan.safetensors') if path is None else path)
@@ -331,7 +331,7 @@ def _load(net: nn.Module, part: str, path) -> nn.Module:
     net.load_state_dict(tensors)
     return net.eval()
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-062
+# %% ../nbs/3_generate/13_gan.ipynb #cell-063
 def load_gan(path=None # of a .safetensors file; None: the one that the course ships
             ) -> Generator: # in evaluation mode
     "The generator that was trained longer, its bytes verified. Raises `CheckpointError` for a damaged file, `FileNotFoundError` for none."
@@ -341,7 +341,7 @@ def load_reader(path=None) -> Reader:
     "The reader that measured it. Raises as `load_gan`."
     return _load(Reader(), 'reader', path)
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-069
+# %% ../nbs/3_generate/13_gan.ipynb #cell-070
 def density_coverage(real, fake, # (N, f) and (M, f) features
                      *, k: int = 5 # the ball reaches to the k-th neighbour
                     ) -> tuple: # density, from 0, may exceed 1; coverage in [0, 1]
@@ -353,23 +353,23 @@ def density_coverage(real, fake, # (N, f) and (M, f) features
     inside = torch.cdist(x, y) <= radius[:, None] # (i, j)
     return inside.sum().item()/(k*len(y)), inside.any(1).double().mean().item()
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-070
+# %% ../nbs/3_generate/13_gan.ipynb #cell-071
 def _features(x, name: str) -> Tensor: # (N, f) float64
     a = numbers(x, name)
     if a.ndim != 2: raise ValueError(f'{name}: expected rows of features (N, f), got {a.shape}')
     return torch.as_tensor(a).double()
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-073
+# %% ../nbs/3_generate/13_gan.ipynb #cell-074
 def nearest(a, b # (N, ...) and (M, ...) pictures or features of one shape
            ) -> tuple: # distances (N,), and which row of `b` (N,)
     "Euclidean distance from each row of `a` to its nearest in `b`. Raises `ValueError` for no rows, NaN or shapes that differ."
     x, y = numbers(a, 'a'), numbers(b, 'b')
     if x.ndim < 2 or x.shape[1:] != y.shape[1:]: raise ValueError(f'a, b: expected rows of one shape, got {x.shape} and {y.shape}')
     x, y = (torch.as_tensor(v).float().flatten(1) for v in (x, y))
-    found = [torch.cdist(part, y).min(1) for part in x.split(512)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+    rows = torch.cat([torch.cdist(part, y).argmin(1) for part in x.split(512)])
+    return (x - y[rows]).norm(dim=1), rows # anew: cdist's shortcut by a matrix product loses the small ones
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-079
+# %% ../nbs/3_generate/13_gan.ipynb #cell-080
 def frechet(mean: Tensor, cov: Tensor, mean2: Tensor, cov2: Tensor # (f,), (f, f), and the same of the other
            ) -> float: # squared distance, from 0
     "Squared Fréchet distance of two Gaussians [Dowson and Landau 1982; Heusel et al. 2017, eq. 6]."
@@ -386,7 +386,7 @@ def frechet_distance(a, b # (N, f) and (M, f) features, two rows or more
     cov = lambda v: torch.cov(v.T).reshape(v.shape[1], v.shape[1])
     return frechet(a.mean(0), cov(a), b.mean(0), cov(b))
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-093
+# %% ../nbs/3_generate/13_gan.ipynb #cell-094
 def slerp(a: Tensor, b: Tensor, # (f,) each, not zero
           t: Tensor # (n,) in [0, 1]
          ) -> Tensor: # (n, f)

@@ -78,9 +78,10 @@ def test_ring_report_counts_heaps_and_good_points():
     assert ring_report(one) == (1, 1.) and ring_report(torch.cat([one, 9*one])) == (1, .5) and ring_report(ring(400, torch.Generator().manual_seed(0), modes=5), modes=5)[0] == 5
 
 def test_play_ring_is_the_same_for_the_same_seed():
-    a, b, c = (play_ring(s, rounds=3, noise=.2) for s in (0, 0, 1))
+    a, b, c = (play_ring(s, rounds=3) for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c) and a.shape == (1000, 2)
-    with pytest.raises(ValueError, match='noise'): play_ring(rounds=1, noise=-1.)
+    for name in ('rounds', 'generator_steps', 'discriminator_steps', 'batch_size'):
+        with pytest.raises(ValueError, match=name): play_ring(**{'rounds': 1, name: 0})
 
 # --- spectral norm
 
