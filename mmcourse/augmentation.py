@@ -438,7 +438,7 @@ def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
     tests = {s: (data[s][0][of], data[s][1][of]) for s in data if s != 'train' for of in [torch.isin(data[s][1], rare)]}
     return train, tests, (images[drawn], labels[drawn])
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-092
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-093
 class Ear(nn.Module):
     "A small CNN for spectrograms: (B, 20, T) decibels from -60 -> (B, classes) logits."
     def __init__(self, classes: int = 10):
