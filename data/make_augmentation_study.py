@@ -1,11 +1,10 @@
 """Does augmentation help? The full table of chapter 14, written to data/results/augmentation_study.json.
 
-    python data/make_augmentation_study.py                       # everything; about half an hour of processor time
-    python data/make_augmentation_study.py image rare --seeds 8  # some studies; runs that are in the file already are kept
+    python data/make_augmentation_study.py                       # everything; the file says how long
+    python data/make_augmentation_study.py image rare --seeds 12 # some studies; runs that are in the file already are kept
 
 Five studies: `image` (10 to 100 digits a class; nothing, classical, GAN, both, and variants at 10 and 20), `hands` (the same digits, but the generator learns from
-augmented copies of them), `rare` (five classes rare, five common; the generator
-learns from all of both), `sound` (20 a class) and `text` (20 and 100). One seed is one choice of examples, the same for all arms of a study.
+augmented copies of them), `rare` (five classes rare, five common; the generator learns from all of both), `sound` (20 a class) and `text` (20 and 100). One seed is one choice of examples, the same for all arms of a study.
 What was chosen (shares, strengths, steps) was chosen on validation data; both accuracies are in the file. Runs are written as they finish.
 """
 import argparse, json, os, platform, sys, time
@@ -23,6 +22,7 @@ from mmcourse.training import isolated, warmup_cosine
 
 FILE = Path(__file__).with_name('results')/'augmentation_study.json'
 SIZES = {'image': (10, 20, 50, 100), 'hands': (10,), 'rare': (10, 20), 'sound': (20,), 'text': (20, 100)}
+SEEDS = {'image': 8, 'hands': 8, 'rare': 10, 'sound': 6, 'text': 6}
 
 def load(study: str) -> dict: # split -> (inputs, labels)
     if study in ('image', 'hands', 'rare'): return {s: (torch.tensor(d['image']), torch.tensor(d['label'])) for s in ('train', 'valid', 'test') for d in [mnist(s)]}
@@ -69,13 +69,13 @@ def kept() -> list: return json.loads(FILE.read_text())['runs'] if FILE.exists()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('studies', nargs='*', default=list(SIZES), metavar='study', help=', '.join(SIZES))
-    parser.add_argument('--seeds', type=int, default=6)
+    parser.add_argument('--seeds', type=int, help=f'by default {SEEDS}')
     args = parser.parse_args()
     torch.set_num_threads(1)
     about = {'command': 'python data/make_augmentation_study.py', 'versions': {'python': platform.python_version(), 'torch': torch.__version__, 'numpy': np.__version__}}
     for study in args.studies:
         data, run = load(study), globals()[study]
-        for seed, k in product(range(args.seeds), SIZES[study]):
+        for seed, k in product(range(args.seeds or SEEDS[study]), SIZES[study]):
             if any((r['study'], r['per_class'], r['seed']) == (study, k, seed) for r in kept()): continue
             start = time.process_time()
             scores = run(data, k, seed)

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from .audio import log_mel, spec_augment, standardise_mel
 from .convolution import DigitCNN
-from .datasets import CARRIERS, NOUNS, PATTERNS, STYLES, Hint, grammar, parse, phrases, spell
+from .datasets import CARRIERS, NOUNS, PATTERNS, STYLES, Hint, grammar, parse, phrases, spell, word
 from .gan import Discriminator, Generator, sample_digits, train_gan
 from .image import augment_image
 from .inputs import numbers, what
 from .text import normalize_text, pad
-from .training import accuracy, as_pair, each, fit, isolated, leaves, predict, warmup_cosine
+from .training import accuracy, as_pair, fit, isolated, leaves, predict, warmup_cosine
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-006
 def _draws(generator) -> torch.Generator:
@@ -94,48 +94,6 @@ def with_channel(augment: Callable # of (B, 1, H, W), such as `augment_image`
 hand = with_channel(augment_image) # another hand: turned, sheared, sized, moved
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-013
-def blend(x: Tensor, # (B, ...) floats
-          lam: Tensor, # (B,) in [0, 1]: what stays of each row
-          other: Tensor # (B,) rows that it is mixed with
-         ) -> Tensor: # (B, ...)
-    "Each row mixed with another [Zhang et al. 2018, eq. 1]."
-    return torch.einsum('b,b...->b...', lam, x) + torch.einsum('b,b...->b...', 1-lam, x[other])
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-015
-def few(data: tuple, # (inputs, labels)
-        per_class: int,
-        seed: int = 0
-       ) -> tuple: # (inputs, labels) with `per_class` rows of each class
-    "The same number of examples of each class, another choice for each seed. Raises `ValueError` if a class has too few."
-    x, y = as_pair(data)
-    if isinstance(per_class, bool) or not isinstance(per_class, (int, np.integer)) or per_class < 1: raise ValueError(f'per_class: expected a whole number from 1 up, got {what(per_class)}')
-    g, rows = torch.Generator().manual_seed(seed), []
-    for c in y.unique():
-        there = (y == c).nonzero()[:, 0]
-        if len(there) < per_class: raise ValueError(f'per_class: expected at most {len(there)}, which class {int(c)} has, got {per_class}')
-        rows.append(there[torch.randperm(len(there), generator=g)[:per_class]])
-    rows = torch.cat(rows)
-    return x[rows], y[rows]
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-019
-def soft(labels, # (B,) class numbers
-         classes: int = 10
-        ) -> Tensor: # (B, classes), each row adds up to 1
-    "Labels as shares: all of an example belongs to its class. Raises `ValueError` for numbers that are no class."
-    y = torch.as_tensor(labels)
-    if y.ndim != 1 or y.is_floating_point() or not len(y) or y.min() < 0 or y.max() >= classes: raise ValueError(f'labels: expected (B,) whole numbers from 0 to {classes-1}, got {what(y)}')
-    return F.one_hot(y.long(), classes).float()
-
-def on_inputs(augment: Callable # (inputs, generator) -> inputs
-             ) -> Callable: # ((inputs, targets), generator) -> the same
-    "An augmentation of pairs that leaves the targets alone: the claim that the label survives."
-    _function(augment, 'augment')
-    def run(batch, generator):
-        x, t = _pair(batch)
-        return augment(x, generator), t
-    return run
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-020
 def _pair(batch) -> tuple: # inputs, targets (B, C)
     "A batch of inputs and soft targets. Raises unless it is one."
     if not isinstance(batch, tuple) or len(batch) != 2: raise TypeError(f'batch: expected a pair (inputs, targets), got {what(batch)}')
@@ -155,6 +113,48 @@ def _floats(x, name: str = 'x', ndim: int | None = None) -> Tensor:
 def _beta(x: Tensor, alpha: float, generator) -> Tensor: # (B,) in [0, 1]; NumPy draws them, torch's generator seeds it
     seed = int(torch.randint(2**31, (), generator=_draws(generator), device=generator.device))
     return torch.as_tensor(np.random.default_rng(seed).beta(alpha, alpha, len(x)), dtype=x.dtype, device=x.device)
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-014
+def blend(x: Tensor, # (B, ...) floats
+          lam: Tensor, # (B,) in [0, 1]: what stays of each row
+          other: Tensor # (B,) rows that it is mixed with
+         ) -> Tensor: # (B, ...)
+    "Each row mixed with another [Zhang et al. 2018, eq. 1]."
+    return torch.einsum('b,b...->b...', lam, x) + torch.einsum('b,b...->b...', 1-lam, x[other])
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-016
+def few(data: tuple, # (inputs, labels)
+        per_class: int,
+        seed: int = 0
+       ) -> tuple: # (inputs, labels) with `per_class` rows of each class
+    "The same number of examples of each class, another choice for each seed. Raises `ValueError` if a class has too few."
+    x, y = as_pair(data)
+    if isinstance(per_class, bool) or not isinstance(per_class, (int, np.integer)) or per_class < 1: raise ValueError(f'per_class: expected a whole number from 1 up, got {what(per_class)}')
+    g, rows = torch.Generator().manual_seed(seed), []
+    for c in y.unique():
+        there = (y == c).nonzero()[:, 0]
+        if len(there) < per_class: raise ValueError(f'per_class: expected at most {len(there)}, which class {int(c)} has, got {per_class}')
+        rows.append(there[torch.randperm(len(there), generator=g)[:per_class]])
+    rows = torch.cat(rows)
+    return x[rows], y[rows]
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-020
+def soft(labels, # (B,) class numbers
+         classes: int = 10
+        ) -> Tensor: # (B, classes), each row adds up to 1
+    "Labels as shares: all of an example belongs to its class. Raises `ValueError` for numbers that are no class."
+    y = torch.as_tensor(labels)
+    if y.ndim != 1 or y.is_floating_point() or not len(y) or y.min() < 0 or y.max() >= classes: raise ValueError(f'labels: expected (B,) whole numbers from 0 to {classes-1}, got {what(y)}')
+    return F.one_hot(y.long(), classes).float()
+
+def on_inputs(augment: Callable # (inputs, generator) -> inputs
+             ) -> Callable: # ((inputs, targets), generator) -> the same
+    "An augmentation of pairs that leaves the targets alone: the claim that the label survives."
+    _function(augment, 'augment')
+    def run(batch, generator):
+        x, t = _pair(batch)
+        return augment(x, generator), t
+    return run
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-021
 def mixup(batch: tuple, # (inputs (B, ...) floats, targets (B, C))
@@ -269,7 +269,6 @@ def synonyms() -> dict: # number of a phrase -> numbers of the phrases that say 
         fillings = tuple(p.over) or ((),)
         meaning[p.kind, fillings, tuple(p.true(d, *v) for v in fillings for d in range(10))].append(p)
     index, groups = {p.text: i for i, p in enumerate(phrases())}, {i: (i,) for i in range(len(phrases()))}
-    from mmcourse.datasets import word
     for (_, fillings, _), same in meaning.items():
         for v in fillings:
             numbers = tuple(index[t] for p in same if (t := p.text.format(*map(word, v))) in index)
@@ -426,7 +425,7 @@ def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
                  per_class: int, # pictures of each of the five rare classes
                  seed: int = 0, **options # of `gan_pool`
                 ) -> tuple: # training (images, labels), balanced by repetition; tests of the rare classes alone; the pool of generated rare pictures
-    "Five classes as they are, five with a few pictures only, and a GAN that has seen what is left. Raises as `few` and `gan_pool` do."
+    "Five classes as they are, five with a few pictures only, and what a GAN trained on all of these draws of the five. Raises as `few` and `gan_pool` do."
     x, y = as_pair(data['train'], 'train')
     rare = torch.randperm(10, generator=torch.Generator().manual_seed(seed))[:5]
     is_rare = torch.isin(y, rare)
