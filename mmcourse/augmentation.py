@@ -358,6 +358,7 @@ def generated(images: Tensor, # (M, ...) a pool
         return _where((hit < share) & (pick >= 0), images[pick], x), t
     return run
 
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-057
 def confident(net: nn.Module, pool: tuple, # (images, labels)
               *, least: float = .9 # probability of its own label
              ) -> tuple: # (images, labels): at least one of each class stays
@@ -368,7 +369,7 @@ def confident(net: nn.Module, pool: tuple, # (images, labels)
     for c in y.unique(): keep[torch.where(y == c, p, -1.).argmax()] = True
     return x[keep], y[keep]
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-058
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-059
 def compare(train: tuple, # (inputs, class numbers)
             tests: dict, # name -> (inputs, class numbers)
             arms: dict, # name -> augmentation of pairs, or None
@@ -390,7 +391,7 @@ def image_arms(pool: tuple, # generated (images, labels)
     gan, classical = generated(*pool, share=share), on_inputs(hand)
     return {'nothing': None, 'classical': classical, 'GAN': gan, 'both': chain(gan, classical)}
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-060
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-061
 def interval(values, # (n,) numbers, one a seed, n from 2 up
              level: float = .95
             ) -> tuple: # mean, low, high
@@ -420,7 +421,7 @@ def holm(p # (m,) p-values of as many tests
     adjusted = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted[order.argsort(kind='stable')]
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-084
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-085
 def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
                  per_class: int, # pictures of each of the five rare classes
                  seed: int = 0, **options # of `gan_pool`
@@ -437,7 +438,7 @@ def rare_classes(data: dict, # {'train', 'valid', 'test'}: (images, labels)
     tests = {s: (data[s][0][of], data[s][1][of]) for s in data if s != 'train' for of in [torch.isin(data[s][1], rare)]}
     return train, tests, (images[drawn], labels[drawn])
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-093
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-094
 class Ear(nn.Module):
     "A small CNN for spectrograms: (B, 20, T) decibels from -60 -> (B, classes) logits."
     def __init__(self, classes: int = 10):
