@@ -23,6 +23,8 @@ export KERAS_BACKEND := torch
 # Networks this small gain nothing from threads.
 export OMP_NUM_THREADS ?= 1
 export PYTHONUTF8 := 1
+# Compiled modules are kept, whatever the shell says: without them every start of torch, Keras and NLTK takes some 15 s longer.
+export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
 .PHONY: help course test lab site notebooks readme export check-export clean

@@ -66,12 +66,13 @@ def clean_features(modality: str # 'text', 'image' or 'audio'
     from mmcourse.pipeline import preprocess_data
     if modality not in datasets.MODALITIES: raise ValueError(f'modality: expected one of {datasets.MODALITIES}, got {modality!r}')
     load = dict(text=lambda split: datasets.hints(split, 4000 if split == 'train' else None), image=datasets.mnist, audio=datasets.spoken_digits)[modality]
+    extract = dict(text=lambda x: extract_text_features(x, stats['grams']), image=extract_image_features, audio=extract_audio_features)[modality]
     found, stats = {}, None
     for split in datasets.SPLITS:
         raw = load(split)
         data = preprocess_data({k: v for k, v in raw.items() if k in (modality, 'length')}, stats)
         stats = data['stats']
-        found[split] = extract_features(data)[datasets.MODALITIES.index(modality)], raw['label']
+        found[split] = extract(data[modality]), raw['label']
     return found
 
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-016
