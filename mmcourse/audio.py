@@ -136,7 +136,11 @@ def _second(x, name: str) -> np.ndarray: # (CLIP,) float32
 def preprocess_audio(clips # list of paths, file contents, (wave, rate) pairs, or waves at 8 kHz of floats or full-range integers; None
                     ) -> np.ndarray: # (N, 8000) float32: mono, 8 kHz, its ends cut, RMS 0.1, in the middle of a second; zeros where there is none
     "Clips at one rate, length and level [article 5.2.1]. Raises `ValueError`, `TypeError` or `FileNotFoundError` that names the clip and what is wrong."
-    return np.stack([np.zeros(CLIP, np.float32) if x is None else x for x in each('audio', clips, _second)])
+    done = each('audio', clips, _second)
+    out = np.zeros((len(done), CLIP), np.float32)
+    for row, x in zip(out, done):
+        if x is not None: row[:] = x
+    return out
 
 # %% ../nbs/1_data/04_audio.ipynb #cell-034
 def _waves(x, name: str = 'wave') -> Tensor: # (B, T) or (T,)

@@ -218,7 +218,7 @@ class WideVoiceNet(VoiceNet):
 def _train(make, features: Tensor, labels, seed: int, epochs: int, lr: float, **options) -> Classifier:
     labels = _classes(labels, len(labels) if hasattr(labels, '__len__') else 0, 10) # as many as features: `fit` looks
     with isolated(seed): model = Classifier(as_module(make()))
-    fit(model, (features, labels), epochs=epochs, lr=lr, seed=seed, schedule=warmup_cosine, weight_decay=.05, **options)
+    fit(model, (features, labels), epochs=epochs, lr=lr, seed=seed, **(dict(schedule=warmup_cosine, weight_decay=.05) | options))
     return model
 
 def train_text_classifier(features: Tensor, # (N, L) from `extract_text_features`

@@ -56,7 +56,8 @@ def _cleaned(data) -> dict:
 def fit_stats(data: dict # cleaned, with 'mask', from the training split
              ) -> dict: # 'image', 'audio': (mean, standard deviation); 'grams': {word or pair of words: number from 1}
     "What normalising must know, from training data alone. Raises `TypeError` or `ValueError` for what is not clean."
-    image, audio = (np.asarray(_cleaned(data)[m])[np.asarray(data['mask'][m])] for m in ('image', 'audio'))
+    _cleaned(data)
+    image, audio = (np.asarray(data[m])[np.asarray(data['mask'][m])] for m in ('image', 'audio'))
     stats = {'image': (float(image.mean()), float(image.std()) or 1.) if len(image) else (0., 1.),
              'audio': (0., float(audio.std()) or 1.) if len(audio) else (0., 1.)} # silence stays zero
     count = Counter(g for words in data['text'] for g in set(grams(words)))
@@ -77,9 +78,12 @@ def normalize_data(data: dict, # cleaned: 'text', 'image', 'audio', 'mask'
     """Each pixel minus the mean, over the deviation; each sample over the deviation; from training data. What is missing stays zero [article 3.1].
 
     Raises `TypeError` or `ValueError` for what is not clean."""
-    stats = fit_stats(data) if stats is None else _scales(stats)
-    scaled = {m: ((np.asarray(_cleaned(data)[m])-stats[m][0])/stats[m][1]).astype(np.float32) for m in ('image', 'audio')}
-    for m, x in scaled.items(): x[~np.asarray(data['mask'][m])] = 0
+    stats, scaled = fit_stats(data) if stats is None else _scales(stats), {}
+    _cleaned(data)
+    for m in ('image', 'audio'):
+        x, here = np.asarray(data[m]), np.asarray(data['mask'][m])
+        scaled[m] = np.zeros(x.shape, np.float32)
+        scaled[m][here] = (x[here]-stats[m][0])/stats[m][1]
     return data | scaled | {'stats': stats}
 
 # %% ../nbs/1_data/05_pipeline.ipynb #cell-016
