@@ -4,29 +4,15 @@
 
 Interleaved, the minimum of several repeats, one thread.
 """
-import os, sys
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-from pathlib import Path
-from time import perf_counter
+from timing import fastest, line # first: it sets the number of threads
 
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.augmentation import as_mel, chain, cutmix, delayed, dropped, generated, hand, hissing, mixup, on_inputs, rephrased, soft, striped
 from mmcourse.convolution import DigitCNN
 from mmcourse.datasets import hints
 from mmcourse.training import isolated
-
-def fastest(*runs, repeats: int = 7) -> list: # seconds of each, the runs taking turns
-    best = [float('inf')]*len(runs)
-    for _ in range(repeats):
-        for k, run in enumerate(runs):
-            start = perf_counter(); run()
-            best[k] = min(best[k], perf_counter()-start)
-    return best
-
-def line(what: str, a: float, b: float): print(f'{what:72} {a/b:6.3f} times the seconds ({1e3*a:.2f} ms : {1e3*b:.2f} ms)')
 
 def main():
     torch.set_num_threads(1)

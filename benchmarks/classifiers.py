@@ -4,29 +4,16 @@
 
 Interleaved, the minimum of several repeats, one thread.
 """
-import os, sys, warnings
+import os, warnings
 os.environ.setdefault('KERAS_BACKEND', 'torch')
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-from pathlib import Path
-from time import perf_counter
+from timing import fastest, line # first: it sets the number of threads
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse import classifiers as C
 from mmcourse.training import isolated
-
-def fastest(*runs, repeats: int = 3) -> list: # seconds of each, the runs taking turns
-    best = [float('inf')]*len(runs)
-    for _ in range(repeats):
-        for k, run in enumerate(runs):
-            start = perf_counter(); run()
-            best[k] = min(best[k], perf_counter()-start)
-    return best
-
-def line(what: str, ours: float, ref: float): print(f'{what:66} {ours/ref:6.2f} times the seconds ({1e3*ours:.1f} ms : {1e3*ref:.1f} ms)')
 
 def main():
     from scipy.optimize import minimize_scalar

@@ -4,10 +4,7 @@
 
 Interleaved, the minimum of several repeats, one thread. Predictions are drawn: 3 models (5 for clusters), 1,000 examples, 10 classes.
 """
-import os, sys
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-from pathlib import Path
-from time import perf_counter
+from timing import fastest, line # first: it sets the number of threads
 
 import numpy as np
 from scipy.optimize import minimize
@@ -15,18 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
 from sklearn.ensemble import VotingClassifier
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.decision_fusion import fuse_clusters, fuse_product, fuse_weighted, learn_mixture, learn_pool, learn_weights, simplex, stack, vote
-
-def fastest(*runs, repeats: int = 7) -> list: # seconds of each, the runs taking turns
-    best = [float('inf')]*len(runs)
-    for _ in range(repeats):
-        for k, run in enumerate(runs):
-            start = perf_counter(); run()
-            best[k] = min(best[k], perf_counter()-start)
-    return best
-
-def line(what: str, ours: float, ref: float): print(f'{what:70} {ours/ref:8.3f} times the seconds ({1e3*ours:.2f} ms : {1e3*ref:.2f} ms)')
 
 class Lookup(ClassifierMixin, BaseEstimator):
     def __init__(self, p=None): self.p = p

@@ -2,31 +2,17 @@
 
     python benchmarks/gan.py
 
-The calls take turns, on one thread; of each the fastest of several laps counts, in processor time.
+The calls take turns, on one thread; of each the fastest of several laps counts.
 """
-import os, sys
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-from pathlib import Path
-from time import process_time
+from timing import fastest, line # first: it sets the number of threads
 
 import numpy as np
 import torch
 from scipy.linalg import sqrtm
 from torch.nn.utils import parametrize
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.gan import Discriminator, Generator, density_coverage, frechet_distance, train_gan
 from mmcourse.training import isolated
-
-def fastest(*runs, repeats: int = 7) -> list: # seconds of each, the runs taking turns
-    best = [float('inf')]*len(runs)
-    for _ in range(repeats):
-        for k, run in enumerate(runs):
-            start = process_time(); run()
-            best[k] = min(best[k], process_time()-start)
-    return best
-
-def line(what: str, ours: float, ref: float): print(f'{what:78} {ours/ref:7.2f} times the seconds ({1e3*ours:.1f} ms : {1e3*ref:.1f} ms)')
 
 def scipy_frechet(a, b):
     a, b = a.numpy(), b.numpy()

@@ -4,26 +4,12 @@
 
 Interleaved, the minimum of several repeats, one thread, forward and backward pass of 64 clips.
 """
-import os, sys
-os.environ.setdefault('OMP_NUM_THREADS', '1')
-from pathlib import Path
-from time import perf_counter
+from timing import fastest, line # first: it sets the number of threads
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.multitask import TASKS, Uncertainty, listener, profiled, surgery, task_gradients, task_losses, weighted
 from mmcourse.training import isolated
-
-def fastest(*runs, repeats: int = 15) -> list: # seconds of each, the runs taking turns
-    best = [float('inf')]*len(runs)
-    for _ in range(repeats):
-        for k, run in enumerate(runs):
-            start = perf_counter(); run()
-            best[k] = min(best[k], perf_counter()-start)
-    return best
-
-def line(what: str, ours: float, ref: float): print(f'{what:58} {ours/ref:6.2f} times the seconds ({1e3*ours:.1f} ms : {1e3*ref:.1f} ms)')
 
 def main():
     torch.set_num_threads(1)
