@@ -347,7 +347,7 @@ def fuse_clusters(probs, # as for `fuse_weighted`, at most about ten models
                  ) -> np.ndarray: # (N, C) probabilities
     """The mean of the cluster means: each example's predictions parted into at most `k` clusters with the least squares within, none left untried [article 4.2.2, made definite].
 
-    Copies of a model count once if `k` is large enough; of equally good partitions the mean. Raises as `fuse_weighted`, and `ValueError` for a `k` below 1 or too many partitions."""
+    Copies of a model count once if `k` is large enough; of equally good partitions (squares that differ by less than 1e-9) the mean of those with the fewest clusters. Raises as `fuse_weighted`, and `ValueError` for a `k` below 1 or too many partitions."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1: raise ValueError(f'k: expected a whole number from 1, got {k!r}')
     names, p, here = _stack(probs, mask)
     w = np.zeros(here.shape)
