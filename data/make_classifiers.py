@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.audio import augment_audio
 from mmcourse.classifiers import Classifier, WideVoiceNet, calibrate, clean_features, read_classifiers, train_audio_classifier, train_image_classifier
 from mmcourse.image import augment_image
-from mmcourse.training import cosine, read_tensors, write_tensors
+from mmcourse.training import read_tensors, warmup_cosine, write_tensors
 
 FILE, SEEDS = Path(__file__).with_name('classifiers.safetensors'), 3
 EPOCHS = {'image': 16, 'audio': 70}
@@ -27,8 +27,8 @@ WARM, LEVEL, LOW = .1, .6, .25 # of the run: where warm-up ends, where the learn
 
 def levelling(step: int, steps: int) -> float: # factor of the learning rate
     "Warm-up, cosine down to `LOW`, then level: an average needs steps that still move."
-    if step < WARM*steps: return (step + 1)/(WARM*steps)
-    return cosine(min(step, round(LEVEL*steps)) - round(WARM*steps), round((LEVEL - WARM)*steps), floor=LOW)
+    n = round(LEVEL*steps)
+    return warmup_cosine(min(step, n), n, warmup=WARM/LEVEL, floor=LOW)
 
 def train_image(x, y, seed, on_epoch) -> Classifier:
     return train_image_classifier(x, y, seed=seed, epochs=EPOCHS['image'], augment=augment_image, on_epoch=on_epoch)
