@@ -2,7 +2,7 @@
 
     python tools/nb.py script NOTEBOOK.ipynb SCRIPT.py  # a notebook as a percent script
     python tools/nb.py build SCRIPT.py NOTEBOOK.ipynb   # and back, without outputs
-    python tools/nb.py run [NOTEBOOK.ipynb …]           # execute in place, all by default
+    python tools/nb.py run [NOTEBOOK.ipynb …]           # execute in place (or all)
     python tools/nb.py export                           # nbs/ -> mmcourse/, formatted
     python tools/nb.py density                          # how dense the chapters are
 
@@ -24,6 +24,7 @@ import re
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -161,8 +162,18 @@ def export():
     os.chdir(ROOT)
     for notebook in notebooks():
         nb_export(notebook)
+    for module in (ROOT / "mmcourse").rglob("*.py"):
+        module.write_text(_wrapped(module.read_text(encoding="utf-8")), "utf-8")
     _ruff("check", "--select", "I", "--fix", "mmcourse")
     _ruff("format", "mmcourse")
+
+
+def _wrapped(text: str) -> str:
+    "A module's text with its docstring, a chapter's promise, at most 88 wide."
+    first, newline, rest = text.partition("\n")
+    if len(first) > 88 and first.startswith('"""') and first.endswith('"""'):
+        first = textwrap.fill(first, 88)
+    return first + newline + rest
 
 
 def chapters() -> list[Path]:
