@@ -5,9 +5,10 @@
 #   make lab      open JupyterLab in nbs/
 #   make site     build the site into _site/
 #
-# and, for authors: `make notebooks` executes all notebooks in place and cleans them, `make readme` writes README.md from
-# nbs/index.ipynb, `make check-export` tells whether mmcourse/ is what the notebooks export. Everything needs Python 3.11 or newer;
-# another interpreter: make course PYTHON=python3.12
+# and, for authors: `make format` formats everything, `make lint` says what is not clean, `make export` writes mmcourse/ from
+# the notebooks and `make check-export` tells whether it is what they export, `make notebooks` executes all notebooks in place
+# and cleans them, `make density` prints how dense the chapters are, `make readme` writes README.md from nbs/index.ipynb.
+# Everything needs Python 3.11 or newer; another interpreter: make course PYTHON=python3.12
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -27,7 +28,7 @@ export PYTHONUTF8 := 1
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
-.PHONY: help course test lab site notebooks readme export check-export clean
+.PHONY: help course test lab site format lint density notebooks readme export check-export clean
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
 
@@ -76,9 +77,23 @@ notebooks: $(VENV)/.test
 	@echo "==> executing every notebook in place"
 	@$(PY) tools/nb.py run
 
-export: $(VENV)/.course
+export: $(VENV)/.test
 	@echo "==> exporting nbs/ to mmcourse/"
-	@$(BIN)/nbdev_export
+	@$(PY) tools/nb.py export
+
+format: $(VENV)/.test
+	@echo "==> formatting notebooks, library, tests and tools"
+	@$(PY) -m ruff check --quiet --fix . || true
+	@$(PY) -m ruff format --quiet .
+	@$(MAKE) --no-print-directory export
+
+lint: $(VENV)/.test
+	@echo "==> is everything formatted and clean?"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+density: $(VENV)/.test
+	@$(PY) tools/nb.py density
 
 check-export: export
 	@git diff --exit-code --stat -- mmcourse && echo "mmcourse/ is what the notebooks export"

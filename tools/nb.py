@@ -155,17 +155,18 @@ def _ruff(*args):
     subprocess.run([sys.executable, "-m", "ruff", "-q", *map(str, args)], check=False)
 
 
-def export():
-    "Write `mmcourse/` from the notebooks, in the field's standard format."
+def export(out: Path = ROOT / "mmcourse"):
+    "Write the library from the notebooks, in the field's standard format."
     from nbdev.export import nb_export
 
     os.chdir(ROOT)
     for notebook in notebooks():
-        nb_export(notebook)
-    for module in (ROOT / "mmcourse").rglob("*.py"):
+        nb_export(notebook, lib_path=out)
+    for module in out.rglob("*.py"):
         module.write_text(_wrapped(module.read_text(encoding="utf-8")), "utf-8")
-    _ruff("check", "--select", "I", "--fix", "mmcourse")
-    _ruff("format", "mmcourse")
+    config = ROOT / "pyproject.toml"
+    _ruff("check", "--config", config, "--select", "I", "--fix", out)
+    _ruff("format", "--config", config, out)
 
 
 def _wrapped(text: str) -> str:
@@ -244,7 +245,8 @@ def main():
         p.add_argument(one, type=Path)
         p.add_argument(two, type=Path)
     sub.add_parser("run").add_argument("notebook", type=Path, nargs="*")
-    sub.add_parser("export")
+    p = sub.add_parser("export")
+    p.add_argument("out", type=Path, nargs="?", default=ROOT / "mmcourse")
     sub.add_parser("density").add_argument("notebook", type=Path, nargs="*")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as the tests have it
@@ -255,7 +257,7 @@ def main():
     elif args.command == "script":
         script(args.notebook, args.script)
     elif args.command == "export":
-        export()
+        export(args.out.resolve())
     elif args.command == "density":
         print(density(args.notebook or chapters()))
     else:
