@@ -7,6 +7,8 @@ and every hole is marked."""
 __all__ = [
     "KEYS",
     "SHAPES",
+    "HOP",
+    "WINDOW",
     "columns",
     "fit_stats",
     "normalize_data",
@@ -14,20 +16,31 @@ __all__ = [
     "Views",
     "collate",
     "view_loader",
+    "gram_ids",
+    "extract_text_features",
+    "extract_image_features",
+    "clip_frames",
+    "extract_audio_features",
+    "extract_features",
+    "extract_modality",
+    "draw_split",
+    "load_features",
 ]
 
 # %% ../nbs/1_data/05_pipeline.ipynb #cell-003
 from collections import Counter
+from collections.abc import Callable
+from inspect import signature
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .audio import CLIP, preprocess_audio
-from .datasets import MODALITIES
+from .audio import CLIP, log_mel, preprocess_audio
+from .datasets import MODALITIES, SPLITS
 from .image import preprocess_image
-from .inputs import each, numbers, what
+from .inputs import each, numbers, what, whole
 from .text import grams, pad, preprocess_text
 
 # %% ../nbs/1_data/05_pipeline.ipynb #cell-009
@@ -317,3 +330,122 @@ def view_loader(
         generator=torch.Generator().manual_seed(seed),
         num_workers=workers,
     )
+
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-057
+def gram_ids(
+    words: list[str],
+    known: dict[str, int],  # {gram: number from 1}, from `fit_stats`
+) -> list[int]:
+    "The numbers of the known grams; words never met in training are passed over."
+    return [known[g] for g in grams(words) if g in known]
+
+
+def extract_text_features(
+    texts: list[list[str]],  # N lists of words
+    known: dict[str, int],  # {gram: number from 1}, from `fit_stats`
+) -> Tensor:  # (N, L) int64, zeros after the end
+    "The numbers of each text's known grams."
+    rows = [gram_ids(words, known) for words in texts]
+    ids, _ = pad(rows, max(1, *map(len, rows)))
+    return torch.from_numpy(ids)
+
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-059
+def extract_image_features(
+    images: np.ndarray,  # (N, H, W)
+) -> Tensor:  # (N, 1, H, W)
+    "The pictures with an axis for their one channel."
+    return torch.as_tensor(images)[:, None]
+
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-061
+HOP, WINDOW = 160, 256  # samples from frame to frame, and in a frame
+
+
+def clip_frames(
+    waves: Tensor,  # (N, T) samples, zeros before and after each clip
+) -> Tensor:  # (N, 1 + T//HOP) bool
+    "Which frames touch a clip, from its first non-zero sample to its last."
+    sound, T = waves != 0, waves.shape[1]
+    first = sound.int().argmax(1, keepdim=True)
+    last = T - 1 - sound.flip(1).int().argmax(1, keepdim=True)
+    middle = HOP * torch.arange(1 + T // HOP)
+    touches = (middle + WINDOW // 2 > first) & (middle - WINDOW // 2 < last)
+    return touches & sound.any(1, keepdim=True)
+
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-063
+def extract_audio_features(
+    waves: np.ndarray,  # (N, T) samples at 8 kHz, zeros before and after each clip
+) -> Tensor:  # (N, 20, 1 + T//HOP) dB below each clip's loudest value
+    "Log-mel spectrograms from 0 down to -59 dB; -60 where there is no clip."
+    waves = torch.as_tensor(waves)
+    mel = log_mel(waves, n_mels=20, n_fft=WINDOW, hop=HOP)
+    mel = (mel - mel.amax((1, 2), keepdim=True)).clamp_min(-59)
+    return mel.masked_fill(~clip_frames(waves)[:, None], -60)
+
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-064
+def extract_features(
+    data: dict,  # from `preprocess_data`
+) -> tuple[Tensor, Tensor, Tensor]:  # text, image and audio features of N rows
+    "The article's 3.2: numbers that a network can start from; nothing is fitted."
+    return (
+        extract_text_features(data["text"], data["stats"]["grams"]),
+        extract_image_features(data["image"]),
+        extract_audio_features(data["audio"]),
+    )
+
+
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-066
+def extract_modality(
+    modality: str,  # 'text', 'image' or 'audio'
+    data: dict,  # from `preprocess_data`
+) -> Tensor:
+    "The features of one modality, as `extract_features` gives them."
+    if modality == "text":
+        return extract_text_features(data["text"], data["stats"]["grams"])
+    extract = {"image": extract_image_features, "audio": extract_audio_features}
+    return extract[modality](data[modality])
+
+
+def draw_split(
+    load: Callable,  # such as `three_views`, `mnist`, `hints` or `spoken_digits`
+    split: str,
+    n: int | None = None,  # examples; None: all that `load` gives
+    seed: int = 0,
+) -> dict:  # columns, as `load` gives them
+    "One split of a data set: `n` new draws where `load` can draw, else `n` of its rows."
+    if "n" in signature(load).parameters:
+        return load(split, n, seed)
+    raw = load(split)
+    size = len(raw["label"])
+    if n is None or n == size:
+        return raw
+    rows = np.random.default_rng(seed).permutation(size)[: whole(n, "n", 1, size)]
+    return {name: column[rows] for name, column in raw.items()}
+
+
+def load_features(
+    load: Callable,  # such as `three_views`, `mnist`, `hints` or `spoken_digits`
+    n: int | None = None,  # training examples; None: all that `load` gives
+    seed: int = 0,
+) -> dict:  # split -> what `load` gave, with 'features', 'mask', 'label' and 'stats'
+    """The features of each split; what is fitted, is fitted on the training split.
+
+    'features' {modality: Tensor} and 'mask' {modality: (N,) bool Tensor} hold the
+    modalities that `load` has, 'label' is an (N,) int64 Tensor; other columns stay."""
+    views, stats = {}, None
+    for split in SPLITS:
+        raw = draw_split(load, split, n if split == "train" else None, seed)
+        data = preprocess_data(raw, stats)
+        stats = data["stats"]
+        there = [m for m in MODALITIES if m in raw]
+        views[split] = raw | {
+            "features": {m: extract_modality(m, data) for m in there},
+            "mask": {m: torch.from_numpy(data["mask"][m]) for m in there},
+            "label": torch.as_tensor(raw["label"]),
+            "stats": stats,
+        }
+    return views
