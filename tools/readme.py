@@ -35,8 +35,8 @@ def readme(
             if png:
                 name = f"images/index-{len(pictures)}.png"
                 pictures[name] = base64.b64decode("".join(png))
-                alt = re.search(r'^#\|\s*fig-alt:\s*"(.*)"', source, re.M)
-                parts.append(f"![{alt[1] if alt else ''}](nbs/{name})")
+                alt = cell["metadata"].get("fig-alt", "")
+                parts.append(f"![{alt}](nbs/{name})")
             elif out.get("data", {}).get("text/markdown"):
                 parts.append("".join(out["data"]["text/markdown"]))
     return NOTE + "\n" + "\n\n".join(p.strip() for p in parts) + "\n", pictures

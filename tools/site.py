@@ -341,6 +341,10 @@ def stage_notebook(src: Path, dest: Path, warn=print):
             out.append(cell)
             continue
         options, magics, code = code_lines(cell.source)
+        for key in ("fig-alt", "fig-cap"):
+            if key in cell.metadata:
+                text = json.dumps(cell.metadata[key], ensure_ascii=False)
+                options.append(f"#| {key}: {text}")
         cell.source = "\n".join(options + magics + code).rstrip()
         cell.execution_count = None
         for o in cell.outputs:
