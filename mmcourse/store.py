@@ -9,7 +9,6 @@ __all__ = [
     "MNIST_FULL",
     "REMOTES",
     "CorruptData",
-    "UnsafeArchive",
     "DownloadError",
     "WriteError",
     "data_path",
@@ -19,15 +18,10 @@ __all__ = [
     "contents_digest",
     "load_npz",
     "atomic",
-    "download",
-    "extract",
     "Remote",
     "cached",
     "fetch_remote",
-    "fetch_fsdd",
-    "fetch_mnist_full",
     "read_idx",
-    "read_wav",
 ]
 
 # %% ../nbs/0_tools/store.ipynb #cell-003
@@ -35,148 +29,85 @@ import errno
 import fnmatch
 import gzip
 import hashlib
-import http.client
 import io
 import os
-import re
 import secrets
 import shutil
-import stat
 import struct
-import sys
 import tarfile
-import time
-import unicodedata
-import wave
 import zipfile
 import zlib
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
-from pathlib import Path
-from socket import gaierror
-from urllib import request
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import mmcourse
 
-# %% ../nbs/0_tools/store.ipynb #cell-004
-_BROKEN = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    struct.error,
-    EOFError,  # what damaged archives make
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)  # the standard library raise
 
-
-# %% ../nbs/0_tools/store.ipynb #cell-007
+# %% ../nbs/0_tools/store.ipynb #cell-006
 class CorruptData(ValueError):
-    "A file is not the one that was expected: its digest differs, or its content contradicts itself."
-
-
-class UnsafeArchive(ValueError):
-    "An archive holds something that data has no business to hold: a path that climbs out, a link, a device, a bomb."
+    "A file is not the one that was expected, or contradicts itself."
 
 
 class DownloadError(OSError):
-    "A file could not be had from the network; the message names the address and the reason."
+    "A file could not be had from the network."
 
 
 class WriteError(OSError):
-    "The disk is full, read-only or someone else's; `errno` is the system's, the message says what to do."
+    "The disk is full, read-only or somebody else's."
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-008
-_WHY = {
-    getattr(errno, name): why
-    for name, why in {
-        "ENOSPC": "no space is left on the device",
-        "EDQUOT": "the disk quota is used up",
-        "EROFS": "the file system is read-only",
-        "EACCES": "permission denied",
-        "EPERM": "permission denied",
-        "ENOTDIR": "a file is where a folder should be",
-        "EEXIST": "a file is where a folder should be",
-    }.items()
-    if hasattr(errno, name)
-}
-
-
-def _near(name, path: Path) -> bool:
-    "Is the file that an error names (if it names one) beside, below or above `path`, and not one that was only read?"
-    if name is None:
-        return True
-    name, path = (os.path.abspath(os.fsdecode(x)) for x in (name, path))
-    return path.startswith(name) or name.startswith(os.path.dirname(path))
+# %% ../nbs/0_tools/store.ipynb #cell-007
+_REFUSED = "ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EEXIST"
 
 
 @contextmanager
 def _writing(path: Path):
-    "Turns the errors of a full, read-only or foreign disk into `WriteError`."
+    "Turn the errors of a full, read-only or foreign disk into `WriteError`."
     try:
         yield
     except OSError as e:
-        if (
-            isinstance(e, WriteError)
-            or e.errno not in _WHY
-            or not _near(e.filename, path)
-        ):
+        if errno.errorcode.get(e.errno) not in _REFUSED:
             raise
-        error = WriteError(
-            f"{path}: cannot be written, {_WHY[e.errno]}. Make room, or set MMCOURSE_CACHE to a folder that can be written"
-        )
-        error.errno = e.errno
-        raise error from e
+        raise WriteError(
+            f"{path}: cannot be written ({os.strerror(e.errno)}). "
+            "Make room, or set MMCOURSE_CACHE to a folder that can be written"
+        ) from e
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-010
+# %% ../nbs/0_tools/store.ipynb #cell-009
 def data_path(
     name: str = "",  # file or folder below `data/`, with forward slashes
 ) -> Path:  # where it is, or would be
-    "The path of something that comes with the course: in `data/` of a checkout, in `mmcourse/data` of an installed wheel."
+    "Where something that comes with the course lies, in a checkout or installed."
     package = Path(mmcourse.__file__).resolve().parent
     root = package / "data"
     return (root if root.is_dir() else package.parent / "data") / name
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-011
-def _cache_path() -> Path:
-    if os.environ.get("MMCOURSE_CACHE"):
-        path = Path(os.environ["MMCOURSE_CACHE"])
-    elif sys.platform == "darwin":
-        path = Path("~/Library/Caches/mmcourse")
-    elif os.name == "nt":
-        path = Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local") / "mmcourse"
-    else:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mmcourse"
-    path = os.path.expanduser(path)
-    if path.startswith("~"):
-        raise WriteError(
-            f"{path}: this user has no home folder; set MMCOURSE_CACHE to a folder that can be written"
-        )
-    return Path(os.path.abspath(path))
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-012
 def cache_dir() -> Path:  # absolute; exists
-    "The folder for what can be made or fetched again: `$MMCOURSE_CACHE`, else the platform's cache folder. Makes it; raises `WriteError` if it cannot."
-    path = _cache_path()
+    "`$MMCOURSE_CACHE`, else the system's cache folder. Raises `WriteError`."
+    path = _cache()
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-015
+# %% ../nbs/0_tools/store.ipynb #cell-010
+def _cache() -> Path:
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("MMCOURSE_CACHE")
+    usual = user_cache_path("mmcourse", appauthor=False)
+    return (Path(chosen).expanduser() if chosen else usual).absolute()
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-013
 def sha256(
     path: str | Path,  # a file
 ) -> str:  # 64 hexadecimal digits
@@ -188,524 +119,85 @@ def sha256(
     return h.hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-019
+# %% ../nbs/0_tools/store.ipynb #cell-017
+def verified(
+    path: str | Path,  # a file
+    digest: str,  # the SHA-256 it must have, 64 hexadecimal digits
+) -> Path:  # `path`
+    "`path`, if the file has that digest. Raises `CorruptData`, `FileNotFoundError`."
+    _same(path, sha256(path), digest)
+    return Path(path)
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-018
 def _same(what, got: str, want: str):
     if got != want.lower():
         raise CorruptData(f"{what}: expected sha256 {want}, got {got}")
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-020
-def verified(
-    path: str | Path,  # a file
-    digest: str,  # the SHA-256 it must have, 64 hexadecimal digits
-) -> Path:  # `path`
-    "`path`, if the file has that digest. Raises `CorruptData` if it has another, `FileNotFoundError` if there is none."
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    _same(path, sha256(path), digest)
-    return path
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-023
-def _named(folder: Path, pattern: str) -> list[Path]:
-    "The files directly in `folder` whose names match, sorted by the bytes of their names (as in the C locale)."
-    return sorted(
-        (
-            p
-            for p in Path(folder).iterdir()
-            if fnmatch.fnmatchcase(p.name, pattern) and p.is_file()
-        ),
-        key=lambda p: os.fsencode(p.name),
-    )
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-024
+# %% ../nbs/0_tools/store.ipynb #cell-021
 def contents_digest(
     folder: str | Path,  # the files directly in it count, folders below it do not
     pattern: str = "*",  # only files with such names count
 ) -> str:  # 64 hexadecimal digits
-    "SHA-256 over the lines `name sha256-of-file`, sorted by name in the C locale: what a folder holds, however it was packed."
-    lines = (
-        os.fsencode(p.name) + f" {sha256(p)}\n".encode()
-        for p in _named(folder, pattern)
-    )
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+    "SHA-256 of what a folder holds, however it was packed."
+    files = [p for p in Path(folder).glob(pattern) if p.is_file()]
+    return _over({p.name: sha256(p) for p in files})
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-029
+# %% ../nbs/0_tools/store.ipynb #cell-022
+def _over(digests: dict[str, str]) -> str:
+    lines = [f"{name} {digests[name]}\n" for name in sorted(digests)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-026
 def load_npz(
     path: str | Path,  # an .npz file
     digest: str,  # the SHA-256 it must have
 ) -> dict[str, np.ndarray]:  # its arrays by name
-    "The arrays of a verified .npz file. Raises `CorruptData` for another digest or no .npz, `ValueError` for pickled objects: they are never loaded."
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    content = path.read_bytes()
+    "The arrays of a verified .npz file. Raises `CorruptData`; never unpickles."
+    content = Path(path).read_bytes()
     _same(path, hashlib.sha256(content).hexdigest(), digest)
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise CorruptData(f"{path}: expected an .npz file")
     with np.load(io.BytesIO(content), allow_pickle=False) as z:
-        try:
-            return {name: z[name] for name in z.files}
-        except _BROKEN as e:
-            raise (ValueError if "allow_pickle" in str(e) else CorruptData)(
-                f"{path}: {e}"
-            ) from e
+        return {name: z[name] for name in z.files}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-034
-_PART = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.part")
-
-
-def _part(dest: Path) -> Path:
-    "A fresh name beside `dest`."
-    return dest.with_name(
-        f".{dest.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part"
-    )
-
-
-def _sweep(folder: Path, seconds: float = 86400):
-    "Removes what processes that were killed left in `folder`."
-    for p in folder.glob(".*.part"):
-        try:
-            old = _PART.fullmatch(p.name) and time.time() - p.lstat().st_mtime > seconds
-        except OSError:
-            continue  # another process was faster
-        if old and p.is_dir():
-            shutil.rmtree(p, ignore_errors=True)
-        elif old:
-            _unlink(p)
-
-
-def _unlink(path: Path):
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        pass  # a virus scanner holds it: swept up later
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-035
+# %% ../nbs/0_tools/store.ipynb #cell-031
 @contextmanager
 def atomic(
     dest: str | Path,  # where the file shall be; its folder is made
-):  # an open binary file
-    "A file to write in a `with` block: it appears at `dest` complete when the block ends, and not at all when it raises. Raises `WriteError`."
-    dest = Path(os.path.abspath(dest))
-    part = _part(dest)
-    try:
-        with _writing(dest):
-            dest.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(dest.parent)
+) -> Iterator[io.BufferedWriter]:  # an open binary file
+    "A file that appears complete when the block ends, or not at all."
+    dest = Path(dest)
+    part = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.part")
+    with _writing(dest):
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        try:
             with open(part, "xb") as f:
                 yield f
-                f.flush()
-                os.fsync(
-                    f.fileno()
-                )  # on the disk before it has its name, or a power cut could leave an empty file
             os.replace(part, dest)
-    finally:
-        _unlink(part)
+        finally:
+            part.unlink(missing_ok=True)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-038
-def _web(url: str) -> str:
-    "The scheme of a web address."
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url: expected http:// or https:// and a host, got {url!r}")
-    return parts.scheme
-
-
-class _Redirects(request.HTTPRedirectHandler):
-    max_redirections = 5
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        try:
-            new = _web(newurl)
-        except ValueError:
-            raise DownloadError(
-                f"{req.full_url}: redirected to {newurl!r}, which is no web address"
-            ) from None
-        if urlsplit(req.full_url).scheme == "https" and new == "http":
-            raise DownloadError(
-                f"{req.full_url}: redirected to {newurl!r}, which gives up encryption"
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-039
-def _reason(e: Exception) -> str:
-    if isinstance(e, HTTPError):
-        return f"the server answered {e.code} {e.msg}"
-    if isinstance(e, URLError):
-        e = e.reason
-    if isinstance(e, gaierror):
-        return "the host name was not found; is this computer on the network?"
-    if isinstance(e, TimeoutError):
-        return "no answer in time"
-    if isinstance(e, ConnectionRefusedError):
-        return "the connection was refused"
-    return e if isinstance(e, str) else f"{type(e).__name__}: {e}"
-
-
-def _answer(url: str, timeout: float):
-    "The server's answer, headers read, body not yet."
-    _web(url)
-    opener = request.OpenerDirector()  # no handler for file:, ftp: and data:
-    for handler in (
-        request.ProxyHandler,
-        request.HTTPHandler,
-        request.HTTPSHandler,
-        request.HTTPDefaultErrorHandler,
-        _Redirects,
-        request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    try:
-        answer = opener.open(
-            request.Request(url, headers={"User-Agent": "mmcourse"}), timeout=timeout
-        )
-    except DownloadError:
-        raise
-    except (OSError, http.client.HTTPException, ValueError) as e:
-        if isinstance(e, HTTPError):
-            e.close()
-        raise DownloadError(f"{url}: {_reason(e)}") from e
-    if answer.status != 200:
-        answer.close()
-        raise DownloadError(
-            f"{url}: the server answered {answer.status} {answer.reason}"
-        )
-    return answer
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-040
-def _pieces(answer, url: str):
-    "The body, 64 kB at a time."
-    while True:
-        try:
-            piece = answer.read(1 << 16)
-        except (OSError, http.client.HTTPException, ValueError) as e:
-            raise DownloadError(f"{url}: the connection broke, {_reason(e)}") from e
-        if not piece:
-            return
-        yield piece
-
-
-def _watched() -> bool:
-    "Is somebody looking, at a terminal or in a notebook?"
-    return type(sys.stderr).__module__.startswith("ipykernel") or bool(
-        getattr(sys.stderr, "isatty", bool)()
-    )
-
-
-def _bar(total: int | None, name: str, progress: bool | None):
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total,
-        desc=name,
-        unit="B",
-        unit_scale=True,
-        disable=not (_watched() if progress is None else progress),
-    )
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-042
-def download(
-    url: str,  # http or https
-    dest: str | Path,  # the file to write
-    digest: str | None = None,  # the SHA-256 it must have
-    progress: bool | None = None,  # show a bar; None: at a terminal or in a notebook
-    *,
-    max_bytes: int = 1 << 30,  # more is refused
-    timeout: float = 30,  # seconds to wait for each answer
-) -> Path:  # `dest`
-    """`dest`, downloaded, checked and then renamed into place; a `dest` that has the digest already is kept.
-
-    Raises `DownloadError` (network), `CorruptData` (digest), `WriteError` (disk) or `ValueError` (no web address), and leaves no new file then."""
-    dest = Path(dest)
-    if digest and dest.is_file() and sha256(dest) == digest.lower():
-        return dest
-    with (
-        _answer(url, timeout) as answer,
-        atomic(dest) as f,
-        _bar(answer.length, dest.name, progress) as bar,
-    ):
-        h, got, total = (
-            hashlib.sha256(),
-            0,
-            answer.length,
-        )  # None: the server does not say
-        if total and total > shutil.disk_usage(dest.parent).free:
-            raise OSError(errno.ENOSPC, "larger than the free space")
-        for piece in _pieces(answer, url):
-            got += len(piece)
-            if max(got, total or 0) > max_bytes:
-                raise DownloadError(
-                    f"{url}: more than the {max_bytes:,} bytes that are allowed"
-                )
-            f.write(piece)
-            h.update(piece)
-            bar.update(len(piece))
-        if got < (total or 0):
-            raise DownloadError(
-                f"{url}: the connection ended after {got:,} of {total:,} bytes"
-            )
-        if digest:
-            _same(url, h.hexdigest(), digest)
-    return dest
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-047
-_DEVICE = re.compile(
-    r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.I
-)  # names that Windows keeps for devices
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    "The folders and the file that a member's name means, the same on every system; raises `UnsafeArchive` where there is a doubt."
-
-    def refuse(why):
-        raise UnsafeArchive(f"{name[:200]!r}: {why}")
-
-    if len(name) > 1000:
-        refuse("a name that is too long")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        refuse("a control character in a name")
-    if "\\" in name:
-        refuse("a backslash in a name")
-    if ":" in name:
-        refuse("a drive letter or a colon in a name")
-    if name.startswith("/"):
-        refuse("an absolute path")
-    parts = tuple(p for p in name.split("/") if p not in ("", "."))
-    for p in parts:
-        if p == "..":
-            refuse("a path that climbs out of its folder")
-        if p.endswith((" ", ".")) or _DEVICE.fullmatch(p):
-            refuse("a name that Windows reads as another")
-        if len(p.encode()) > 240:
-            refuse("a name that is too long")
-    if len(parts) > 32:
-        refuse("folders nested too deep")
-    return parts
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-050
-class _Limited:
-    "A reader that gives no more than so many bytes."
-
-    def __init__(self, f, left):
-        self.f, self.left = f, left
-
-    def read(self, n=1 << 16):
-        piece = self.f.read(min(n, self.left + 1))
-        self.left -= len(piece)
-        if self.left < 0:
-            raise UnsafeArchive("it unpacks to more than is allowed")
-        return piece
-
-
-class _Strict(tarfile.TarInfo):
-    "tarfile takes a damaged header for the end of the archive; this takes it for damage."
-
-    @classmethod
-    def fromtarfile(cls, tar):
-        try:
-            return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:
-            raise  # two blocks of zeros: the real end
-        except tarfile.HeaderError as e:
-            raise tarfile.ReadError(f"damaged or cut short: {e}") from None
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-051
-def _zip_members(f):
-    "Name, folder or not, size and opener of each member."
-    with zipfile.ZipFile(f) as z:
-        for m in z.infolist():
-            kind = stat.S_IFMT(m.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise UnsafeArchive(f"{m.orig_filename[:200]!r}: a link or a device")
-            if m.flag_bits & 1:
-                raise NotImplementedError("it is encrypted")
-            if m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise NotImplementedError("an unusual compression")
-            _parts(
-                m.orig_filename
-            )  # as it stands in the archive; zipfile has tidied `filename`
-            yield (
-                m.filename,
-                m.is_dir() or kind == stat.S_IFDIR,
-                m.file_size,
-                partial(z.open, m),
-            )
-
-
-def _tar_members(f, most: int):
-    f = _Limited(f, most)
-    with tarfile.open(fileobj=f, mode="r|", tarinfo=_Strict) as t:
-        for m in t:
-            plain = m.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not m.issparse()
-            if not (plain or m.isdir()):
-                raise UnsafeArchive(
-                    f"{m.name[:200]!r}: a link, a device or a sparse file"
-                )
-            yield m.name, m.isdir(), m.size, partial(t.extractfile, m)
-    while f.read():
-        pass  # to the end, where gzip keeps its checksum
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-052
-@contextmanager
-def _members(archive: Path, max_bytes: int):
-    "The members of a zip, tar or tar.gz; told apart by their first bytes."
-    with open(archive, "rb") as f:
-        head = f.read(512)
-        f.seek(0)
-        if head[:2] == b"PK":
-            yield _zip_members(f)
-        elif head[257:262] == b"ustar":
-            yield _tar_members(f, 2 * max_bytes + (1 << 20))
-        elif head[:2] == b"\x1f\x8b":
-            with gzip.open(f) as unzipped:
-                yield _tar_members(unzipped, 2 * max_bytes + (1 << 20))
-        else:
-            raise CorruptData(f"{archive}: expected a zip, tar or tar.gz archive")
-
-
-def _copy(source, target: Path, size: int):
-    "Copies what a member holds, and not a byte more than it said."
-    with source() as f, open(target, "xb") as out:
-        while piece := f.read(1 << 16):
-            size -= len(piece)
-            out.write(piece)
-            if size < 0:
-                raise UnsafeArchive(f"{target.name!r}: larger than it says")
-    if size:
-        raise EOFError(f"{target.name!r} is cut short")
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-053
-def _unpack(archive: Path, into: Path, max_bytes: int, max_files: int):
-    "Fills the new folder `into`."
-    into.mkdir()
-    kinds, left = (
-        {},
-        max_bytes,
-    )  # what each path is, written as the least careful file system compares them
-    with _members(archive, max_bytes) as members:
-        for n, (name, is_dir, size, source) in enumerate(members):
-            if n >= max_files:
-                raise UnsafeArchive(f"more than {max_files:,} members")
-            if size < 0 or (left := left - size) < 0:
-                raise UnsafeArchive(
-                    f"it unpacks to more than the {max_bytes:,} bytes that are allowed"
-                )
-            parts = _parts(name)
-            keys = [
-                unicodedata.normalize("NFC", "/".join(parts[:i])).casefold()
-                for i in range(1, len(parts) + 1)
-            ]
-            if not is_dir and (not keys or keys[-1] in kinds):
-                raise UnsafeArchive(f"{name[:200]!r}: a name that comes twice")
-            for i, key in enumerate(keys, 1):
-                path = "/".join(parts[:i]) + ("/" if is_dir or i < len(keys) else "")
-                if kinds.setdefault(key, path) != path:
-                    raise UnsafeArchive(
-                        f"{name[:200]!r}: the same name as {kinds[key][:200]!r} on some systems"
-                    )
-            target = into.joinpath(*parts)
-            (target if is_dir else target.parent).mkdir(parents=True, exist_ok=True)
-            if not is_dir:
-                _copy(source, target, size)
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-055
-@contextmanager
-def _workspace(dest: Path):
-    "A fresh folder beside `dest`, gone afterwards."
-    work = _part(dest)
-    try:
-        with _writing(dest):
-            dest.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(dest.parent)
-            work.mkdir()
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-056
-def extract(
-    archive: str | Path,  # a zip, tar or tar.gz file
-    dest: str | Path,  # the folder to make; must not exist
-    *,
-    max_bytes: int = 1 << 30,  # more, unpacked, is refused
-    max_files: int = 100_000,  # more members are refused
-) -> Path:  # `dest`
-    """`dest`, a new folder with the plain files of the archive: all of them or, when anything is wrong, none.
-
-    Raises `UnsafeArchive` (paths that climb out, links, devices, names that collide, bombs), `CorruptData` (damaged, or no archive),
-    `WriteError`, `FileExistsError` or `FileNotFoundError`."""
-    archive, dest = Path(archive), Path(os.path.abspath(dest))
-    if not archive.is_file():
-        raise FileNotFoundError(f"archive: no file at {archive}")
-    if dest.exists():
-        raise FileExistsError(f"dest: there is already something at {dest}")
-    with _workspace(dest) as work:
-        try:
-            with _writing(dest):
-                _unpack(archive, work / "all", max_bytes, max_files)
-        except UnsafeArchive as e:
-            raise UnsafeArchive(f"{archive}: refused, {e}") from e
-        except CorruptData:
-            raise
-        except (*_BROKEN, OSError) as e:
-            if (
-                isinstance(e, OSError)
-                and not isinstance(e, _BROKEN)
-                and e.errno != errno.EINVAL
-            ):
-                raise  # EINVAL: a seek to before the beginning
-            raise CorruptData(
-                f"{archive}: damaged or not an archive, {type(e).__name__}: {e}"
-            ) from e
-        try:
-            os.rename(work / "all", dest)
-        except OSError as e:
-            raise (
-                FileExistsError(f"dest: another process made {dest}")
-                if dest.exists()
-                else e
-            )
-    return dest
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-061
+# %% ../nbs/0_tools/store.ipynb #cell-034
 @dataclass(frozen=True)
 class Remote:
     "A data set that is downloaded on request."
 
     name: str  # also its folder in the cache
-    urls: tuple[
-        str, ...
-    ]  # mirrors, tried in this order: of an archive, or of a folder (with a slash at the end) of single files
+    urls: tuple[str, ...]  # mirrors of an archive; of a folder where `files` is given
     digest: str  # `contents_digest` of its files
     count: int  # how many files
     pattern: str  # what their names look like
     licence: str
     source: str  # the page that describes it
-    files: dict[str, str] = field(
-        default_factory=dict, hash=False
-    )  # name: sha256, where the files are offered one by one
-    max_bytes: int = 1 << 28  # more is refused, packed or unpacked
+    files: dict[str, str] = field(default_factory=dict, hash=False)  # name: sha256
+    max_bytes: int = 1 << 28  # more is refused
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-063
+# %% ../nbs/0_tools/store.ipynb #cell-036
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 FSDD = Remote(
     "fsdd",
@@ -717,6 +209,7 @@ FSDD = Remote(
     "https://github.com/Jakobovski/free-spoken-digit-dataset",
 )
 
+# %% ../nbs/0_tools/store.ipynb #cell-037
 MNIST_FULL = Remote(
     "mnist_full",
     (
@@ -725,337 +218,195 @@ MNIST_FULL = Remote(
     ),
     "52c775580c9fa4604bfd4317939ac07a53490475ea3e65316ecedbed3f70fad1",
     4,
-    "*-ubyte.gz",
+    "[a-z]*-ubyte.gz",
     "CC BY-SA 3.0",
     "http://yann.lecun.com/exdb/mnist/",
     {
-        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        "train-images-idx3-ubyte.gz": (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+        ),
+        "train-labels-idx1-ubyte.gz": (
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+        ),
+        "t10k-images-idx3-ubyte.gz": (
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+        ),
+        "t10k-labels-idx1-ubyte.gz": (
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+        ),
     },
 )
 
 REMOTES = {r.name: r for r in (FSDD, MNIST_FULL)}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-069
-def cached(remote: Remote) -> Path:  # the folder with its files, verified just now
-    "A data set's folder in the cache. Raises `FileNotFoundError` if it was never fetched, `CorruptData` if a file was changed, lost or added since."
-    folder = _cache_path() / remote.name
+# %% ../nbs/0_tools/store.ipynb #cell-041
+def cached(remote: Remote) -> Path:  # the folder with its files
+    "A fetched data set, verified just now. Raises `FileNotFoundError`, `CorruptData`."
+    folder = _cache() / remote.name
+    remedy = f"datasets.fetch({remote.name!r}) downloads it"
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{remote.name}: not in {folder.parent}. datasets.fetch({remote.name!r}) downloads it"
-        )
-    try:
-        _same(folder, contents_digest(folder, remote.pattern), remote.digest)
-    except CorruptData as e:
-        raise CorruptData(
-            f"{e}. A file was changed, lost or added; datasets.fetch({remote.name!r}) downloads it again"
-        ) from None
+        raise FileNotFoundError(f"{remote.name}: not in {folder.parent}. {remedy}")
+    if contents_digest(folder, remote.pattern) != remote.digest:
+        raise CorruptData(f"{folder}: a file was changed, lost or added. {remedy}")
     return folder
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-071
-def _found(remote: Remote, root: Path) -> list[Path]:
-    "The data set's files, somewhere below `root`."
-    seen = []
-    for folder, _, names in os.walk(root):
-        n = len(fnmatch.filter(names, remote.pattern))
-        if n == remote.count:
-            got = contents_digest(folder, remote.pattern)
-            if got == remote.digest:
-                return _named(folder, remote.pattern)
-            seen.append(f"{n:,} in {Path(folder).name!r}, with digest {got}")
-        elif n:
-            seen.append(f"{n:,} in {Path(folder).name!r}")
-    raise CorruptData(
-        f"{remote.name}: expected {remote.count:,} files {remote.pattern!r} with digest {remote.digest}, got {'; '.join(seen[:3]) or 'none'}"
-    )
+# %% ../nbs/0_tools/store.ipynb #cell-043
+def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
+    "Path, size and reader of each plain file in a folder, zip or tar archive."
+    if source.is_dir():
+        for p in filter(Path.is_file, source.rglob("*")):
+            yield p.name, p.stat().st_size, p.read_bytes
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as z:
+            for m in z.infolist():
+                yield m.filename, m.file_size, partial(z.read, m)
+    else:
+        with tarfile.open(source) as t:
+            for m in filter(tarfile.TarInfo.isfile, t):
+                yield m.name, m.size, t.extractfile(m).read
 
 
-def _first(remote: Remote, get):
-    "What the first mirror that works gives."
-    failures = []
-    for i, url in enumerate(remote.urls):
-        try:
-            return get(i, url)
-        except (DownloadError, CorruptData) as e:
-            failures.append(e)
-    kind = (
-        type(failures[-1]) if len({type(e) for e in failures}) == 1 else DownloadError
-    )
-    raise kind(
-        "\n".join(
-            [
-                f"{remote.name}: could not be fetched.",
-                *map(str, failures),
-                f'Try again later, or download it yourself and pass the file: fetch({remote.name!r}, archive="path/to/it")',
-            ]
-        )
-    ) from failures[-1]
+# %% ../nbs/0_tools/store.ipynb #cell-045
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # an encrypted zip, an unknown compression
+)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-072
-def _unpacked(remote: Remote, archive: Path, into: Path) -> list[Path]:
-    extract(archive, into, max_bytes=remote.max_bytes)
+def _contents(remote: Remote, source: Path) -> dict[str, bytes]:
+    "The data set's files in a folder or archive, by bare name."
+    files, total = {}, 0
     try:
-        return _found(remote, into)
-    except CorruptData as e:
-        raise CorruptData(f"{archive}: {e}") from None
+        for path, size, read in _members(source):
+            name = PurePosixPath(path).name
+            if name in files or not fnmatch.fnmatchcase(name, remote.pattern):
+                continue
+            total += size
+            if total > remote.max_bytes:
+                raise CorruptData(
+                    f"{source}: holds more than {remote.max_bytes:,} bytes"
+                )
+            files[name] = read()
+    except _BROKEN as e:
+        raise CorruptData(f"{source}: no folder, zip or tar, or damaged ({e})") from e
+    return files
 
 
-def _from_mirrors(remote: Remote, work: Path, progress: bool | None) -> list[Path]:
-    "Downloads the files one by one, or in an archive."
-
-    def one(name, digest):
-        return _first(
-            remote,
-            lambda i, url: download(
-                url + name,
-                work / "files" / name,
-                digest,
-                progress,
-                max_bytes=remote.max_bytes,
-            ),
+# %% ../nbs/0_tools/store.ipynb #cell-047
+def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
+    files = _contents(remote, source)
+    got = _over({n: hashlib.sha256(b).hexdigest() for n, b in files.items()})
+    if got != remote.digest:
+        raise CorruptData(
+            f"{source}: expected {remote.count:,} files {remote.pattern!r} with "
+            f"digest {remote.digest}, got {len(files):,} with {got}"
         )
+    return files
 
-    def archive(i, url):
-        part = download(
-            url, work / f"{remote.name}.{i}", None, progress, max_bytes=remote.max_bytes
-        )
+
+# %% ../nbs/0_tools/store.ipynb #cell-049
+def _download(remote: Remote, folder: Path, progress: bool) -> Path:
+    "A data set's archive, or a folder with its single files."
+    import pooch
+
+    wanted = remote.files or {"archive": None}
+    box = pooch.create(folder, "", registry=wanted, retry_if_failed=2)
+    get = pooch.HTTPDownloader(progressbar=progress, timeout=30)
+    for name in wanted:
+        urls = [url + name if remote.files else url for url in remote.urls]
+        _first(remote, box, name, urls, get)
+    return folder if remote.files else folder / "archive"
+
+
+def _first(remote: Remote, box, name: str, urls: list[str], get):
+    "Download `name` from the first mirror that works."
+    failures = [f"{remote.name}: could not be fetched."]
+    for url in urls:
+        box.urls[name] = url
         try:
-            return _unpacked(remote, part, work / f"unpacked{i}")
-        except (CorruptData, UnsafeArchive) as e:
-            raise type(e)(f"{url}: " + str(e).removeprefix(f"{part}: ")) from e
-
-    if not remote.files:
-        return _first(remote, archive)
-    for name, digest in remote.files.items():
-        one(name, digest)
-    return _found(remote, work / "files")
-
-
-def _from_archive(remote: Remote, archive: Path, work: Path) -> list[Path]:
-    "Takes the files from what the learner brought."
-    if archive.is_dir():
-        return _found(remote, archive)
-    if not archive.is_file():
-        raise FileNotFoundError(f"archive: no file or folder at {archive}")
-    return _unpacked(remote, archive, work / "unpacked")
+            with _writing(box.path):
+                return box.fetch(name, downloader=get)
+        except WriteError:
+            raise
+        except (OSError, ValueError) as e:
+            failures.append(f"{url}: {e}")
+    remedy = f"fetch({remote.name!r}, archive='path/to/it')"
+    failures.append(f"Try again later, or download it yourself and call {remedy}")
+    raise DownloadError("\n".join(failures))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-074
-def _try_lock(f) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            f.seek(0)
-            msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        return e.errno not in (
-            errno.EACCES,
-            errno.EAGAIN,
-            errno.EDEADLK,
-        )  # held by another; or no locks here
-    return True
-
-
-@contextmanager
-def _lock(path: Path, patience: float = 600):
-    "One process at a time, but nobody waits longer than `patience` seconds."
-    with _writing(path):
-        f = open(path, "ab")
-    with f:
-        end = time.monotonic() + patience
-        while not _try_lock(f) and time.monotonic() < end:
-            time.sleep(0.05)
-        yield
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-075
-def _swap(new: Path, dest: Path):
-    "Puts the folder `new` in the place of `dest`, whatever is there."
-    for attempt in range(10):
-        old = _part(dest)
-        with suppress(FileNotFoundError):
-            os.rename(dest, old)
-        try:
-            return os.rename(new, dest)
-        except OSError:
-            if attempt == 9 or not dest.exists():
-                raise  # else another process put its own there first
-        finally:
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else _unlink(old)
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-076
+# %% ../nbs/0_tools/store.ipynb #cell-051
 def fetch_remote(
     remote: Remote,
-    archive: str
-    | Path
-    | None = None,  # a zip, tar.gz or folder that you have already; nothing is downloaded then
-    progress: bool | None = None,  # show a bar; None: at a terminal or in a notebook
+    archive: str | Path | None = None,  # a zip, tar or folder that you have already
+    progress: bool = True,  # show a bar
 ) -> Path:  # the folder with its files, in the cache
-    """A data set's folder in the cache, fetched if it is not there or not whole: the one function that downloads.
+    """Fetch a data set that is not there or not whole: the one function that downloads.
 
-    Raises `DownloadError`, `CorruptData`, `UnsafeArchive`, `WriteError` or (for `archive`) `FileNotFoundError`; the cache is then as it was before."""
+    Raises `DownloadError`, `CorruptData`, `WriteError`, `FileNotFoundError`; the cache
+    is then as it was before."""
+    from filelock import FileLock
 
-    def ready():
-        try:
-            return cached(remote)
-        except (FileNotFoundError, CorruptData):
-            return None
-
-    if folder := ready():
+    if archive is not None and not Path(archive).expanduser().exists():
+        raise FileNotFoundError(f"archive: no file or folder at {archive}")
+    if folder := _ready(remote):
         return folder
     dest = cache_dir() / remote.name
-    with _lock(dest.with_name(f".{remote.name}.lock")):
-        if folder := ready():
+    with _writing(dest):
+        lock = FileLock(dest.with_name(f".{remote.name}.lock")).acquire(timeout=600)
+    with lock, TemporaryDirectory(dir=dest.parent, prefix=".fetch") as work:
+        if folder := _ready(remote):
             return folder  # another process was faster
-        with _workspace(dest) as work:
-            files = (
-                _from_mirrors(remote, work, progress)
-                if archive is None
-                else _from_archive(remote, Path(archive).expanduser(), work)
-            )
-            with _writing(dest):
-                (work / "new").mkdir()
-                take = (
-                    os.replace if work in files[0].parents else shutil.copyfile
-                )  # the learner's own files stay where they are
-                for p in files:
-                    take(p, work / "new" / p.name)
-                _same(
-                    f"{remote.name}: the copy",
-                    contents_digest(work / "new", remote.pattern),
-                    remote.digest,
-                )
-                _swap(work / "new", dest)
+        if archive is None:
+            source = _download(remote, Path(work) / "download", progress)
+        else:
+            source = Path(archive).expanduser()
+        _place(_checked(remote, source), Path(work) / "new", dest)
     return dest
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-077
-def fetch_fsdd(
-    archive: str
-    | Path
-    | None = None,  # an archive of the repository, or a clone, that you have already
-    progress: bool | None = None,  # show a bar; None: at a terminal or in a notebook
-) -> Path:  # folder with 3,000 files `{digit}_{speaker}_{index}.wav`, 8 kHz, 16 bit, one channel
-    "The recordings of the Free Spoken Digit Dataset in the cache, fetched if need be. Errors as `fetch_remote`."
-    return fetch_remote(FSDD, archive, progress)
+# %% ../nbs/0_tools/store.ipynb #cell-052
+def _ready(remote: Remote) -> Path | None:
+    try:
+        return cached(remote)
+    except (FileNotFoundError, CorruptData):
+        return None
 
 
-def fetch_mnist_full(
-    archive: str
-    | Path
-    | None = None,  # an archive or folder with the four files that you have already
-    progress: bool | None = None,  # show a bar; None: at a terminal or in a notebook
-) -> (
-    Path
-):  # folder with `train-` and `t10k-`, `images-idx3-` and `labels-idx1-`, `ubyte.gz`
-    "The four files of MNIST (60,000 and 10,000 digits) in the cache, fetched if need be. Errors as `fetch_remote`."
-    return fetch_remote(MNIST_FULL, archive, progress)
+def _place(files: dict[str, bytes], new: Path, dest: Path):
+    "Write the files flat into `new`, and rename it to `dest`."
+    with _writing(dest):
+        new.mkdir()
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        if dest.exists():
+            shutil.rmtree(dest)
+        os.replace(new, dest)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-084
-_IDX = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-def _idx(f, path: Path, max_bytes: int) -> np.ndarray:
-    head = f.read(4)
-    if (
-        len(head) < 4
-        or head[:2] != b"\0\0"
-        or head[2] not in _IDX
-        or not 1 <= head[3] <= 8
-    ):
-        raise CorruptData(f"{path}: expected an IDX header, got {head!r}")
-    dtype, axes = np.dtype(_IDX[head[2]]), f.read(4 * head[3])
-    if len(axes) < 4 * head[3]:
-        raise CorruptData(f"{path}: its header is cut short")
-    shape = struct.unpack(f">{head[3]}I", axes)
-    want = prod(shape) * dtype.itemsize
-    if want > max_bytes:
-        raise CorruptData(
-            f"{path}: it says that it holds {want:,} bytes, {max_bytes:,} are allowed"
-        )
-    content = f.read(want + 1)
-    got = "more" if len(content) > want else f"{len(content):,}"
-    if len(content) != want:
-        raise CorruptData(
-            f"{path}: expected {want:,} bytes for shape {shape}, got {got}"
-        )
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-085
+# %% ../nbs/0_tools/store.ipynb #cell-063
 def read_idx(
     path: str | Path,  # an IDX file, plain or .gz
-    *,
-    max_bytes: int = 1 << 30,  # more is refused
-) -> np.ndarray:  # of the file's shape and type; MNIST: (N, 28, 28) or (N,), uint8
-    "The array in an IDX file [LeCun, the MNIST page]. Raises `CorruptData` where the file contradicts itself."
-    path = Path(path)
-    with open(path, "rb") as f:
-        zipped = f.read(2) == b"\x1f\x8b"
-        f.seek(0)
-        if not zipped:
-            return _idx(f, path, max_bytes)
-        try:
-            with gzip.open(f) as g:
-                return _idx(g, path, max_bytes)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as e:
-            raise CorruptData(f"{path}: {e}") from e
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-088
-def _samples(
-    raw: bytes, width: int
-) -> np.ndarray:  # (frames*channels,) float64 in [-1, 1)
-    if width == 1:
-        return np.frombuffer(raw, "u1") / 128 - 1
-    if width == 3:  # three bytes, low byte first: put a zero below them and read four
-        four = np.zeros((len(raw) // 3, 4), "u1")
-        four[:, 1:] = np.frombuffer(raw, "u1").reshape(-1, 3)
-        return four.view("<i4")[:, 0] / 2**31
-    return np.frombuffer(raw, f"<i{width}") / 2 ** (8 * width - 1)
-
-
-# %% ../nbs/0_tools/store.ipynb #cell-089
-def read_wav(
-    path: str | Path,  # a PCM .wav file of 8, 16, 24 or 32 bits, any number of channels
-) -> tuple[
-    np.ndarray, int
-]:  # (T,) float32 in [-1, 1], the mean of the channels; samples a second
-    "The sound in a .wav file and its sampling rate. Raises `CorruptData` for a damaged, empty or truncated file, `ValueError` for an encoding other than PCM."
-    path = Path(path)
+) -> np.ndarray:  # MNIST: (N, 28, 28) or (N,), uint8
+    "The array in an IDX file [LeCun, the MNIST page]. Raises `CorruptData`."
+    raw = Path(path).read_bytes()
     try:
-        with open(path, "rb") as f, wave.open(f) as w:
-            channels, width, sr, frames = w.getparams()[:4]
-            size = frames * channels * width
-            raw = w.readframes(
-                min(frames, path.stat().st_size)
-            )  # a frame has a byte or more: no more is asked for than there can be
-    except (wave.Error, EOFError, struct.error, RuntimeError, ZeroDivisionError) as e:
-        if "unknown format" in str(e):
-            raise ValueError(
-                f"{path}: expected PCM samples, got {e}; soundfile.read knows more formats"
-            ) from e
-        raise CorruptData(
-            f"{path}: expected a .wav file, got {type(e).__name__} {e}".rstrip()
-        ) from e
-    if width > 4:
-        raise ValueError(
-            f"{path}: expected 8, 16, 24 or 32 bits a sample, got {8 * width}"
-        )
-    if not frames or sr <= 0 or len(raw) != size:
-        raise CorruptData(
-            f"{path}: expected samples, got {len(raw):,} of {size:,} bytes at {sr} Hz"
-        )
-    return _samples(raw, width).reshape(-1, channels).mean(1).astype(np.float32), sr
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        zero, code, axes = struct.unpack(">HBB", raw[:4])
+        start = 4 + 4 * axes
+        shape = struct.unpack(f">{axes}I", raw[4:start])
+        a = np.frombuffer(raw, _IDX[zero, code], offset=start).reshape(shape)
+    except (*_BROKEN, struct.error, KeyError, ValueError) as e:
+        raise CorruptData(f"{path}: expected a whole IDX file ({e!r})") from e
+    return a.astype(a.dtype.newbyteorder("="))
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-064
+_IDX = {(0, 0x08): ">u1", (0, 0x09): ">i1", (0, 0x0B): ">i2"}
+_IDX |= {(0, 0x0C): ">i4", (0, 0x0D): ">f4", (0, 0x0E): ">f8"}
