@@ -5,19 +5,20 @@ yours differs."""
 
 # %% auto #0
 __all__ = [
-    "KINDS",
-    "difference",
-    "is_stub",
     "Exercise",
     "exercise",
     "prediction",
     "challenge",
+    "Question",
+    "question",
     "UnknownExercise",
-    "all_exercises",
     "find",
+    "all_exercises",
+    "all_questions",
+    "is_stub",
+    "Failure",
     "verdict",
     "check",
-    "Solution",
     "hint",
     "solution",
     "prove",
@@ -25,1039 +26,468 @@ __all__ = [
 
 # %% ../nbs/0_tools/check.ipynb #cell-003
 import ast
-import contextlib
-import copy
 import ctypes
 import difflib
-import hashlib
-import html
 import importlib
 import inspect
 import io
-import linecache
+import itertools
 import pkgutil
-import random
-import re
-import sys
 import textwrap
 import threading
-import time
-import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Set
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
+from .difference import as_array, difference, shown
+
+
 # %% ../nbs/0_tools/check.ipynb #cell-005
-KINDS = {
-    "b": "booleans",
-    "i": "integers",
-    "u": "integers",
-    "f": "floats",
-    "c": "complex numbers",
-    "U": "texts",
-    "O": "objects",
-}
-
-
-def _plain(v):
-    "Tensors, arrays and numbers become NumPy arrays; anything else stays."
-    if isinstance(v, (str, bytes, type)):
-        return v
-    if hasattr(v, "detach") and hasattr(
-        v, "cpu"
-    ):  # a tensor, perhaps sparse, on a GPU, or of a kind that NumPy does not know
-        v = v.detach().cpu()
-        if v.is_sparse:
-            v = v.to_dense()
-        if v.is_floating_point() and v.element_size() < 4:
-            v = v.float()
-        return np.asarray(v.resolve_conj().resolve_neg())
-    if not isinstance(v, (bool, int, float, complex, np.generic)) and not hasattr(
-        v, "__array__"
-    ):
-        return v
-    a = np.asarray(v)
-    return (
-        v if a.dtype.kind not in KINDS or (a.dtype.kind == "O" and a.ndim == 0) else a
-    )
-
-
-def _clip(s, n=100):
-    return s if len(s) <= n else s[: n - 1] + "…"
-
-
-def _num(v, digits=4):
-    "One number (or text, or object) in a few characters."
-    v = v.item() if hasattr(v, "item") else v
-    if isinstance(v, (bool, np.bool_)):
-        return str(bool(v))
-    if isinstance(v, int):
-        return str(v)
-    if isinstance(v, float):
-        return f"{v + 0:.{digits}g}" if v else "0"
-    if isinstance(v, complex):
-        return f"{v:.{digits}g}"
-    return _clip(repr(v))
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-006
-def _show_array(a):
-    "An array in one line: whole if it is small, else its shape, its range and its first values."
-    if a.ndim == 0:
-        return _num(a)
-    kind = KINDS.get(a.dtype.kind, str(a.dtype))
-    if a.size <= 12:
-        nested = lambda x: (
-            "[" + ", ".join(map(nested, x)) + "]" if isinstance(x, list) else _num(x)
-        )
-        return f"{nested(a.tolist())}" + (
-            f" with shape {a.shape}" if a.ndim > 1 or a.size == 0 else ""
-        )
-    first = ", ".join(_num(v) for v in a.ravel()[:4])
-    spread = ""
-    if a.dtype.kind in "iuf":
-        ok = a[np.isfinite(a)]
-        spread = f" from {_num(ok.min())} to {_num(ok.max())}" if ok.size else ""
-        spread += f", {a.size - ok.size} not finite" if ok.size < a.size else ""
-    return f"{kind} with shape {a.shape}{spread}: {first}, …"
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-007
-def _show(v):
-    "Any value in one line."
-    v = _plain(v)
-    if isinstance(v, np.ndarray):
-        return _show_array(v)
-    if isinstance(v, (Mapping, list, tuple)):
-        items = (
-            [f"{k!r}: {_show(x)}" for k, x in v.items()]
-            if isinstance(v, Mapping)
-            else list(map(_show, v[:12]))
-        )
-        body = ", ".join(items[:12]) + (f", … ({len(v)} in all)" if len(v) > 12 else "")
-        left, right = (
-            "{}" if isinstance(v, Mapping) else "[]" if isinstance(v, list) else "()"
-        )
-        return _clip(left + body + right, 300)
-    if isinstance(v, (types.FunctionType, type)):
-        return f"the {'class' if isinstance(v, type) else 'function'} {v.__name__}"
-    text = _clip(repr(v), 160)
-    return (
-        f"a {type(v).__name__}" if re.search(r" at 0x[0-9a-f]+", text) else text
-    )  # an address differs from run to run
-
-
-def _what(v):
-    "What kind of thing a value is, in words."
-    v = _plain(v)
-    if v is None:
-        return "None"
-    if isinstance(v, str):
-        return "a text"
-    if isinstance(v, types.FunctionType):
-        return "a function"
-    if isinstance(v, (list, tuple, dict, set)):
-        return f"a {type(v).__name__} of {len(v)}"
-    if not isinstance(v, np.ndarray):
-        return f"an object of type {type(v).__name__}"
-    if v.ndim:
-        return f"an array of shape {v.shape}"
-    return "True or False" if v.dtype.kind == "b" else "a number"
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-010
-def _shape_remark(e, g, same):
-    "What would repair a wrong shape, if anything simple does."
-    if g.ndim == e.ndim > 1 and g.shape == e.shape[::-1] and same(e, g.transpose()):
-        return "; transposed, it would be right"
-    if (
-        g.size == e.size
-        and g.squeeze().shape == e.squeeze().shape
-        and same(e.ravel(), g.ravel())
-    ):
-        return "; the values are right"
-    return ""
-
-
-def _value_remark(e, g, same):
-    "A simple reason why all values differ, if there is one."
-    if (
-        e.dtype.kind not in "iuf"
-        or g.dtype.kind not in "iuf"
-        or not (np.isfinite(e).all() and np.isfinite(g).all())
-    ):
-        return ""
-    e, g = e.astype(float), g.astype(float)
-    if e.ndim == 2 and e.shape[0] == e.shape[1] > 1 and same(e, g.T):
-        return "; transposed, it would be right"
-    if e.size < 3 or np.ptp(e) == 0:
-        return ""
-    if same(e, -g):
-        return "; with the sign changed, it would be right"
-    factor = (e * g).sum() / max((e * e).sum(), 1e-300)
-    if abs(factor) > 1e-6 and same(e * factor, g):
-        return f"; every value is {_num(factor, 3)} times what it should be"
-    if same(e + (g - e).mean(), g):
-        return f"; every value is off by {_num((g - e).mean(), 3)}"
-    if e.ndim == 1 and same(np.sort(e), np.sort(g)):
-        return "; the values are right, their order is not"
-    return ""
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-011
-def _pair(e, g):
-    "Two numbers with as many digits as it takes to tell them apart."
-    for digits in (4, 6, 9, 17):
-        if _num(e, digits) != _num(g, digits):
-            break
-    return _num(e, digits), _num(g, digits)
-
-
-def _is_number(a):
-    return a.dtype.kind in "biufc"
-
-
-def _wrong_kind(e, g):
-    "Whether the kinds of number differ in a way that matters."
-    e, g = e.dtype.kind, g.dtype.kind
-    return (
-        (e in "biufc") != (g in "biufc")
-        or (e == "b") != (g == "b")
-        or (g == "c") > (e == "c")
-    )
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-012
-def _array_difference(e, g, rtol, atol):
-    "The first difference of two arrays: shape, kind of number, values."
-    same = lambda a, b: (
-        a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
-    )
-    kinds = f"kind of number differs: expected {KINDS[e.dtype.kind]}, got {KINDS[g.dtype.kind]}"
-    if e.shape != g.shape:
-        return f"shape differs: expected {e.shape}, got {g.shape}" + (
-            _shape_remark(e, g, same) if _is_number(e) and _is_number(g) else ""
-        )
-    if _wrong_kind(e, g):
-        return kinds
-    bad = (
-        ~np.isclose(g, e, rtol=rtol, atol=atol, equal_nan=True)
-        if _is_number(e)
-        else np.asarray(e != g)
-    )
-    if bad.any():
-        return _value_difference(e, g, bad) + (
-            _value_remark(e, g, same) if _is_number(e) else ""
-        )
-    return (
-        kinds + " (of equal value)"
-        if e.ndim and e.dtype.kind in "iu" and g.dtype.kind == "f"
-        else ""
-    )
-
-
-def _value_difference(e, g, bad):
-    "How many values differ, and the one that differs most."
-    measure = e.dtype.kind in "iufc"
-    with np.errstate(all="ignore"):
-        size = (
-            np.abs(np.subtract(g, e, dtype=complex)) if measure else bad.astype(float)
-        )
-    size = np.where(bad, np.where(np.isfinite(size), size, np.inf), -1)
-    at = np.unravel_index(size.argmax(), e.shape)
-    measure = measure and np.isfinite(size[at])
-    a, b = _pair(e[at], g[at])
-    if e.ndim == 0:
-        return f"value differs: expected {a}, got {b}" + (
-            f", a difference of {_num(size[at], 2)}" if measure else ""
-        )
-    index = int(at[0]) if e.ndim == 1 else tuple(map(int, at))
-    how = f"the largest difference is {_num(size[at], 2)}" if measure else "the first"
-    return f"values differ: {int(bad.sum())} of {bad.size}, {how} at index {index}: expected {a}, got {b}"
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-013
-def _as_array(v):
-    "A list of numbers (or of lists, tensors, …) as an array, if it is one."
-    with contextlib.suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("error")  # NumPy warns of ragged lists, or raises
-        a = np.asarray(
-            [_as_array(x) if isinstance(x, (list, tuple)) else _plain(x) for x in v]
-        )
-        if a.dtype.kind in "biufc" and (a.size or not len(v)):
-            return a
-    return v
-
-
-def _text_difference(e, g):
-    at = next((i for i, (a, b) in enumerate(zip(e, g)) if a != b), min(len(e), len(g)))
-    return f"text differs from character {at}: expected {_clip(repr(e[at:]), 50)}, got {_clip(repr(g[at:]), 50)}"
-
-
-def _inside(place, found):
-    return found and f"in {place}, {found}"
-
-
-def _sequence_difference(e, g, rtol, atol):
-    if len(e) != len(g):
-        return f"length differs: expected {len(e)}, got {len(g)}"
-    return next(
-        (
-            d
-            for i, (a, b) in enumerate(zip(e, g))
-            if (d := _inside(f"item {i}", difference(a, b, rtol=rtol, atol=atol)))
-        ),
-        "",
-    )
-
-
-def _dict_difference(e, g, rtol, atol):
-    missing, extra = [k for k in e if k not in g], [k for k in g if k not in e]
-    if missing or extra:
-        return "keys differ: " + ", ".join(
-            [f"{k!r} is missing" for k in missing]
-            + [f"{k!r} is not expected" for k in extra]
-        )
-    return next(
-        (
-            d
-            for k in e
-            if (d := _inside(f"[{k!r}]", difference(e[k], g[k], rtol=rtol, atol=atol)))
-        ),
-        "",
-    )
-
-
-def _set_difference(e, g):
-    lacks, has = (sorted(map(repr, s)) for s in (set(e) - set(g), set(g) - set(e)))
-    return "sets differ: " + ", ".join(
-        [f"{x} is missing" for x in lacks[:5]]
-        + [f"{x} is not expected" for x in has[:5]]
-    )
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-014
-def difference(
-    expected,  # numbers, arrays, tensors, texts, lists, tuples, dicts, sets, or any of these in each other
-    got,  # what came instead
-    *,
-    rtol: float = 1e-5,
-    atol: float = 1e-6,  # numbers are equal if |got - expected| ≤ atol + rtol·|expected|
-) -> str:  # what differs, or '' if nothing does
-    "Name the first difference that matters: type, then shape, then kind of number, then values."
-    e, g, close = _plain(expected), _plain(got), (rtol, atol)
-    if isinstance(g, (Iterator, range)):
-        g = [x for x, _ in zip(g, range(100_000))]
-    if isinstance(e, np.ndarray) and isinstance(g, (list, tuple)):
-        e, g = (e, _as_array(g)) if _is_number(e) else (e.tolist(), g)
-    elif isinstance(e, (list, tuple)) and isinstance(g, np.ndarray) and g.ndim:
-        e, g = _as_array(e), g if isinstance(_as_array(e), np.ndarray) else list(g)
-    both = lambda kind: isinstance(e, kind) and isinstance(g, kind)
-    if both(np.ndarray):
-        return _array_difference(e, g, *close)
-    if both((list, tuple)):
-        return _sequence_difference(e, g, *close)
-    if both(Mapping):
-        return _dict_difference(e, g, *close)
-    if both(str):
-        return "" if e == g else _text_difference(e, g)
-    if both(Set):
-        return "" if e == g else _set_difference(e, g)
-    if type(e) is not type(g) and isinstance(
-        e, (np.ndarray, list, tuple, Mapping, str, Set, type(None))
-    ):
-        return f"type differs: expected {_what(e)}, got {_what(g)}"
-    try:
-        equal = e is g or bool(e == g)
-    except Exception:
-        equal = False
-    return "" if equal else f"value differs: expected {_show(e)}, got {_show(g)}"
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-019
-class _TooLong(BaseException):
-    pass
-
-
-def _limited(f, seconds):
-    "`f()`, interrupted by `_TooLong` after `seconds` (between two steps of Python; a single long call into C is let finish)."
-    me, lock, done, sent = threading.get_ident(), threading.Lock(), [], []
-
-    def stop():
-        with lock:
-            if not done:
-                sent.append(
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(me), ctypes.py_object(_TooLong)
-                    )
-                )
-
-    timer = threading.Timer(max(seconds, 0.01), stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        return f()
-    finally:
-        with lock:
-            done.append(True)
-        timer.cancel()
-        if sent:
-            for _ in range(1000):
-                pass  # if the exception is still on its way, it arrives here and not later
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-020
-class _Tape(io.StringIO):
-    "Keeps the beginning of what is printed."
-
-    def write(self, s):
-        return super().write(s) if self.tell() < 2000 else len(s)
-
-
-@contextlib.contextmanager
-def _same_dice(seed=0):
-    "Seed the global random generators, and put them back afterwards."
-    torch = sys.modules.get("torch")
-    before = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch and torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch and torch.set_rng_state(before[2])
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-021
-def _copy(x):
-    "A copy that shares nothing with `x`."
-    if isinstance(x, (tuple, list)) and type(x) in (tuple, list):
-        return type(x)(map(_copy, x))
-    if isinstance(x, dict) and type(x) is dict:
-        return {k: _copy(v) for k, v in x.items()}
-    if hasattr(x, "get_state") and hasattr(x, "initial_seed"):
-        g = type(x)(x.device)
-        g.set_state(x.get_state())
-        return g  # torch.Generator
-    try:
-        return copy.deepcopy(x)
-    except Exception:
-        return x.detach().clone() if hasattr(x, "detach") else x
-
-
-@dataclass
-class _Outcome:
-    "What a call came to."
-
-    value: object = None
-    error: BaseException = None
-    slow: bool = False
-    printed: str = ""
-    args: tuple = ()
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-022
-def _call(f, args, seconds):
-    "Call `f` on copies of `args`, catching whatever it does."
-    out, tape = _Outcome(args=_copy(args)), _Tape()
-    try:
-        with contextlib.redirect_stdout(tape), warnings.catch_warnings(), _same_dice():
-            warnings.simplefilter("ignore")
-
-            def run():
-                v = f(*out.args)
-                return (
-                    [x for x, _ in zip(v, range(100_000))]
-                    if isinstance(v, Iterator)
-                    else v
-                )
-
-            out.value = _limited(run, seconds)
-    except _TooLong:
-        out.slow = True
-    except (Exception, SystemExit) as e:
-        out.error = e
-    out.printed = tape.getvalue()
-    return out
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-025
-def _empty(f):
-    "Whether the body of a function does nothing, or raises `NotImplementedError` and nothing else."
-    import dis
-
-    steps = [
-        (i.opname, i.argval)
-        for i in dis.get_instructions(f)
-        if i.opname not in ("RESUME", "NOP", "CACHE", "PRECALL", "EXTENDED_ARG")
-    ]
-    names = {name for name, _ in steps}
-    if names <= {"LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}:
-        return all(value in (None, ...) for name, value in steps if "CONST" in name)
-    loaded = [value for name, value in steps if name in ("LOAD_GLOBAL", "LOAD_NAME")]
-    return (
-        loaded == ["NotImplementedError"]
-        and "RAISE_VARARGS" in names
-        and not any(
-            n.startswith(("LOAD_FAST", "LOAD_DEREF", "POP_JUMP")) for n in names
-        )
-    )
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-026
-def is_stub(
-    answer,  # what is handed to `check`
-) -> bool:
-    "Whether nobody has written `answer` yet: `...` (or a list of them), a function whose body does nothing, a class of such functions."
-    if answer is ...:
-        return True
-    if type(answer) in (list, tuple) and answer:
-        return all(map(is_stub, answer))
-    if isinstance(answer, type):
-        own = [
-            f
-            for name, f in vars(answer).items()
-            if isinstance(f, types.FunctionType) and name != "__init__"
-        ]
-        return all(map(_empty, own)) and (bool(own) or "__init__" not in vars(answer))
-    return isinstance(answer, types.FunctionType) and _empty(inspect.unwrap(answer))
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-029
 @dataclass
 class Exercise:
-    "One exercise: what is right, what is wrong, and what to say. Made by the decorators below."
+    "What is right, what is wrong, and what to say. Made by the decorators below."
 
-    id: str
-    kind: str  # 'code', 'prediction' or 'challenge'
     reference: Callable  # the decorated function
-    wrong: list  # planted wrong answers
+    id: str  # '<module>.<number>'
+    kind: str  # 'code', 'prediction' or 'challenge'
+    wrong: list  # mistakes that learners make
+    right: list  # right answers that look different
     hint: str
     why: str  # why it matters, in one sentence
-    inputs: Callable = None  # (np.random.Generator) -> list of argument tuples
-    judge: Callable = None  # (answer) -> (bool, sentence)
-    rtol: float = 0
-    atol: float = 0
-    raises: tuple = ()  # errors that the reference raises on purpose
-    limit: float = 20  # seconds for all inputs together
+    inputs: Callable | None = None  # (np.random.Generator) -> list of argument tuples
+    judge: Callable | None = None  # (answer) -> (bool, sentence)
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    limit: float = 20  # seconds for one call
 
+    @cached_property
     def answer(self):
         "The right answer: the reference, or the value that it computes."
         if self.kind == "code" or inspect.signature(self.reference).parameters:
             return self.reference
-        if not hasattr(self, "_value"):
-            with _same_dice():
-                self._value = self.reference()
-        return self._value
-
-    def arguments(self):
-        "The generated inputs: the same in every process."
-        seed = int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:8], "big")
-        with _same_dice(seed % 2**32):
-            args = list(self.inputs(np.random.default_rng(seed)))
-        if not args or any(type(a) is not tuple for a in args):
-            raise TypeError(
-                f"{self.id}: inputs: expected a list of argument tuples, got {_show(args)}"
-            )
-        return args
+        return _run(self.reference, (), 600)[0]
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-030
-_registry = {}
+# %% ../nbs/0_tools/check.ipynb #cell-006
+def _arguments(ex: Exercise) -> list[tuple]:
+    "The inputs that an answer is tried on: the same every time, in every process."
+    from mmcourse.measure import seeded
+
+    seed = zlib.crc32(ex.id.encode())
+    with seeded(seed):
+        return list(ex.inputs(np.random.default_rng(seed)))
 
 
-def _register(ex):
-    "Enter an exercise, or say what it lacks."
-    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[1-9][0-9]*", ex.id):
-        raise ValueError(
-            f"id: expected '<module>.<number>' such as 'training.1', got {ex.id!r}"
-        )
-    if len(ex.wrong) < 2:
-        raise ValueError(
-            f"{ex.id}: wrong: expected two or more planted wrong answers, got {len(ex.wrong)}"
-        )
-    for name, text in {"hint": ex.hint, "why": ex.why}.items():
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{ex.id}: {name}: expected a sentence, got {text!r}")
-    key = lambda e: (e.reference.__module__, e.reference.__qualname__)
-    old = _registry.get(ex.id)
-    if old and key(old) != key(ex) and key(old)[0] == key(ex)[0] != "__main__":
-        raise ValueError(f"{ex.id}: already taken by {key(old)[1]}")
-    _registry[ex.id] = ex  # in a notebook, running the cell again replaces it
+# %% ../nbs/0_tools/check.ipynb #cell-008
+_registry = {}  # id -> Exercise or Question
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-031
+def _register(id: str, *about, **more) -> Callable:
+    "A decorator that enters the decorated function as the reference of an exercise."
+
+    def enter(f):
+        _registry[id] = Exercise(f, id, *about, **more)
+        return f
+
+    return enter
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-009
 def exercise(
     id: str,  # '<module>.<number>'
     *,
-    inputs: Callable,  # generates the inputs: (np.random.Generator) -> list of argument tuples, the easiest first
+    inputs: Callable,  # (np.random.Generator) -> list of argument tuples, easiest first
     wrong: list,  # two or more functions with the mistakes that learners make
-    hint: str,  # one step towards the solution
+    hint: str,  # one step towards the solution, in words
     why: str,  # why it matters, in one sentence
-    rtol: float = 1e-5,
-    atol: float = 1e-6,  # as in `difference`
-    raises: tuple = (),  # errors that the reference raises on purpose, which an answer must raise too
-    limit: float = 20,  # seconds for an answer on all inputs
+    right: list = (),  # functions that solve it another way, and must pass
+    **more,  # rtol and atol as in `difference`; limit: seconds for one call, 20
 ) -> Callable:  # decorator for the reference solution
-    "Register the decorated function as the reference solution of a code exercise. Raises `ValueError` for an incomplete one."
-
-    def register(f):
-        _register(
-            Exercise(
-                id,
-                "code",
-                f,
-                list(wrong),
-                hint,
-                why,
-                inputs=inputs,
-                rtol=rtol,
-                atol=atol,
-                raises=raises,
-                limit=limit,
-            )
-        )
-        return f
-
-    return register
+    "The decorated function is what an answer is compared with."
+    return _register(id, "code", wrong, right, hint, why, inputs=inputs, **more)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-032
+# %% ../nbs/0_tools/check.ipynb #cell-010
 def prediction(
     id: str,  # '<module>.<number>'
     *,
-    wrong: list,  # two or more wrong values, best those that a likely misunderstanding gives
+    wrong: list,  # two or more values, best those that a misunderstanding gives
     hint: str,
     why: str,  # as in `exercise`
+    right: list = (),  # other ways to say the right value
     tol: float = 0,  # how far off a predicted number may be
 ) -> Callable:  # decorator for a function without parameters that computes the value
-    "Register the decorated function as that which computes the right prediction. Raises `ValueError` for an incomplete one."
-
-    def register(f):
-        _register(
-            Exercise(id, "prediction", f, list(wrong), hint, why, rtol=1e-6, atol=tol)
-        )
-        return f
-
-    return register
+    "The decorated function computes the value that is to be predicted."
+    close = {"rtol": 1e-6, "atol": tol}
+    return _register(id, "prediction", wrong, right, hint, why, **close)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-033
+# %% ../nbs/0_tools/check.ipynb #cell-011
 def challenge(
     id: str,  # '<module>.<number>'
     *,
-    judge: Callable,  # measures an answer: (answer) -> (whether it is good enough, a sentence with the measure and what was wanted)
+    judge: Callable,  # (answer) -> (whether it is good enough, a sentence that says so)
     wrong: list,  # two or more answers that are not good enough
     hint: str,
     why: str,  # as in `exercise`
+    right: list = (),  # other answers that are good enough
     limit: float = 120,  # seconds for judging
-) -> Callable:  # decorator for a good answer: a function, or a function without parameters that returns it
-    "Register the decorated function as one good answer of a challenge, which `judge` measures. Raises `ValueError` for an incomplete one."
-
-    def register(f):
-        _register(
-            Exercise(
-                id, "challenge", f, list(wrong), hint, why, judge=judge, limit=limit
-            )
-        )
-        return f
-
-    return register
+) -> Callable:  # decorator for a good answer, or for a function () -> good answer
+    "The decorated function is one answer that is good enough for `judge`."
+    more = {"judge": judge, "limit": limit}
+    return _register(id, "challenge", wrong, right, hint, why, **more)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-035
+# %% ../nbs/0_tools/check.ipynb #cell-013
+@dataclass
+class Question:
+    "A multiple-choice question. Made by `question`."
+
+    id: str  # '<module>.q<number>'
+    text: str
+    choices: dict[str, tuple[str, str]]  # letter -> (choice, why it is right or wrong)
+    answer: str  # the right letter
+    kind: str = "question"
+    right: list = ()  # other ways to say it
+
+    @property
+    def wrong(self) -> list[str]:
+        return [letter for letter in self.choices if letter != self.answer]
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-014
+def question(
+    id: str,  # '<module>.q<number>'
+    text: str,
+    choices: dict,  # letter -> (choice, why it is right or wrong)
+    answer: str,  # the right letter
+):
+    "Enter a question in the register."
+    _registry[id] = Question(id, text, choices, answer)
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-016
 class UnknownExercise(LookupError):
     "No exercise has this id; the message names the nearest that there is."
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-036
-def all_exercises() -> dict:  # id -> Exercise, in the order of modules and numbers
-    "Every exercise of the course. Raises whatever a broken module of exercises raises."
+def _load(module: str | None = None) -> list[str]:
+    "Import the exercises of one module, or of all."
     import mmcourse.exercises as home
 
-    for m in pkgutil.iter_modules(home.__path__):
-        importlib.import_module(f"{home.__name__}.{m.name}")
-    ours = [
-        ex
-        for ex in _registry.values()
-        if ex.reference.__module__.startswith(home.__name__ + ".")
-    ]
-    return {
-        ex.id: ex
-        for ex in sorted(
-            ours, key=lambda ex: (ex.id.split(".")[0], int(ex.id.split(".")[1]))
-        )
-    }
+    there = [m.name for m in pkgutil.iter_modules(home.__path__)]
+    for name in there:
+        if module in (None, name):
+            importlib.import_module(f"{home.__name__}.{name}")
+    return there
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-017
+def find(
+    id: str,  # of an exercise or a question
+) -> Exercise | Question:
+    "What has this id. Raises `UnknownExercise`."
+    if not isinstance(id, str):
+        wanted = "expected a text such as 'training.1' as the first argument"
+        raise TypeError(f"id: {wanted}, got {shown(id)}")
+    if id not in _registry:
+        _load(id.partition(".")[0])
+    if id not in _registry:
+        _load()
+        near = difflib.get_close_matches(id, _registry, 1, cutoff=0)[0]
+        raise UnknownExercise(f"no exercise {id!r}; the nearest is {near!r}")
+    return _registry[id]
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-018
+def _course(kind) -> dict:
+    "What the course's own modules have entered, in the order of modules and numbers."
+    there = _load()
+    found = [e for e in _registry.values() if isinstance(e, kind)]
+    ours = [e for e in found if e.id.partition(".")[0] in there]
+    return {e.id: e for e in sorted(ours, key=lambda e: (e.id.partition(".")[0], e.id))}
+
+
+def all_exercises() -> dict[str, Exercise]:
+    "Every exercise of the course, by id."
+    return _course(Exercise)
+
+
+def all_questions() -> dict[str, Question]:
+    "Every question of the course, by id."
+    return _course(Question)
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-020
+def _does_nothing(node: ast.stmt) -> bool:
+    "Whether a statement is `...`, `pass`, a docstring, or `raise NotImplementedError`."
+    if isinstance(node, ast.Raise):
+        return "NotImplementedError" in ast.dump(node)
+    alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return alone or isinstance(node, ast.Pass)
+
+
+def _empty(f: Callable) -> bool:
+    "Whether the body of a function does nothing."
+    try:
+        source = textwrap.dedent(inspect.getsource(f))
+        body = ast.parse(source).body[0].body
+        return all(_does_nothing(node) for node in body)
+    except (OSError, SyntaxError, AttributeError):
+        return False  # a lambda, or typed where no source is kept
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-021
+def is_stub(
+    answer,  # what is handed to `check`
+) -> bool:
+    "Whether nobody has written `answer` yet."
+    if type(answer) in (list, tuple) and answer:
+        return all(map(is_stub, answer))
+    if isinstance(answer, type):
+        own = [f for f in vars(answer).values() if inspect.isfunction(f)]
+        methods = [f for f in own if f.__name__ != "__init__"] or own
+        return answer.__module__ != "builtins" and all(map(_empty, methods))
+    return answer is ... or (inspect.isfunction(answer) and _empty(answer))
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-024
+@contextmanager
+def _at_most(seconds: float):
+    "Raises `TimeoutError` in here after `seconds`, between two steps of Python."
+    me = ctypes.c_ulong(threading.get_ident())
+    send = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    timer = threading.Timer(seconds, send, (me, ctypes.py_object(TimeoutError)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-025
+def _run(f: Callable, args: tuple, seconds: float) -> tuple[object, str]:
+    "What `f(*args)` returns, or the exception it raises; and what it prints."
+    from mmcourse.measure import seeded
+
+    tape = io.StringIO()
+    try:
+        with redirect_stdout(tape), seeded(0), _at_most(seconds):
+            value = f(*args)
+            if isinstance(value, Iterator):
+                value = list(itertools.islice(value, 100_000))
+    except (Exception, SystemExit) as error:
+        value = error
+    return value, tape.getvalue()
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-027
+def _other_kind(x):
+    "Arrays as tensors and tensors as arrays; in lists and tuples too."
+    import torch
+
+    if isinstance(x, torch.Tensor):
+        return as_array(x)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biufc":
+        return torch.from_numpy(x.copy())
+    return type(x)(map(_other_kind, x)) if type(x) in (list, tuple) else x
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-029
+def _fault(error: BaseException, f: Callable, limit: float) -> str:
+    "What was raised, and in which line of the answer."
+    if isinstance(error, TimeoutError):
+        return f"stopped: it took longer than {limit:g} s"
+    home = getattr(getattr(f, "__code__", None), "co_filename", "")
+    steps = traceback.extract_tb(error.__traceback__)
+    line = next((s.line for s in reversed(steps) if s.filename == home), "")
+    text = f"raised {type(error).__name__}: {str(error)[:200]}"
+    return f"{text}, in the line: {line}" if line else text
+
+
+def _what_differs(ex: Exercise, want, came, f: Callable) -> str:
+    "One line on what is wrong with `came`, or ''."
+    if isinstance(came, BaseException):
+        return _fault(came, f, ex.limit)
+    if came is None and want is not None:
+        return "it returned None: is a return missing?"
+    return difference(want, came, rtol=ex.rtol, atol=ex.atol)
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-030
+class Failure(NamedTuple):
+    "The first input on which an answer differs from the reference."
+
+    place: int  # of the input
+    want: object  # from the reference
+    came: object  # from the answer: a value, or an exception
+    printed: str
+    found: str  # what differs
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-031
+def _first_failure(ex: Exercise, f: Callable, change=lambda args: args):
+    "A `Failure`, or None. `change` is applied to the answer's inputs."
+    mine, theirs = _arguments(ex), _arguments(ex)
+    for i, args in enumerate(mine):
+        want, _ = _run(ex.reference, theirs[i], 600)
+        if isinstance(want, BaseException):
+            raise RuntimeError(f"{ex.id}: the reference fails on input {i}") from want
+        came, printed = _run(f, change(args), ex.limit)
+        found = _what_differs(ex, want, came, f)
+        if found:
+            return Failure(i, want, came, printed, found)
+    return None
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-032
+def _judge_code(ex: Exercise, f) -> tuple[str, str]:
+    if not callable(f):
+        return "not yet", f"Type differs: expected a function, got {shown(f)}."
+    failed = _first_failure(ex, f)
+    cannot_take = (TypeError, AttributeError, RuntimeError)
+    if failed and isinstance(failed.came, cannot_take):
+        other = _first_failure(ex, f, _other_kind)
+        failed = failed if other else None
+    if failed is None:
+        return "right", ex.why
+    if failed.came is ...:
+        return "not attempted", ""
+    return "not yet", _code_message(ex, failed)
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-034
+def _code_message(ex: Exercise, failed: Failure) -> str:
+    inputs = _arguments(ex)
+    args = inspect.signature(ex.reference).bind(*inputs[failed.place]).arguments
+    want, came = shown(failed.want), shown(failed.came)
+    lines = [f"It fails on input {failed.place + 1} of {len(inputs)}:"]
+    lines += [f"  {name} = {shown(v)}" for name, v in args.items()]
+    if want != came:
+        lines.append(f"  expected {want}")
+    if want != came and not isinstance(failed.came, BaseException):
+        lines.append(f"  got      {came}")
+    if failed.printed.strip():
+        lines.append(f"  printed  {failed.printed.strip()[:200]}")
+    return "\n".join([*lines, f"  {failed.found}"])
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-036
+def _folded(v):
+    "Texts in small letters without spaces around them; in lists too."
+    if isinstance(v, str):
+        return v.strip().casefold()
+    return [_folded(x) for x in v] if isinstance(v, (list, tuple)) else v
+
+
+def _judge_prediction(ex: Exercise, value) -> tuple[str, str]:
+    right = _folded(ex.answer)
+    found = difference(right, _folded(value), rtol=ex.rtol, atol=ex.atol)
+    if not found:
+        return "right", f"It is {shown(ex.answer)}. {ex.why}"
+    of_kind = ("type", "shape", "length", "kind")
+    more = f": {found}" if found.startswith(of_kind) else ""
+    return "not yet", f"You said {shown(value)}, which is not it{more}."
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-037
-def find(
-    id: str,  # of the exercise
-) -> Exercise:
-    "The exercise of that id, whose module is imported if need be. Raises `UnknownExercise`."
-    if not isinstance(id, str):
-        raise TypeError(
-            f"id: expected a text such as 'training.1' as the first argument, got {_show(id)}"
-        )
-    if id not in _registry and re.fullmatch(r"[a-z][a-z0-9_]*\.[0-9]+", id):
-        name = f"mmcourse.exercises.{id.split('.')[0]}"
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as e:
-            if e.name not in (name, "mmcourse.exercises"):
-                raise
-    if id in _registry:
-        return _registry[id]
-    near = difflib.get_close_matches(id, [*all_exercises(), *_registry], 1, cutoff=0)
-    raise UnknownExercise(
-        f"no exercise {id!r}" + (f"; the nearest is {near[0]!r}" if near else "")
-    )
+def _judge_challenge(ex: Exercise, answer) -> tuple[str, str]:
+    "A challenge is measured; any answer that is good enough will do."
+    found, _ = _run(ex.judge, (answer,), ex.limit)
+    if isinstance(found, BaseException):
+        return "not yet", f"It {_fault(found, answer, ex.limit)}."
+    good, said = found
+    return ("right", f"{said} {ex.why}") if good else ("not yet", said)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-039
-def _fault(error, f):
-    "What was raised, and in which line of the answer."
-    code = getattr(inspect.unwrap(f), "__code__", None)
-    lines = [
-        (t.tb_lineno, t.tb_frame.f_code.co_filename)
-        for t in _trace(error.__traceback__)
-        if code and t.tb_frame.f_code.co_filename == code.co_filename
-    ]
-    line = linecache.getline(lines[-1][1], lines[-1][0]).strip() if lines else ""
-    return f"raised {type(error).__name__}: {_clip(str(error), 200)}" + (
-        f", in the line: {_clip(line)}" if line else ""
-    )
+def _judge_question(ex: Question, answer) -> tuple[str, str]:
+    "The chosen choice is explained."
+    letter = str(answer).strip(" .()").lower()
+    if letter not in ex.choices:
+        return "not yet", f"The choices are {', '.join(ex.choices)}; you said {answer}."
+    text, why = ex.choices[letter]
+    status = "right" if letter == ex.answer else "not yet"
+    return status, f"{letter}) {text}: {why}"
 
 
-def _trace(tb):
-    while tb:
-        yield tb
-        tb = tb.tb_next
+# %% ../nbs/0_tools/check.ipynb #cell-038
+def verdict(
+    id: str,  # of the exercise or question
+    answer,  # what the learner hands in
+) -> tuple[str, str]:  # 'right', 'not yet' or 'not attempted'; the message
+    "The judge's word on an answer. Raises `UnknownExercise`."
+    judges = {
+        "code": _judge_code,
+        "prediction": _judge_prediction,
+        "challenge": _judge_challenge,
+        "question": _judge_question,
+    }
+    ex = find(id)
+    status, text = "not attempted", ""
+    if not is_stub(answer):
+        status, text = judges[ex.kind](ex, answer)
+    if status == "not attempted":
+        return status, f"{id}: not attempted yet"
+    if status == "not yet" and ex.kind != "question":
+        text += f"\nhint('{id}') has a hint."
+    return status, f"{id}: {status}. {text}"
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-040
-def _named(f, args):
-    "The arguments with the names that the reference gives them."
-    try:
-        names = list(inspect.signature(f).bind(*args).arguments.items())
-    except TypeError:
-        names = [(f"argument {i}", a) for i, a in enumerate(args)]
-    return "\n           ".join(f"{k} = {_show(v)}" for k, v in names) or "no arguments"
-
-
-def _code_fault(ex, f, want, out):
-    "What differs between the reference's outcome and the answer's, or ''."
-    if out.slow:
-        return f"stopped: it took longer than {ex.limit:g} s"
-    if want.error is not None:
-        if isinstance(out.error, type(want.error)):
-            return ""
-        return f"error differs: expected {type(want.error).__name__} to be raised, " + (
-            _fault(out.error, f) if out.error else f"got {_show(out.value)}"
-        )
-    return (
-        _fault(out.error, f)
-        if out.error
-        else difference(want.value, out.value, rtol=ex.rtol, atol=ex.atol)
-    )
-
-
-def _call_differs(ex, f):
-    "Whether the answer cannot be called with the arguments that the reference takes."
-    names = ", ".join(inspect.signature(ex.reference).parameters)
-    try:
-        mine = inspect.signature(f)
-    except (TypeError, ValueError):
-        return ""  # some built-in functions have none
-    for args in ex.arguments():
-        try:
-            mine.bind(*args)
-        except TypeError as e:
-            return f"The arguments differ: it is called with ({names}), yours takes ({', '.join(mine.parameters)}): {e}."
-    return ""
+def _print(message: str):
+    "Sentences in lines of a page's width; indented lines stay as they are."
+    for line in message.splitlines():
+        print(line if line.startswith(" ") else textwrap.fill(line, 80))
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-041
-def _code_verdict(ex, f):
-    "Judge a function on all inputs."
-    if not callable(f):
-        return "not yet", f"Type differs: expected a function, got {_show(f)}."
-    if wrong := _call_differs(ex, f):
-        return "not yet", wrong
-    failed, changed, left, cases = [], set(), ex.limit, ex.arguments()
-    for args in cases:
-        want = _call(ex.reference, args, 600)
-        if want.slow or (want.error and not isinstance(want.error, ex.raises)):
-            raise RuntimeError(
-                f"{ex.id}: the reference solution failed for {_named(ex.reference, args)}"
-            ) from want.error
-        start = time.perf_counter()
-        out = _call(f, args, left)
-        left -= time.perf_counter() - start
-        if out.value is ...:
-            return "not attempted", ""
-        if found := _code_fault(ex, f, want, out):
-            failed.append((args, want, out, found))
-        changed |= {
-            i
-            for i, (a, mine, theirs) in enumerate(zip(args, out.args, want.args))
-            if _moved(a, mine) and not _moved(a, theirs)
-        }
-        if out.slow:
-            break
-    if failed:
-        return "not yet", _code_message(ex, len(failed), len(cases), *failed[0])
-    names = [
-        p
-        for i, p in enumerate(inspect.signature(ex.reference).parameters)
-        if i in changed
-    ]
-    return (
-        "right",
-        f" (Note: it changes {' and '.join(names)} in place, which may surprise its caller.)"
-        if names
-        else "",
-    )
+def check(
+    id: str,  # of the exercise or question, such as 'training.1'
+    answer,  # your function, value or letter
+):
+    "Print what the judge says."
+    _print(verdict(id, answer)[1])
 
 
-def _moved(before, after):
-    "Whether a call has changed its argument (of the kinds whose change can be seen)."
-    return (
-        isinstance(_plain(before), (np.ndarray, list, dict))
-        and difference(before, after, rtol=0, atol=0) != ""
-    )
+def hint(id: str):  # of the exercise
+    "Print a hint."
+    ex = find(id)
+    none = "a question has no hint; check() explains each choice."
+    _print(f"{id}: {none if ex.kind == 'question' else ex.hint}")
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-042
-def _code_message(ex, n, of, args, want, out, found):
-    "The first input that fails, what was expected, what came, and what differs."
-    lines = [
-        f"It fails on {n} of {of} inputs, first on this one:"
-        if of > 1
-        else "It fails on this input:",
-        f"  input    {_named(ex.reference, args)}",
-        f"  expected {_show(want.value if want.error is None else want.error)}",
-    ]
-    if out.error is None and not out.slow:
-        lines.append(f"  got      {_show(out.value)}")
-    lines.append("  " + found)
-    if out.printed:
-        lines.append(f"  printed  {_clip(out.printed.strip(), 200)}")
-    return "\n".join(lines)
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-044
-def _too(e, g):
-    "In which direction a predicted number is wrong."
-    if not np.isfinite(g):
-        return "which is not a finite number"
-    ratio = max(g / e, e / g) if e * g > 0 else 1
-    far = (
-        " by more than a factor of ten"
-        if ratio > 10
-        else " by more than a factor of two"
-        if ratio > 2
-        else ""
-    )
-    return f"which is too {'large' if g > e else 'small'}{far}"
-
-
-def _real(a):
-    return isinstance(a, np.ndarray) and a.ndim == 0 and a.dtype.kind in "iuf"
-
-
-def _prediction_fault(e, g, ex):
-    "What is wrong with a prediction, without giving the value away; '' if nothing is."
-    e, g = _plain(e), _plain(g)
-    if isinstance(e, str) and isinstance(g, str):
-        return (
-            ""
-            if e.strip().casefold() == g.strip().casefold()
-            else f"You said {g!r}, which is not it."
-        )
-    if (
-        isinstance(e, (list, tuple))
-        and isinstance(g, (list, tuple, np.ndarray))
-        and np.shape(g)[:1] == (len(e),)
-    ):
-        return next(
-            (
-                f"Item {i}: {d}"
-                for i, (a, b) in enumerate(zip(e, g))
-                if (d := _prediction_fault(a, b, ex))
-            ),
-            "",
-        )
-    if _real(e) and isinstance(g, np.ndarray) and g.size == 1 and g.dtype.kind in "iuf":
-        g = g.reshape(())
-    found = difference(e, g, rtol=ex.rtol, atol=ex.atol)
-    if not found:
-        return ""
-    if _real(e) and _real(g):
-        return f"You said {_num(g)}, {_too(e.astype(float), g.astype(float))}."
-    tells = not found.startswith(
-        ("type", "shape", "length", "kind")
-    )  # more than the kind of the right answer
-    return f"You said {_show(g)}, which is not it: {found.split(':')[0] if tells else found}."
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-045
-def _prediction_verdict(ex, value):
-    "Judge a predicted value."
-    if value is None:
-        return "not attempted", ""
-    if isinstance(value, types.FunctionType):
-        return (
-            "not yet",
-            f"Type differs: expected a value, got the function {value.__name__}; call it.",
-        )
-    found = _prediction_fault(ex.answer(), value, ex)
-    return ("not yet", found) if found else ("right", f" It is {_show(ex.answer())}.")
-
-
-def _challenge_verdict(ex, answer):
-    "Let the judge of a challenge measure an answer."
-    out = _call(ex.judge, (answer,), ex.limit)
-    if out.slow:
-        return "not yet", f"It was stopped: it took longer than {ex.limit:g} s."
-    if out.error:
-        return (
-            "not yet",
-            f"It {_fault(out.error, answer if callable(answer) else ex.judge)}.",
-        )
-    good, said = out.value
-    return ("right", f" {said}") if good else ("not yet", said)
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-046
-def verdict(
-    id: str,  # of the exercise
-    answer,  # what the learner hands in
-) -> tuple:  # ('right', 'not yet' or 'not attempted', the message)
-    "Judge an answer. Raises `UnknownExercise`."
+def solution(id: str):  # of the exercise or question
+    "Print the reference solution."
     ex = find(id)
-    judge = {
-        "code": _code_verdict,
-        "prediction": _prediction_verdict,
-        "challenge": _challenge_verdict,
-    }[ex.kind]
-    status, text = ("not attempted", "") if is_stub(answer) else judge(ex, answer)
-    if status == "not attempted":
-        return status, f"{id}: not attempted yet"
-    if status == "not yet":
-        return status, f"{id}: not yet. {text}\nhint('{id}') has a hint."
-    return (
-        status,
-        f"{id}: right. {ex.why}{text}"
-        if ex.kind == "code"
-        else f"{id}: right.{text} {ex.why}",
-    )
+    if ex.kind == "question":
+        _print(f"{id}: {ex.answer}) {': '.join(ex.choices[ex.answer])}")
+        return
+    lines = textwrap.dedent(inspect.getsource(ex.reference))
+    node = ast.parse(lines).body[0]  # without the decorator
+    print("\n".join(lines.splitlines()[node.lineno - 1 : node.end_lineno]))
+    if ex.answer is not ex.reference:
+        print(f"# {ex.reference.__name__}() is {shown(ex.answer)}")
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-047
-def _wrapped(message):
-    "Sentences in lines of a page's width; indented lines, which show values, stay as they are."
-    return "\n".join(
-        line
-        if line.startswith(" ")
-        else textwrap.fill(line, 80, break_long_words=False, break_on_hyphens=False)
-        for line in message.splitlines()
-    )
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-048
-def check(
-    id: str,  # of the exercise, such as 'training.1'
-    answer,  # your function or value
-):
-    "Print what the judge says. Raises `UnknownExercise`, whose message names the nearest id."
-    print(_wrapped(verdict(id, answer)[1]))
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-050
-class Solution:
-    "Source code that is folded on a page."
-
-    def __init__(self, id, source):
-        self.id, self.source = id, source
-
-    def __repr__(self):
-        return self.source
-
-    def _repr_html_(self):
-        code = f'<pre><code class="language-python">{html.escape(self.source)}</code></pre>'
-        return f"<details>\n<summary>Solution of {html.escape(self.id)}</summary>\n{code}\n</details>"
-
-
-def _source(f):
-    "The source of a function without its decorators."
-    lines = textwrap.dedent(inspect.getsource(f))
-    node = ast.parse(lines).body[0]
-    return "\n".join(lines.splitlines()[node.lineno - 1 : node.end_lineno])
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-051
-def hint(id: str):  # of the exercise
-    "Print a hint. Raises `UnknownExercise`."
-    print(_wrapped(f"{id}: {find(id).hint}"))
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-052
-def solution(
-    id: str,  # of the exercise
-) -> Solution:  # displayed folded on a page; `print` it in a terminal
-    "The reference solution. Raises `UnknownExercise`."
-    ex = find(id)
-    value = (
-        f"\n# {ex.reference.__name__}() is {_show(ex.answer())}"
-        if not inspect.signature(ex.reference).parameters and ex.kind != "code"
-        else ""
-    )
-    return Solution(id, _source(ex.reference) + value)
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-064
-_NAMES = re.compile(r"differ|raised|stopped|which is|Type")
-
-
-def _stub_of(ex):
-    if ex.kind == "prediction" or not inspect.signature(ex.reference).parameters:
-        return ...
-    space = {}
-    exec(
-        f'def stub({", ".join(inspect.signature(ex.reference).parameters)}):\n    "Your turn."\n    ...',
-        space,
-    )
-    return space["stub"]
-
-
-# %% ../nbs/0_tools/check.ipynb #cell-065
+# %% ../nbs/0_tools/check.ipynb #cell-062
 def prove(
-    id: str,  # of the exercise
-) -> list:  # the messages that the wrong answers get
-    "Assert that the exercise judges its reference, its stub and its wrong answers as it should."
-    ex, messages = find(id), []
-    status, message = verdict(id, ex.answer())
-    assert status == "right" and ex.why in message, (
-        f"the reference is not right: {message}"
-    )
-    assert (
-        verdict(id, _stub_of(ex))
-        == verdict(id, ...)
-        == ("not attempted", f"{id}: not attempted yet")
-    ), "the stub is not seen as one"
-    for i, answer in enumerate(ex.wrong):
+    id: str,  # of the exercise or question
+) -> list[str]:  # the messages that the wrong answers get
+    "Assert that right answers, wrong answers and the stub get what they deserve."
+    ex = find(id)
+    for i, answer in enumerate([ex.answer, *ex.right]):
         status, message = verdict(id, answer)
+        assert status == "right", f"right answer {i} is not: {message}"
+    assert verdict(id, ...)[0] == "not attempted", f"{id}: the stub is judged"
+    judged = [verdict(id, answer) for answer in ex.wrong]
+    for i, (status, _) in enumerate(judged):
         assert status == "not yet", f"{id}: wrong[{i}] is judged {status!r}"
-        named = re.search(
-            r"[0-9]" if ex.kind == "challenge" else _NAMES, message.replace(id, "")
-        )
-        assert named, (
-            f"{id}: the message for wrong[{i}] does not say what differs: {message}"
-        )
-        messages.append(message)
-    return messages
+    return [message for _, message in judged]
