@@ -1,0 +1,171 @@
+"""The longer comparisons of chapter 11: rankings change with the length of training.
+
+    python data/make_attention.py      # writes data/results/attention.json
+
+Arms are named task/…/seed. `words` and `sound`: a block of attention, an LSTM of about
+as many weights and the mean of the embedded tokens read hints and spoken digits, for
+6, 20 and 60 epochs. `lookup`: an LSTM on the look-up task, wider and longer. `cross`:
+words that listen to a noisy clip, the same model deaf, and the sound alone, 40 epochs.
+The epoch is chosen on validation data; `test` is accuracy on test data.
+"""
+
+import torch
+from study import Study
+from torch import nn
+
+from mmcourse.attention import (
+    CrossAttention,
+    TransformerBlock,
+    TransformerClassifier,
+    masked_mean,
+    sinusoidal_positions,
+    sound_tokens,
+)
+from mmcourse.datasets import SPLITS, hints, spoken_digits, three_views
+from mmcourse.pipeline import extract_audio_features, preprocess_audio
+from mmcourse.tasks import LookupReader, lookup_task, task_hits, train_on
+from mmcourse.text import Vocab, pad, preprocess_text
+from mmcourse.training import accuracy, count_parameters, fit, warmup_cosine
+
+D = 32
+
+
+def word_tokens(texts, vocab):
+    return tuple(map(torch.as_tensor, pad([vocab.encode(w) for w in texts], 20)))
+
+
+def heard(view, rows):
+    clips = [view["audio"][i, : view["length"][i]] for i in rows]
+    return sound_tokens(extract_audio_features(preprocess_audio(clips)))
+
+
+class LastState(nn.Module):
+    "Reads from left to right; the state after the last real token answers."
+
+    def __init__(self, embed, hidden: int = 42):
+        super().__init__()
+        self.embed, self.dropout = embed, nn.Dropout(0.1)
+        self.lstm = nn.LSTM(D, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, inputs):
+        x, mask = inputs
+        states, _ = self.lstm(self.dropout(self.embed(x)))
+        last = (mask * torch.arange(1, mask.shape[1] + 1)).argmax(1)
+        return self.head(states[torch.arange(len(x)), last])
+
+
+READERS = {
+    "attention": lambda embed: TransformerClassifier(embed, D, 2),
+    "lstm": LastState,
+    "mean": lambda embed: TransformerClassifier(embed, D, 2, depth=0),
+}
+
+
+class CrossReader(nn.Module):
+    "Words look into a sound, talk it over among themselves, and answer."
+
+    def __init__(self, words: int):
+        super().__init__()
+        self.words, self.sound = nn.Embedding(words, D), nn.Linear(60, D)
+        self.listen = CrossAttention(D, 2, dropout=0.1)
+        self.talk = TransformerBlock(D, 2, dropout=0.1)
+        self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, 10)
+
+    def forward(self, inputs):
+        (text, real), (sound, there) = inputs
+        both = self.words(text), self.sound(sound)
+        x, context = [e + sinusoidal_positions(*e.shape[1:]) for e in both]
+        x = self.talk(self.listen(x, context, there[:, None]), real[:, None])
+        return self.head(masked_mean(self.norm(x), real))
+
+
+def score(model, data, seed: int, epochs: int) -> dict:
+    fit(
+        model,
+        data["train"],
+        data["valid"],
+        epochs=epochs,
+        batch_size=96,
+        lr=0.01,
+        schedule=warmup_cosine,
+        clip=1.0,
+        keep_best=True,
+        seed=seed,
+    )
+    parts = {s: round(accuracy(model, data[s]), 5) for s in ("valid", "test")}
+    return parts | {"parameters": count_parameters(model)}
+
+
+def look_up(width: int, steps: int, seed: int) -> dict:
+    body = nn.LSTM(D, width, batch_first=True)
+    model = train_on(lookup_task, LookupReader(body, D, width=width), seed, steps)
+    right = {p: task_hits(lookup_task, model, p) for p in (8, 16)}
+    return {str(p): round(r.float().mean().item(), 5) for p, r in right.items()}
+
+
+def main():
+    study = Study("attention", __doc__, about="chapter 11")
+    said = {s: hints(s, 2500 if s == "train" else None) for s in SPLITS}
+    words = {s: preprocess_text(said[s]["text"]) for s in SPLITS}
+    vocab = Vocab.build(words["train"])
+    data = {"words": {}, "sound": {}}
+    g = torch.Generator().manual_seed(0)
+    for s in SPLITS:
+        label = torch.as_tensor(said[s]["label"])
+        data["words"][s] = word_tokens(words[s], vocab), label
+        clips = spoken_digits(s)
+        rows = torch.randperm(len(clips["label"]), generator=g)[:1200].tolist()
+        label = torch.as_tensor(clips["label"][rows])
+        data["sound"][s] = heard(clips, rows), label
+    embed = {
+        "words": lambda: nn.Embedding(len(vocab), D),
+        "sound": lambda: nn.Linear(60, D),
+    }
+    for epochs in (6, 20, 60):
+        for kind in data:
+            for name, make in READERS.items():
+                for seed in study.seeds(3):
+
+                    def run(kind=kind, make=make, epochs=epochs, seed=seed):
+                        return score(make(embed[kind]()), data[kind], seed, epochs)
+
+                    study(f"{kind}/{name}/{epochs}/{seed}", run, seed)
+    for width, steps in ((48, 8000), (128, 8000)):
+        for seed in study.seeds(3):
+
+            def run(width=width, steps=steps, seed=seed):
+                return look_up(width, steps, seed)
+
+            study(f"lookup/{width}/{steps}/{seed}", run, seed)
+
+    both = {}
+    for s in SPLITS:
+        view = three_views(s, 1500 if s == "train" else None, snr_db=10)
+        text = word_tokens(preprocess_text(view["text"]), vocab)
+        sound = heard(view, range(len(view["label"])))
+        both[s] = (text, sound), torch.as_tensor(view["label"])
+    deaf = {
+        s: ((text, (x, torch.zeros_like(there))), y)
+        for s, ((text, (x, there)), y) in both.items()
+    }
+    alone = {s: (sound, y) for s, ((_, sound), y) in both.items()}
+    arms = {
+        "words that may listen": (lambda: CrossReader(len(vocab)), both),
+        "the same model, deaf": (lambda: CrossReader(len(vocab)), deaf),
+        "sound alone, one block": (
+            lambda: READERS["attention"](nn.Linear(60, D)),
+            alone,
+        ),
+    }
+    for name, (make, views) in arms.items():
+        for seed in study.seeds(3):
+
+            def run(make=make, views=views, seed=seed):
+                return score(make(), views, seed, 40)
+
+            study(f"cross/{name}/{seed}", run, seed)
+
+
+if __name__ == "__main__":
+    main()
