@@ -1,67 +1,51 @@
-"The laws of all fusions over random names, widths, masks and seeds; tensor fusion against the literal form; bad input; what the digits promise."
+"The laws of all fusions over random names, widths and masks; values by hand."
 
-import json
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load, save
 from torch import nn
 
 from mmcourse.feature_fusion import (
     FUSIONS,
+    ROWS,
     AttentionFusion,
     BottleneckFusion,
     ConcatFusion,
+    Fusion,
     FusionClassifier,
     GatedFusion,
     LowRankFusion,
+    MLPFusion,
     TensorFusion,
-    concat_inputs,
-    concat_model,
+    check_laws,
+    digit_net,
     digit_views,
     extended,
-    extra_memory,
-    full_rank,
     modality_dropout,
+    scales,
+    there,
     train_digits,
     without_each,
 )
-from mmcourse.training import isolated, read_tensors, write_tensors
+from mmcourse.measure import seeded
 
-torch.set_num_threads(1)
 few = settings(max_examples=25, deadline=None)
 every = pytest.mark.parametrize("make", FUSIONS.values(), ids=FUSIONS)
-token_wise = pytest.mark.parametrize("make", [AttentionFusion, BottleneckFusion])
-vector_wise = pytest.mark.parametrize(
-    "make", [ConcatFusion, GatedFusion, TensorFusion, LowRankFusion]
-)
 close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)
-# names that a ModuleDict would refuse are names too
-dims_ = st.dictionaries(
-    st.sampled_from(["text", "image", "audio", "a.b", "keys", "type", ""]),
-    st.integers(1, 6),
-    min_size=1,
-    max_size=4,
-)
+names = st.sampled_from(["text", "image", "audio", "a.b", "keys", "type", ""])
+widths = st.dictionaries(names, st.integers(1, 6), min_size=2, max_size=4)
 seeds = st.integers(0, 2**31 - 1)
 
 
-def made(make, dims, out=3, B=5, seed=0):
-    "A fusion, features, a mask with gaps."
-    with isolated(seed):
-        return (
-            make(dims, out),
-            {m: torch.randn(B, d) for m, d in dims.items()},
-            {m: torch.rand(B) < 0.6 for m in dims},
-        )
+def made(make, dims, out=3, B=6, seed=0):
+    "A fusion, features, and a mask with gaps."
+    with seeded(seed):
+        x = {m: torch.randn(B, d) for m, d in dims.items()}
+        mask = {m: torch.rand(B) < 0.6 for m in dims}
+        return make(dims, out), x, mask
 
 
 # --- laws
@@ -69,456 +53,316 @@ def made(make, dims, out=3, B=5, seed=0):
 
 @every
 @few
-@given(dims_, st.integers(1, 5), st.integers(1, 5), seeds)
-def test_shape_rows_and_order_of_keys(make, dims, out, B, seed):
-    f, x, mask = made(make, dims, out, B, seed)
-    with torch.no_grad():
-        y = f(x, mask)
-        assert y.shape == (B, out) and y.isfinite().all()
-        backwards = lambda d: dict(reversed(d.items()))
-        assert torch.equal(f(backwards(x), backwards(mask)), y)
-        assert f.state_dict().keys() == make(backwards(dims), out).state_dict().keys()
-        rows = torch.randperm(B)
-        close(
-            f(
-                {m: t[rows] for m, t in x.items()},
-                {m: h[rows] for m, h in mask.items()},
-            ),
-            y[rows],
-        )
-        close(
-            torch.cat(
-                [
-                    f(
-                        {m: t[i : i + 1] for m, t in x.items()},
-                        {m: h[i : i + 1] for m, h in mask.items()},
-                    )
-                    for i in range(B)
-                ]
-            ),
-            y,
-        )
+@given(widths, st.integers(1, 5), seeds)
+def test_every_fusion_obeys_its_laws(make, dims, out, seed):
+    fusion, x, _ = made(make, dims, out, seed=seed)
+    check_laws(fusion, x)
 
 
 @every
 @few
-@given(dims_, seeds, st.sampled_from([float("nan"), float("inf"), -1e30, 7.0]))
+@given(widths, seeds, st.sampled_from([float("nan"), float("inf"), -1e30, 7.0]))
 def test_what_is_masked_cannot_matter(make, dims, seed, junk):
-    f, x, mask = made(make, dims, seed=seed)
-    ruined = {
-        m: torch.where(mask[m][:, None], t, junk).requires_grad_() for m, t in x.items()
-    }
-    y = f(ruined, mask)
-    assert torch.equal(y, f(x, mask))
+    fusion, x, mask = made(make, dims, seed=seed)
+    ruined = {}
+    for m, t in x.items():
+        t = torch.where(mask[m][:, None], t, junk)
+        ruined[m] = t.requires_grad_()
+    y = fusion(ruined, mask)
+    assert torch.equal(y, fusion(x, mask))
     y.square().sum().backward()
-    for t in (*f.parameters(), *ruined.values()):
-        assert t.grad.isfinite().all()
     for m, t in ruined.items():
+        assert t.grad.isfinite().all()
         assert not t.grad[~mask[m]].any()
 
 
 @every
-@few
-@given(dims_.filter(lambda d: len(d) > 1), seeds)
-def test_absent_is_masked(make, dims, seed):
-    f, x, mask = made(make, dims, seed=seed)
-    gone = sorted(dims)[seed % len(dims)]
-    rest = {m: t for m, t in x.items() if m != gone}
-    y = f(x, mask | {gone: torch.zeros(5, dtype=torch.bool)})
-    assert torch.equal(
-        f(rest, {m: h for m, h in mask.items() if m != gone}), y
-    ) and torch.equal(f(rest, mask), y)
+def test_one_by_one_is_the_batch_and_nothing_at_all_is_finite(make):
+    fusion, x, mask = made(make, {"a": 3, "b": 2})
+    y = fusion(x, mask)
+    rows = range(len(y))
+    one = [{m: t[i : i + 1] for m, t in x.items()} for i in rows]
+    gap = [{m: h[i : i + 1] for m, h in mask.items()} for i in rows]
+    close(torch.cat([fusion(a, b) for a, b in zip(one, gap)]), y)
+    nothing = {m: torch.zeros(6, dtype=torch.bool) for m in x}
+    assert fusion(x, nothing).isfinite().all()
 
 
 @every
-def test_what_is_there_does_matter(make):
-    f, x, mask = made(make, {"a": 3, "b": 4, "c": 2})
-    none = {m: torch.zeros(5, dtype=torch.bool) for m in x}
-    empty = f(x, none)
-    close(empty, empty[:1].expand(5, -1))  # nothing is known: one answer for all
-    for m in x:
-        assert (f(x | {m: -x[m]}) - f(x)).abs().max() > 1e-3
-        assert (f(x, {m: none[m]}) - f(x)).abs().max() > 1e-3
-        assert (f({m: torch.zeros_like(x[m])}) - empty).abs().max() > 1e-4 or make in (
-            TensorFusion,
-            LowRankFusion,
-        )  # zeros are not the same as nothing
+def test_names_are_looked_at(make):
+    fusion, x, _ = made(make, {"a": 3, "b": 2})
+    for features, mask in (({}, None), (x | {"c": x["a"]}, None), (x, {"c": None})):
+        with pytest.raises(ValueError, match="features: expected some of"):
+            fusion(features, mask)
 
 
-@every
-@few
-@given(dims_, seeds, st.sampled_from([torch.optim.SGD, torch.optim.Adam]))
-def test_every_weight_moves_in_one_step(make, dims, seed, optimizer):
-    f, x, _ = made(make, dims, seed=seed)
-    held = dict(f.named_parameters())
-    assert held.keys() == f.state_dict().keys() and held
-    before = {k: p.detach().clone() for k, p in held.items()}
-    (
-        f(x) * torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
-    ).sum().backward()
-    optimizer(f.parameters(), lr=1e-1).step()
-    for k, p in held.items():
-        assert not torch.equal(p, before[k]), k
+class Breaks(Fusion):
+    "A fusion that breaks one law."
+
+    def __init__(self, law):
+        super().__init__({"a": 3, "b": 2}, 4)
+        self.law, self.a, self.b = law, nn.Linear(3, 4), nn.Linear(2, 4)
+        self.factors = [torch.ones(4)] if law == "registered" else []
+        if law == "moves":
+            self.idle = nn.Parameter(torch.ones(1))
+
+    def forward(self, features, mask=None):
+        seen = dict(zip("ab", self.look(features, mask)))
+        a, b = self.a(seen["a"][0]), self.b(seen["b"][0])
+        if self.law == "order":
+            b = b * (1 + list(features).index("a")) if "a" in features else b
+        if self.law == "rows":
+            a = a - a.mean(0)
+        if self.law == "absent" and "a" not in features:
+            a = a + 1
+        if self.law == "masked" and mask and "a" in mask:
+            a = a + features["a"].nan_to_num(3).sum(1, keepdim=True)
+        if self.law == "gradients":
+            b = b + (features["b"].detach().abs() * 0 + b.abs()).sqrt() * 0
+        return a + b
 
 
-@every
-def test_safetensors_round_trip(make, tmp_path):
-    f, x, mask = made(make, {"a": 3, "b": 4})
-    g, *_ = made(make, {"b": 4, "a": 3}, seed=1)
-    assert not torch.equal(g(x, mask), f(x, mask))
-    g.load_state_dict(load(save(f.state_dict())))
-    assert torch.equal(g(x, mask), f(x, mask))
-    write_tensors(tmp_path / "f.safetensors", f.state_dict(), {})
-    h, *_ = made(make, {"a": 3, "b": 4}, seed=2)
-    h.load_state_dict(read_tensors(tmp_path / "f.safetensors")[0])
-    assert torch.equal(h(x, mask), f(x, mask))
+@pytest.mark.parametrize("law", ["order", "rows", "absent", "masked", "moves"])
+def test_a_broken_law_is_found(law):
+    x = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}
+    check_laws(Breaks("none"), x)
+    with pytest.raises((AssertionError, TypeError)):
+        check_laws(Breaks(law), x)
 
 
-@every
-def test_gradients_are_those_of_the_function(make):
-    f, x, mask = made(make, {"a": 2, "b": 3}, out=2, B=3)
-    f, x = f.double(), {m: t.double().requires_grad_() for m, t in x.items()}
-    assert torch.autograd.gradcheck(
-        lambda a, b: f({"a": a, "b": b}, mask), (x["a"], x["b"])
-    )
+def test_look_and_there():
+    x = torch.arange(6.0).view(3, 2)
+    here = torch.tensor([True, False, True])
+    cleaned, found = there(x, here, 2, x)
+    assert cleaned.tolist() == [[0, 1], [0, 0], [4, 5]]
+    assert torch.equal(found, here)
+    absent, nowhere = there(None, None, 4, x)
+    assert absent.shape == (3, 4)
+    assert not absent.any() and not nowhere.any()
+    tokens = torch.ones(3, 2, 5)
+    cleaned, found = there(tokens, here, 5, x)  # a mask of rows, for tokens
+    assert found.tolist() == [[True, True], [False, False], [True, True]]
+    padding = torch.tensor([[True, False]] * 3)
+    assert there(tokens, padding, 5, x)[0].sum((0, 2)).tolist() == [15, 0]
+    fusion = ConcatFusion({"b": 1, "a": 2}, 1)
+    assert [t.shape[1] for t, _ in fusion.look({"a": x})] == [2, 1]  # sorted
 
 
-@token_wise
-@few
-@given(st.integers(1, 4), st.integers(1, 4), seeds)
-def test_tokens(make, T, S, seed):
-    with isolated(seed):
-        f = make({"a": 3, "b": 2}, 4)
-        x, pad = (
-            {"a": torch.randn(5, T, 3), "b": torch.randn(5, S, 2)},
-            torch.randn(5, 2, 3),
-        )
-    y = f(x)
-    close(
-        f({m: t[:, torch.randperm(t.shape[1])] for m, t in x.items()}), y
-    )  # a set of tokens
-    here = torch.cat(
-        [torch.ones(5, T, dtype=torch.bool), torch.zeros(5, 2, dtype=torch.bool)], 1
-    )
-    close(
-        f(x | {"a": torch.cat([x["a"], pad * torch.nan], 1)}, {"a": here}), y
-    )  # padding is not there
-    close(
-        f({"a": x["a"][:, 0], "b": x["b"]}), f({"a": x["a"][:, :1], "b": x["b"]})
-    )  # a vector is one token
-    close(f(x, {"a": torch.zeros(5, T, dtype=torch.bool)}), f({"b": x["b"]}))
+# --- values by hand
 
 
-@every
-def test_it_is_on_any_floats(make):
-    f, x, mask = made(make, {"a": 3, "b": 4})
-    close(
-        f.double()({m: t.double() for m, t in x.items()}, mask).float(),
-        f.float()(x, mask),
-    )
+def test_concat_by_hand():
+    fusion, x, mask = made(ConcatFusion, {"b": 2, "a": 3}, 4)
+    here = {m: h[:, None].float() for m, h in mask.items()}
+    parts = [x["a"] * here["a"], here["a"], x["b"] * here["b"], here["b"]]
+    close(fusion(x, mask), fusion.linear(torch.cat(parts, 1)))
 
 
-# --- what each is
+def test_mlp_by_hand():
+    fusion, x, mask = made(partial(MLPFusion, hidden=7), {"a": 3, "b": 2}, 4)
+    hidden = fusion.linear(fusion.joined(x, mask)).relu()
+    assert hidden.shape == (6, 7)
+    close(fusion(x, mask), fusion.head(hidden))
+
+
+def test_gates_by_hand():
+    fusion, x, mask = made(partial(GatedFusion, width=5), {"a": 3, "b": 2}, 4)
+    z = fusion.gates(x, mask)
+    assert z.shape == (6, 2, 5)
+    opened = fusion.gate(x, mask).view(6, 2, 5).sigmoid()
+    here = torch.stack([mask["a"], mask["b"]], 1)[..., None]
+    close(z, opened * here)
+    clean = {m: torch.where(mask[m][:, None], t, 0) for m, t in x.items()}
+    said = [say(clean[m]).tanh() for say, m in zip(fusion.say, "ab")]
+    close(fusion(x, mask), fusion.head(z[:, 0] * said[0] + z[:, 1] * said[1]))
 
 
 @few
-@given(dims_, st.integers(1, 5), seeds)
-def test_tensor_is_the_literal_form(dims, out, seed):
-    f, x, mask = made(TensorFusion, dims, out, seed=seed)
-    p = torch.ones(5, 1)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 40), seeds)
+def test_tensor_fusion_is_the_literal_sum(sizes, out, seed):
+    dims = {f"m{i}": d for i, d in enumerate(sizes)}
+    fusion, x, mask = made(TensorFusion, dims, out, seed=seed)
+    p = torch.ones(6, 1)
     for m in sorted(dims):
-        p = torch.einsum(
-            "bi,bj->bij", p, extended(torch.where(mask[m][:, None], x[m], 0.0))
-        ).flatten(1)
-    close(f(x, mask), p @ f.weight.flatten(0, -2))
+        z = extended(torch.where(mask[m][:, None], x[m], 0))
+        p = torch.einsum("bi,bj->bij", p, z).flatten(1)
+    literal = p @ fusion.weight.flatten(0, -2)
+    torch.testing.assert_close(fusion(x, mask), literal, rtol=1e-4, atol=1e-4)
 
 
-@few
-@given(
-    dims_.filter(lambda d: np.prod([n + 1 for n in d.values()]) < 400),
-    st.integers(1, 4),
-    seeds,
-)
-def test_low_rank_of_full_rank_is_tensor(dims, out, seed):
-    f, x, mask = made(TensorFusion, dims, out, seed=seed)
-    torch.testing.assert_close(full_rank(f)(x, mask), f(x, mask), atol=1e-4, rtol=1e-4)
+def test_the_split_has_the_smallest_intermediates():
+    fusion = TensorFusion({"a": 64, "b": 64, "c": 64}, 32)
+    assert fusion.first == 2  # 65·65 + 65·32 beats 65 + 65·65·32 and 65³ + 32
+    assert TensorFusion({"a": 1, "b": 1, "c": 50}, 1).first == 2
 
 
-def test_tensor_needs_little_memory_and_the_gradients_of_the_literal_form():
-    f, x, _ = made(TensorFusion, dict.fromkeys("abc", 32), 16, 32)
-    x = {m: t.requires_grad_() for m, t in x.items()}
-    literal = lambda: (
-        torch.einsum("bi,bj,bk->bijk", *[extended(t) for t in x.values()]).flatten(1)
-        @ f.weight.flatten(0, -2)
+def test_tensor_start_weighs_all_terms_alike():
+    with seeded(0):
+        w = TensorFusion({"a": 30, "b": 20}, 200).weight
+    shares = [w[0, 0], w[1:, 0], w[0, 1:], w[1:, 1:]]
+    for part in shares:  # summed over features of deviation 1: variance 1/4
+        assert abs(part.square().sum() / 200 - 0.25) < 0.06
+    close(scales(4).square().sum(), torch.tensor(1.0))
+
+
+def test_low_rank_is_the_tensor_that_it_stands_for():
+    dims = {"a": 5, "b": 3, "c": 4}
+    low, x, mask = made(partial(LowRankFusion, rank=3), dims, 7)
+    full = TensorFusion(dims, 7)
+    full.weight.data = torch.einsum("irn,jrn,krn->ijkn", *low.factors).detach()
+    torch.testing.assert_close(low(x, mask), full(x, mask), rtol=1e-4, atol=1e-4)
+    with seeded(0):
+        size = LowRankFusion(dims, 500, rank=4)(x).square().mean()
+    assert 0.3 < size < 3  # whatever the rank, of the order of one
+    with seeded(0):
+        more = LowRankFusion(dims, 500, rank=64)(x).square().mean()
+    assert 0.3 < more / size < 3
+
+
+@pytest.mark.parametrize("make", [AttentionFusion, BottleneckFusion])
+def test_padding_of_tokens_cannot_matter(make):
+    with seeded(0):
+        fusion = make({"text": 8, "image": 6}, 4)
+        words, patches = torch.randn(2, 5, 8), torch.randn(2, 3, 6)
+    real = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    padded = fusion({"text": words, "image": patches}, {"text": real})
+    alone = fusion({"text": words[1:, :2], "image": patches[1:]})
+    close(padded[1:], alone)
+    one = fusion({"text": words[:, 0], "image": patches[:, 0]})
+    close(one, fusion({"text": words[:, :1], "image": patches[:, :1]}))
+
+
+def test_tokens_look_into_the_other_modalities_only():
+    with seeded(0):
+        fusion = AttentionFusion({"a": 4, "b": 4}, 3)
+        x = {"a": torch.randn(1, 3, 4), "b": torch.randn(1, 2, 4)}
+    seen = []
+    attend = fusion.block.attend
+    run = attend.forward
+    attend.forward = lambda q, mask: seen.append(mask) or run(q, mask=mask)
+    fusion(x)
+    may = seen[0][0].tolist()
+    of = [0, 1, 1, 1, 2, 2]
+    wanted = [[s == 0 or t == 0 or s != t for s in of] for t in of]
+    assert may == wanted
+
+
+def test_a_bottleneck_passes_nothing_of_a_modality_that_is_gone():
+    fusion, x, _ = made(BottleneckFusion, {"a": 3, "b": 2})
+    gone = {m: torch.zeros(6, dtype=torch.bool) for m in x}
+    y = fusion(x, gone)
+    close(y, fusion.head(fusion.norm(fusion.bottleneck.mean(0))).expand(6, -1))
+    with_a = fusion({"a": x["a"]})
+    block, project = fusion.blocks[0], fusion.project[0]
+    tokens = torch.cat(
+        [fusion.bottleneck.expand(6, -1, -1), project(x["a"])[:, None]], 1
     )
-    found = []
-    for form in (lambda: f(x), literal):
-        f.weight.grad = None
-        for t in x.values():
-            t.grad = None
-        memory = extra_memory(lambda: form().square().sum().backward())
-        found.append((memory, [f.weight.grad, *[t.grad for t in x.values()]]))
-    for a, b in zip(found[0][1], found[1][1]):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-2)
-    assert found[0][0] < found[1][0] / 10
-    assert found[1][0] > 32 * 33**3 * 4  # the measure sees the tensor of products
+    close(with_a, fusion.head(fusion.norm(block(tokens)[:, :4].mean(1))))
 
 
-def test_the_split_is_the_smallest():
-    f = TensorFusion({"a": 64, "b": 64, "c": 64}, 32)
-    assert f.first == 2
-    assert (
-        TensorFusion(dict.fromkeys("abcd", 7), 1).first in (2, 3)
-        and TensorFusion({"a": 5}, 2).first == 1
-    )
+# --- digits in three views
 
 
-def test_gates_are_shut_where_nothing_is():
-    f, x, mask = made(GatedFusion, {"a": 3, "b": 4, "c": 2})
-    z = f.gates(x, mask)
-    here = torch.stack([mask[m] for m in sorted(mask)], 1)
-    assert (z[here] > 0).all() and (z[here] < 1).all() and not z[~here].any()
-
-
-def test_concat_is_a_linear_layer_on_everything():
-    f, x, mask = made(ConcatFusion, {"a": 3, "b": 4})
-    w, parts = f.linear.weight, []
-    for m in "ab":
-        parts += [torch.where(mask[m][:, None], x[m], 0), mask[m][:, None].float()]
-    close(f(x, mask), torch.cat(parts, 1) @ w.T + f.linear.bias)
-
-
-# --- what callers get wrong
-
-
-@every
-@pytest.mark.parametrize(
-    "dims,out,says",
-    [
-        ({}, 2, "dims: expected"),
-        ([3, 4], 2, "dims: expected"),
-        ({"a": 0}, 2, "dims\\['a'\\]: expected"),
-        ({"a": 2.5}, 2, "dims\\['a'\\]"),
-        ({1: 2}, 2, "dims: expected"),
-        ({"a": 2}, 0, "out: expected"),
-        ({"a": 2}, True, "out: expected"),
-    ],
-)
-def test_bad_sizes(make, dims, out, says):
-    with pytest.raises(ValueError, match=says):
-        make(dims, out)
-
-
-X = {"a": torch.ones(4, 3), "b": torch.ones(4, 2)}
-BAD = [
-    ({}, None, ValueError, "features: expected at least one"),
-    (None, None, TypeError, "features: expected a dict"),
-    (X | {"voice": X["a"]}, None, ValueError, "features: .*'voice'"),
-    (
-        X | {"a": X["a"].numpy()},
-        None,
-        TypeError,
-        r"features\['a'\]: expected a tensor of floats",
-    ),
-    (
-        X | {"a": X["a"].long()},
-        None,
-        TypeError,
-        r"features\['a'\]: expected a tensor of floats",
-    ),
-    (
-        X | {"a": torch.ones(4, 5)},
-        None,
-        ValueError,
-        r"features\['a'\]: expected \(4, 3\).*got \(4, 5\)",
-    ),
-    (
-        X | {"a": torch.ones(5, 3)},
-        None,
-        ValueError,
-        "features: expected as many rows in each, got {'a': 5, 'b': 4}",
-    ),
-    (X | {"a": torch.ones(())}, None, ValueError, r"features\['a'\]: expected"),
-    (
-        X | {"a": X["a"].double()},
-        None,
-        ValueError,
-        r"features\['a'\]: expected torch.float32",
-    ),
-    (X, {"voice": torch.ones(4, dtype=torch.bool)}, ValueError, "mask: .*'voice'"),
-    (X, [True] * 4, TypeError, "mask: expected a dict"),
-    (X, {"a": torch.ones(4)}, TypeError, r"mask\['a'\]: expected a tensor of bool"),
-    (
-        X,
-        {"a": torch.ones(3, dtype=torch.bool)},
-        ValueError,
-        r"mask\['a'\]: expected \(4,\)",
-    ),
-    (
-        X,
-        {"a": torch.ones(4, 1, 1, dtype=torch.bool)},
-        ValueError,
-        r"mask\['a'\]: expected",
-    ),
-]
-
-
-@every
-@pytest.mark.parametrize("features,mask,error,says", BAD)
-def test_bad_calls(make, features, mask, error, says):
-    with pytest.raises(error, match=says):
-        make({"a": 3, "b": 2}, 2)(features, mask)
-
-
-@vector_wise
-def test_tokens_where_none_are_wanted(make):
-    with pytest.raises(
-        ValueError, match=r"features\['a'\]: expected \(4, 3\), got \(4, 2, 3\)"
-    ):
-        make({"a": 3, "b": 2}, 2)(X | {"a": torch.ones(4, 2, 3)})
-
-
-@every
-def test_an_empty_batch_is_one(make):
-    assert make({"a": 3, "b": 2}, 2)({m: t[:0] for m, t in X.items()}).shape == (0, 2)
-
-
-# --- dropping modalities
-
-
-@few
-@given(st.floats(0, 1), seeds)
-def test_dropout_never_adds_and_never_takes_the_last(p, seed):
-    g = torch.Generator().manual_seed(seed)
-    mask = {m: torch.rand(200, generator=g) < 0.6 for m in "abc"}
-    kept = modality_dropout(mask, p, g)
-    before, after = (torch.stack([d[m] for m in "abc"], 1) for d in (mask, kept))
-    assert not (after & ~before).any() and torch.equal(after.any(1), before.any(1))
-    if p == 0:
-        assert torch.equal(after, before)
-    if p == 1:
-        assert torch.equal(after.sum(1), before.any(1).long())
-
-
-def test_dropout_takes_each_with_its_chance():
-    kept = modality_dropout(
-        {m: torch.ones(40_000, dtype=torch.bool) for m in "ab"},
-        0.3,
-        torch.Generator().manual_seed(0),
-    )
-    a, b = kept["a"], kept["b"]
-    assert (
-        abs((a & b).float().mean() - 0.49) < 0.01
-        and abs(a.float().mean() - b.float().mean()) < 0.01
-    )
-    again = modality_dropout(
-        {m: torch.ones(40_000, dtype=torch.bool) for m in "ba"},
-        0.3,
-        torch.Generator().manual_seed(0),
-    )
-    assert torch.equal(again["a"], a)
-
-
-@pytest.mark.parametrize(
-    "mask,p,error",
-    [
-        ({}, 0.5, TypeError),
-        ({"a": torch.ones(3)}, 0.5, TypeError),
-        ([1], 0.5, TypeError),
-        ({"a": torch.ones(3, dtype=torch.bool)}, 1.5, ValueError),
-        ({"a": torch.ones(3, dtype=torch.bool)}, None, ValueError),
-    ],
-)
-def test_bad_dropout(mask, p, error):
-    with pytest.raises(error, match="^(mask|p): expected"):
-        modality_dropout(mask, p)
-
-
-# --- networks
-
-
-@every
-def test_nan_stays_out_of_encoders_too(make):
-    with isolated(0):
-        net = FusionClassifier(
-            {"a": nn.Linear(3, 4), "b": nn.Linear(2, 5)},
-            make({"a": 4, "b": 5}, 6),
-            nn.Linear(6, 10),
-        )
-    mask = {
-        "a": torch.tensor([True, False, True, False]),
-        "b": torch.tensor([True, True, False, False]),
+def test_digit_views_are_cut_and_split_in_proportion():
+    data = digit_views(0)
+    sizes = {name: len(y) for name, (_, y) in data.items()}
+    assert sizes == {"train": 1149, "valid": 288, "test": 360}
+    (views, mask), y = data["test"]
+    assert {m: v.shape[1] for m, v in views.items()} == {
+        "top": 24,
+        "middle": 16,
+        "bottom": 24,
     }
-    x = {m: torch.where(mask[m][:, None], t, torch.nan) for m, t in X.items()}
-    y = net((x, mask))
-    close(y, net((X, mask)))
-    y.sum().backward()
-    assert all(p.grad.isfinite().all() for p in net.parameters())
-
-
-def test_encoders_must_match():
-    with pytest.raises(ValueError, match="encoders: expected one for each of"):
-        FusionClassifier({"a": nn.Identity()}, ConcatFusion({"a": 4, "b": 5}, 6))
-
-
-def test_views_are_the_digit_and_splits_are_apart():
+    assert all(h.all() for h in mask.values())
+    assert y.bincount().min() >= 30 and y.bincount().max() <= 40
     from sklearn.datasets import load_digits
 
-    (((x, mask), y), ((x_test, _), y_test)), (((v, _), y_v), ((v_test, _), _)) = (
-        digit_views(3),
-        digit_views(3, "valid"),
-    )
-    assert (len(y), len(y_test), len(v_test["top"])) == (1437, 360, 288) and all(
-        h.all() for h in mask.values()
-    )
-    whole = lambda d: torch.cat([d[m] for m in ("top", "middle", "bottom")], 1)
-    rows = lambda d: {tuple(r) for r in whole(d).mul(16).round().int().tolist()}
-    assert rows(x) | rows(x_test) == {
-        tuple(r) for r in load_digits().data.astype(int).tolist()
-    }
-    assert (
-        not rows(x) & rows(x_test)
-        and not rows(v) & rows(v_test)
-        and not rows(x_test) & (rows(v) | rows(v_test))
-    )
-    assert abs(y.bincount() / len(y) - y_test.bincount() / len(y_test)).max() < 0.005
-    with pytest.raises(ValueError, match="part: expected"):
-        digit_views(0, "train")
+    everything = {tuple(row) for row in load_digits().data / 16}
+    whole = torch.cat([views[m] for m in ROWS], 1)
+    assert {tuple(row) for row in whole.double().tolist()} <= everything
+    train = torch.cat([data["train"][0][0][m] for m in ROWS], 1)
+    shared = {tuple(r) for r in whole.tolist()} & {tuple(r) for r in train.tolist()}
+    assert len(shared) <= 1
+    assert not torch.equal(digit_views(1)["test"][1], y)
 
 
-def test_one_network_answers_for_every_set():
-    train, test = digit_views(0)
-    net = train_digits(train, epochs=15)
-    found = without_each(net, test)
-    assert (
-        found[None] > 0.94
-        and min(found.values()) > 0.85
-        and list(found) == [None, "top", "middle", "bottom"]
+def test_modality_dropout_keeps_one_and_draws_each_by_itself():
+    n = 20_000
+    mask = {m: torch.ones(n, dtype=torch.bool) for m in "abc"}
+    mask["a"] = torch.arange(n) % 2 == 0
+    g = torch.Generator().manual_seed(0)
+    kept = modality_dropout(mask, 0.4, g)
+    assert not (kept["a"] & ~mask["a"]).any()
+    here = torch.stack([*kept.values()], 1)
+    assert here.any(1).all()
+    full = here[mask["a"]]
+    alone = 0.4**3 / 3  # all three drawn away: one comes back
+    for share in full.float().mean(0).tolist():
+        assert abs(share - (0.6 + alone)) < 0.015
+    assert torch.equal(
+        torch.stack([*modality_dropout(mask, 0).values()]),
+        torch.stack([*mask.values()]),
     )
+    only = modality_dropout({"a": torch.ones(5, dtype=torch.bool)}, 1.0)
+    assert only["a"].all()
+    none = modality_dropout({"a": torch.zeros(5, dtype=torch.bool)}, 0.5)
+    assert not none["a"].any()
 
 
-def test_what_was_measured():
-    "The stored table holds what the chapter claims of it."
-    stored = json.loads(
-        (
-            Path(__file__).parent.parent / "data" / "results" / "feature_fusion.json"
-        ).read_text()
-    )
-    a = stored["test"]["tensor"]["accuracy"]
-    assert (
-        len(a["all"]) == 5
-        and np.mean(a["all"]) >= 0.982
-        and np.mean([v for k, v in a.items() if k != "all"]) >= 0.95
-    )
+def test_classifier_blanks_before_the_encoder():
+    with seeded(0):
+        encoders = {m: nn.Linear(2, 3) for m in "ab"}
+        model = FusionClassifier(encoders, ConcatFusion({"a": 3, "b": 3}, 4))
+        x = {m: torch.randn(5, 2) for m in "ab"}
+    here = torch.tensor([True, False, True, True, False])
+    broken = {"a": torch.where(here[:, None], x["a"], torch.nan), "b": x["b"]}
+    y = model((broken, {"a": here}))
+    y.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    features = {m: encoders[m](x[m]) for m in "ab"}
+    close(y, model.fusion(features, {"a": here}))
+    close(model((x, {})), model.fusion(features))
+    headed = FusionClassifier(encoders, model.fusion, nn.Linear(4, 2))
+    close(headed((x, {})), headed.head(model.fusion(features)))
 
 
-def test_the_articles_network():
-    rng = np.random.default_rng(0)
-    features = (
-        torch.tensor(rng.integers(0, 20, (6, 4))),
-        torch.rand(6, 1, 28, 28),
-        -60 * torch.rand(6, 20, 51),
-    )
-    model = concat_model(20)
-    proba = model.predict(concat_inputs(features), verbose=0)
-    assert proba.shape == (6, 10) and np.allclose(proba.sum(1), 1, atol=1e-5)
+def test_training_with_gaps_learns_and_repeats():
+    data = digit_views(0)
+    few_rows = {}
+    for name, ((views, mask), y) in data.items():
+        rows = slice(0, 300)
+        cut = (
+            {m: v[rows] for m, v in views.items()},
+            {m: h[rows] for m, h in mask.items()},
+        )
+        few_rows[name] = cut, y[rows]
+    nets = [train_digits(few_rows, epochs=8, seed=s) for s in (0, 0, 1)]
+    weights = [net.fusion.weight for net in nets]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    found = without_each(nets[0], few_rows["test"])
+    assert list(found) == ["all", *ROWS]
+    assert found["all"] > 0.6
+    plain = train_digits(few_rows, epochs=8, p=0.0)
+    assert not torch.equal(plain.fusion.weight, weights[0])
+
+
+def test_without_each_masks_one_view_at_a_time():
+    class Counts(nn.Module):
+        def forward(self, inputs):
+            views, mask = inputs
+            here = torch.stack([mask[m] for m in ROWS], 1).float()
+            return here * torch.tensor([3.0, 2.0, 1.0])  # says the first that is there
+
+    model = Counts()
+    views = {m: torch.zeros(4, 1) for m in ROWS}
+    mask = {m: torch.ones(4, dtype=torch.bool) for m in ROWS}
+    found = without_each(model, ((views, mask), torch.zeros(4, dtype=torch.long)))
+    assert found == {"all": 1, "top": 0, "middle": 1, "bottom": 1}
+
+
+def test_digit_net_hands_options_to_its_fusion():
+    net = digit_net(MLPFusion, d=5, width=6, hidden=9)
+    assert net.fusion.linear.out_features == 9
+    assert net.fusion.dims == dict.fromkeys(sorted(ROWS), 5)
+    assert net.head[-1].in_features == 6

@@ -95,7 +95,12 @@ def _by_numpy(x, wq, wk, wv, wo, heads):
         _not_transposed,
     ],
     right=[_by_einsum, _by_numpy],
-    hint="Begin with one head: cut its rows out of the three matrices, and apply the look-up of the first section. Then put the answers side by side. How many features has one head, and what does the square root hold?",
+    hint=(
+        "Begin with one head: cut its rows out of the three matrices, and "
+        "apply the look-up of the first section. Then put the answers side "
+        "by side. How many features has one head, and what does the square "
+        "root hold?"
+    ),
     why="Every transformer is this function, a small network, and sums.",
 )
 def multi_head(x, wq, wk, wv, wo, heads):
@@ -112,7 +117,10 @@ def multi_head(x, wq, wk, wv, wo, heads):
     "attention.2",
     wrong=[33280, 8320, 16648],
     hint="Each head has 64/8 features. What are the shapes of the four matrices?",
-    why="Heads divide the width between them, so eight small questions cost what one large one does.",
+    why=(
+        "Heads divide the width between them, so eight small questions cost "
+        "what one large one does."
+    ),
 )
 def more_heads():
     from mmcourse.attention import MultiHeadAttention
@@ -163,8 +171,14 @@ def _window_by_numpy(n, w):
     inputs=_windows,
     wrong=[_one_too_many, _looks_ahead, _queries_in_columns, _forbidden, _plain_causal],
     right=[_window_by_loop, _window_by_numpy],
-    hint="Make a table of the differences between the place of the query and the place of the source. Which differences are allowed?",
-    why="With a window the cost of a text grows with its length instead of the square of it.",
+    hint=(
+        "Make a table of the differences between the place of the query and "
+        "the place of the source. Which differences are allowed?"
+    ),
+    why=(
+        "With a window the cost of a text grows with its length instead of "
+        "the square of it."
+    ),
 )
 def window_mask(n, w):
     distance = torch.arange(n)[:, None] - torch.arange(n)
@@ -226,8 +240,15 @@ def _by_torch(q, k, v):
     inputs=_causal_inputs,
     wrong=[_as_given, _only_scale_repaired, _only_mask_repaired, _filled_with_zero],
     right=[_one_by_one, _by_torch],
-    hint="Make the last key very large and look at the first row. Then give the keys many features and look how far the weights are from equal. Each repair is one line.",
-    why="Both faults train without an error, and the first makes a language model that is perfect in training and useless afterwards.",
+    hint=(
+        "Make the last key very large and look at the first row. Then give "
+        "the keys many features and look how far the weights are from equal. "
+        "Each repair is one line."
+    ),
+    why=(
+        "Both faults train without an error, and the first makes a language "
+        "model that is perfect in training and useless afterwards."
+    ),
 )
 def causal_attention(q, k, v):
     z = q @ k.T / q.shape[1] ** 0.5
@@ -294,8 +315,15 @@ def _by_logsumexp(q, k, v, size):
     inputs=_streams,
     wrong=[_forgets_to_rescale, _no_maximum, _mean_of_blocks, _last_block],
     right=[_by_logsumexp],
-    hint="Keep numerator and denominator relative to the largest score so far. When a larger one comes, by which factor do both old parts shrink?",
-    why="FlashAttention is this loop on a GPU, and the reason why contexts of a hundred thousand tokens fit in memory.",
+    hint=(
+        "Keep numerator and denominator relative to the largest score so "
+        "far. When a larger one comes, by which factor do both old parts "
+        "shrink?"
+    ),
+    why=(
+        "FlashAttention is this loop on a GPU, and the reason why contexts "
+        "of a hundred thousand tokens fit in memory."
+    ),
 )
 def streaming(q, k, v, size):
     top = torch.full((len(q), 1), -torch.inf).to(q)
@@ -319,12 +347,21 @@ question(
             "The softmax sees to that, whatever the scores are.",
         ),
         "b": (
-            "so that the spread of the scores does not grow with the number of features",
-            "A sum of d independent products has variance d; over its root it is 1 again, and the softmax stays soft.",
+            (
+                "so that the spread of the scores does not grow with the "
+                "number of features"
+            ),
+            (
+                "A sum of d independent products has variance d; over its "
+                "root it is 1 again, and the softmax stays soft."
+            ),
         ),
         "c": (
             "so that long sentences get smaller weights",
-            "d counts features, not tokens; with more tokens the softmax spreads its weight by itself.",
+            (
+                "d counts features, not tokens; with more tokens the softmax "
+                "spreads its weight by itself."
+            ),
         ),
     },
     answer="b",
@@ -332,15 +369,25 @@ question(
 
 question(
     "attention.q2",
-    "A causal mask is applied after the softmax, and the rows are divided by their sums. What is wrong?",
+    (
+        "A causal mask is applied after the softmax, and the rows are "
+        "divided by their sums. What is wrong?"
+    ),
     {
         "a": (
             "nothing on paper, but one loud future key makes 0/0 of a row",
-            "The large score takes all the weight; what is left underflows to zero, and so does the sum of the row.",
+            (
+                "The large score takes all the weight; what is left "
+                "underflows to zero, and so does the sum of the row."
+            ),
         ),
         "b": (
             "every weight of the future is still larger than zero",
-            "The weights of the future are multiplied by zero; they are gone. What remains of the future is in the denominator, until the row is divided by its sum.",
+            (
+                "The weights of the future are multiplied by zero; they are "
+                "gone. What remains of the future is in the denominator, "
+                "until the row is divided by its sum."
+            ),
         ),
         "c": (
             "the past is forbidden as well",
@@ -352,12 +399,18 @@ question(
 
 question(
     "attention.q3",
-    "Causal attention over eight tokens whose keys are all equal: which weight does the fifth token give to the first?",
+    (
+        "Causal attention over eight tokens whose keys are all equal: which "
+        "weight does the fifth token give to the first?"
+    ),
     {
         "a": ("1/8", "The fifth token may not look at the three tokens after it."),
         "b": (
             "1/5",
-            "It may look at five tokens, itself included, and a softmax of equal scores is equal weights.",
+            (
+                "It may look at five tokens, itself included, and a softmax "
+                "of equal scores is equal weights."
+            ),
         ),
         "c": ("1/4", "It may look at itself, too."),
     },
@@ -366,15 +419,24 @@ question(
 
 question(
     "attention.q4",
-    "A self-attention layer has no positions. You shuffle the tokens of a sentence. What happens to its answers?",
+    (
+        "A self-attention layer has no positions. You shuffle the tokens of "
+        "a sentence. What happens to its answers?"
+    ),
     {
         "a": (
             "they are shuffled in the same way, and otherwise unchanged",
-            "Each token asks the same question of the same set, wherever it stands: the layer is equivariant.",
+            (
+                "Each token asks the same question of the same set, wherever "
+                "it stands: the layer is equivariant."
+            ),
         ),
         "b": (
             "they stay exactly as they were",
-            "That would be invariance. Each answer belongs to a token and moves with it; only their mean stays.",
+            (
+                "That would be invariance. Each answer belongs to a token "
+                "and moves with it; only their mean stays."
+            ),
         ),
         "c": (
             "they change, because other tokens are neighbours now",
@@ -386,7 +448,10 @@ question(
 
 question(
     "attention.q5",
-    "After six epochs model A is four points better than model B. What may you conclude?",
+    (
+        "After six epochs model A is four points better than model B. What "
+        "may you conclude?"
+    ),
     {
         "a": (
             "A is the better architecture for this task",
@@ -394,11 +459,18 @@ question(
         ),
         "b": (
             "A learns faster in this setting; which is better is open",
-            "A ranking belongs to a length of training. Train both until nothing changes before you compare what they can do.",
+            (
+                "A ranking belongs to a length of training. Train both until "
+                "nothing changes before you compare what they can do."
+            ),
         ),
         "c": (
             "nothing at all, since accuracies are random",
-            "With several seeds and an interval that leaves zero, the difference at six epochs is real. It is just not the difference at the end.",
+            (
+                "With several seeds and an interval that leaves zero, the "
+                "difference at six epochs is real. It is just not the "
+                "difference at the end."
+            ),
         ),
     },
     answer="b",
