@@ -1,21 +1,79 @@
-"What nbval needs to know of this repository's notebooks."
+"""What pytest and nbval need to know here, and makers that several test files share.
 
+A test file imports a maker by name: `from conftest import refused, wav`.
+"""
+
+import io
 import os
+import re
+
+import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # networks this small gain nothing from threads, and lose much when two tests share the cores
-os.environ["CUDA_VISIBLE_DEVICES"] = (
-    ""  # `%%gpu` cells show what was recorded, on a machine with a GPU too
-)
+# Networks this small gain nothing from threads, and lose much when tests share cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# `%%gpu` cells show what was recorded, on a machine with a GPU too.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+REFUSED = ValueError, TypeError, FileNotFoundError
 
 
 def pytest_collection_modifyitems(items):
-    "nbval takes a cell without an execution count for one that never ran; ours are cleaned of theirs, since every count that changes is a line of diff. It compares no PNG; nor SVG here."
+    """Cells have no execution count here, since each would be a line of diff. To nbval
+    such a cell never ran. It compares no PNG; nor SVG here."""
     for item in items:
         cell = getattr(item, "cell", None)
         if cell is not None and cell.get("execution_count", 1) is None:
             cell.execution_count = 1
         if hasattr(item.parent, "skip_compare"):
             item.parent.skip_compare = (*item.parent.skip_compare, "image/svg+xml")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    "A folder of this test's own for all that is downloaded or trained once."
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def refused(function, *args, name, error=REFUSED, **kwargs):
+    "The message: one line that begins with the argument, says what is wanted and came."
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert message.startswith(name) and "\n" not in message, message
+    assert re.search("expected .+ got |expected .+ found none", message), message
+    return message
+
+
+def tone(sr=8000, seconds=0.5, hz=440.0):
+    "A tone that swells and fades."
+    import numpy as np
+
+    t = np.arange(int(sr * seconds)) / sr
+    return 0.3 * np.sin(2 * np.pi * hz * t) * np.hanning(len(t))
+
+
+def wav(samples, sr=8000, format="WAV", subtype="PCM_16", **options):
+    "The bytes of a sound file."
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sr, format=format, subtype=subtype, **options)
+    return buffer.getvalue()
+
+
+def drawing(mode="L", size=(120, 160), ink=0, paper=255):
+    "A picture of a seven, dark on light."
+    from PIL import Image, ImageDraw
+
+    picture = Image.new(mode, size, paper)
+    ImageDraw.Draw(picture).line([(30, 35), (90, 35), (55, 130)], fill=ink, width=9)
+    return picture
+
+
+def saved(picture, format="PNG", **options):
+    "The bytes of a picture's file."
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()

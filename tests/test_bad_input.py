@@ -1,7 +1,5 @@
-"""What a learner's own files and slips do to the project's entry points: handled as one would expect, or refused by name."""
+"A learner's own files and slips: handled as one would expect, or refused by name."
 
-import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from conftest import REFUSED, drawing, refused, saved, tone, wav
 from mmcourse.audio import log_mel, preprocess_audio
 from mmcourse.datasets import MODALITIES
 from mmcourse.decision_fusion import fuse_product, learn_weights
@@ -22,25 +21,9 @@ from mmcourse.project import fuse_predictions
 from mmcourse.text import preprocess_text
 
 rng = np.random.default_rng(0)
-REFUSED = ValueError, TypeError, FileNotFoundError
 
 
-def refused(function, *args, error=REFUSED, name, **kwargs):
-    "The message; it must begin with the argument's name and be one line."
-    with pytest.raises(error) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert message.startswith(name), message
-    assert (
-        "\n" not in message
-        and re.search("expected|found none", message)
-        and "got" in message
-        or "found none" in message
-    ), message
-    return message
-
-
-# ------------------------------------------------------------------------------------------------------------------------------------ text
+# --- text
 def test_text_is_lower_case_words():
     assert preprocess_text(["Below FIVE, odd."]) == [["below", "five", ",", "odd", "."]]
 
@@ -90,20 +73,10 @@ def test_text_empty_list():
     refused(preprocess_text, [], error=ValueError, name="text")
 
 
-# ----------------------------------------------------------------------------------------------------------------------------------- image
-def drawing(mode="L", size=(120, 160), ink=0, paper=255):
-    "A seven, dark on light."
-    picture = Image.new(mode, size, paper)
-    ImageDraw.Draw(picture).line([(30, 35), (90, 35), (55, 130)], fill=ink, width=9)
-    return picture
+# --- image
 
 
 SEVEN = preprocess_image([drawing()])[0]
-
-
-def saved(picture, format="PNG", **options):
-    picture.save(buffer := io.BytesIO(), format, **options)
-    return buffer.getvalue()
 
 
 def close(a, b=SEVEN):
@@ -289,9 +262,9 @@ def test_image_no_file(path):
 @pytest.mark.parametrize(
     "x, what",
     [
-        (np.zeros((0, 5)), "empty"),
-        (np.zeros((5, 0, 3)), "empty"),
-        ([], "empty"),
+        (np.zeros((0, 5)), "at least one value"),
+        (np.zeros((5, 0, 3)), "at least one value"),
+        ([], "at least one value"),
         (np.full((9, 9), np.nan), "NaN"),
         (np.full((9, 9), np.inf), "infinite"),
         (np.zeros(9), "(9,)"),
@@ -325,31 +298,15 @@ def test_image_not_a_list(x):
     refused(preprocess_image, x, error=TypeError, name="image")
 
 
-# ------------------------------------------------------------------------------------------------------------------------------------ audio
-def tone(sr=8000, seconds=0.5, hz=440.0):
-    return (
-        0.3
-        * np.sin(2 * np.pi * hz * np.arange(int(sr * seconds)) / sr)
-        * np.hanning(int(sr * seconds))
-    )
+# --- audio
 
 
 TONE = preprocess_audio([tone()])[0]
 
 
-def wav(x, sr=8000, **options):
-    soundfile.write(
-        buffer := io.BytesIO(),
-        x,
-        sr,
-        **({"format": "WAV", "subtype": "PCM_16"} | options),
-    )
-    return buffer.getvalue()
-
-
 def same(a, b=TONE, atol=0.06):  # the same sound, give or take a few samples of place
-    spectrum = lambda x: np.abs(np.fft.rfft(x)) / np.linalg.norm(np.fft.rfft(x))
-    return np.dot(spectrum(a), spectrum(b)) > 1 - atol
+    a, b = (np.abs(np.fft.rfft(x)) for x in (a, b))
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 1 - atol
 
 
 def test_audio_is_one_level():
@@ -447,9 +404,9 @@ def test_audio_silent(x):
 @pytest.mark.parametrize(
     "x, what",
     [
-        (np.zeros(0), "empty"),
-        ([], "empty"),
-        (wav(np.zeros(0)), "empty"),
+        (np.zeros(0), "at least one value"),
+        ([], "at least one value"),
+        (wav(np.zeros(0)), "at least one value"),
         (np.full(900, np.nan), "NaN"),
         (np.full(900, np.inf), "infinite"),
         (wav(np.full(900, np.nan), subtype="FLOAT"), "NaN"),
@@ -515,7 +472,7 @@ def test_audio_not_a_list(x):
     refused(preprocess_audio, x, error=TypeError, name="audio")
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------- log_mel
+# --- log_mel
 def test_log_mel_equals_librosa():
     import librosa
 
@@ -596,7 +553,7 @@ def test_log_mel_options(option):
     refused(log_mel, np.ones(900), error=ValueError, name=next(iter(option)), **option)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- all three at once
+# --- all three at once
 def test_data_missing_modality():
     data = preprocess_data({"image": [drawing(), None]})
     assert {m: v.tolist() for m, v in data["mask"].items()} == {
@@ -712,7 +669,7 @@ def test_fusion_leaves_out_what_is_missing():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------------------- fuzzing
+# --- fuzzing
 def tame(function, x, name):
     "Either a good result or a refusal that names the argument; nothing else."
     try:

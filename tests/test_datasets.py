@@ -20,6 +20,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import wav
 from mmcourse import datasets as D
 from mmcourse import store
 from mmcourse.datasets import SPLITS
@@ -37,12 +38,6 @@ def fresh():
     yield
     for f in (D._mnist_rows, D.spoken_file):
         f.cache_clear()
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 # --- names
@@ -279,16 +274,10 @@ def test_each_clip_gets_noise_of_its_own():
 # --- data on request, from archives of the same layout
 
 
-def wav(samples):
-    out = io.BytesIO()
-    soundfile.write(out, np.asarray(samples, np.int16), 8000, "PCM_16", format="WAV")
-    return out.getvalue()
-
-
 def recordings():
     rng = np.random.default_rng(0)
     return {
-        f"{d}_{who}_{k}.wav": wav(rng.integers(-9000, 9000, 400 + 10 * d + k))
+        f"{d}_{who}_{k}.wav": wav(rng.integers(-9000, 9000, 400 + 10 * d + k, np.int16))
         for d in range(10)
         for who in ("theo", "george")
         for k in range(2)
