@@ -74,7 +74,7 @@ class Exercise:
         return _run(self.reference, (), 600)[0]
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-006
+# %% ../nbs/0_tools/check.ipynb #cell-007
 def _arguments(ex: Exercise) -> list[tuple]:
     "The inputs that an answer is tried on: the same every time, in every process."
     from mmcourse.measure import seeded
@@ -84,7 +84,7 @@ def _arguments(ex: Exercise) -> list[tuple]:
         return list(ex.inputs(np.random.default_rng(seed)))
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-008
+# %% ../nbs/0_tools/check.ipynb #cell-009
 _registry = {}  # id -> Exercise or Question
 
 
@@ -98,7 +98,7 @@ def _register(id: str, *about, **more) -> Callable:
     return enter
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-009
+# %% ../nbs/0_tools/check.ipynb #cell-010
 def exercise(
     id: str,  # '<module>.<number>'
     *,
@@ -113,7 +113,7 @@ def exercise(
     return _register(id, "code", wrong, right, hint, why, inputs=inputs, **more)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-010
+# %% ../nbs/0_tools/check.ipynb #cell-011
 def prediction(
     id: str,  # '<module>.<number>'
     *,
@@ -128,7 +128,7 @@ def prediction(
     return _register(id, "prediction", wrong, right, hint, why, **close)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-011
+# %% ../nbs/0_tools/check.ipynb #cell-012
 def challenge(
     id: str,  # '<module>.<number>'
     *,
@@ -144,7 +144,7 @@ def challenge(
     return _register(id, "challenge", wrong, right, hint, why, **more)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-013
+# %% ../nbs/0_tools/check.ipynb #cell-014
 @dataclass
 class Question:
     "A multiple-choice question. Made by `question`."
@@ -161,7 +161,7 @@ class Question:
         return [letter for letter in self.choices if letter != self.answer]
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-014
+# %% ../nbs/0_tools/check.ipynb #cell-015
 def question(
     id: str,  # '<module>.q<number>'
     text: str,
@@ -172,11 +172,12 @@ def question(
     _registry[id] = Question(id, text, choices, answer)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-016
+# %% ../nbs/0_tools/check.ipynb #cell-017
 class UnknownExercise(LookupError):
     "No exercise has this id; the message names the nearest that there is."
 
 
+# %% ../nbs/0_tools/check.ipynb #cell-018
 def _load(module: str | None = None) -> list[str]:
     "Import the exercises of one module, or of all."
     import mmcourse.exercises as home
@@ -188,7 +189,7 @@ def _load(module: str | None = None) -> list[str]:
     return there
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-017
+# %% ../nbs/0_tools/check.ipynb #cell-019
 def find(
     id: str,  # of an exercise or a question
 ) -> Exercise | Question:
@@ -205,7 +206,7 @@ def find(
     return _registry[id]
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-018
+# %% ../nbs/0_tools/check.ipynb #cell-020
 def _course(kind) -> dict:
     "What the course's own modules have entered, in the order of modules and numbers."
     there = _load()
@@ -214,6 +215,7 @@ def _course(kind) -> dict:
     return {e.id: e for e in sorted(ours, key=lambda e: (e.id.partition(".")[0], e.id))}
 
 
+# %% ../nbs/0_tools/check.ipynb #cell-021
 def all_exercises() -> dict[str, Exercise]:
     "Every exercise of the course, by id."
     return _course(Exercise)
@@ -224,7 +226,7 @@ def all_questions() -> dict[str, Question]:
     return _course(Question)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-020
+# %% ../nbs/0_tools/check.ipynb #cell-023
 def _does_nothing(node: ast.stmt) -> bool:
     "Whether a statement is `...`, `pass`, a docstring, or `raise NotImplementedError`."
     if isinstance(node, ast.Raise):
@@ -233,6 +235,7 @@ def _does_nothing(node: ast.stmt) -> bool:
     return alone or isinstance(node, ast.Pass)
 
 
+# %% ../nbs/0_tools/check.ipynb #cell-024
 def _empty(f: Callable) -> bool:
     "Whether the body of a function does nothing."
     try:
@@ -243,7 +246,7 @@ def _empty(f: Callable) -> bool:
         return False  # a lambda, or typed where no source is kept
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-021
+# %% ../nbs/0_tools/check.ipynb #cell-025
 def is_stub(
     answer,  # what is handed to `check`
 ) -> bool:
@@ -257,7 +260,7 @@ def is_stub(
     return answer is ... or (inspect.isfunction(answer) and _empty(answer))
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-024
+# %% ../nbs/0_tools/check.ipynb #cell-028
 @contextmanager
 def _at_most(seconds: float):
     "Raises `TimeoutError` in here after `seconds`, between two steps of Python."
@@ -272,7 +275,7 @@ def _at_most(seconds: float):
         timer.cancel()
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-025
+# %% ../nbs/0_tools/check.ipynb #cell-029
 def _run(f: Callable, args: tuple, seconds: float) -> tuple[object, str]:
     "What `f(*args)` returns, or the exception it raises; and what it prints."
     from mmcourse.measure import seeded
@@ -288,7 +291,7 @@ def _run(f: Callable, args: tuple, seconds: float) -> tuple[object, str]:
     return value, tape.getvalue()
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-027
+# %% ../nbs/0_tools/check.ipynb #cell-031
 def _other_kind(x):
     "Arrays as tensors and tensors as arrays; in lists and tuples too."
     import torch
@@ -300,7 +303,7 @@ def _other_kind(x):
     return type(x)(map(_other_kind, x)) if type(x) in (list, tuple) else x
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-029
+# %% ../nbs/0_tools/check.ipynb #cell-033
 def _fault(error: BaseException, f: Callable, limit: float) -> str:
     "What was raised, and in which line of the answer."
     if isinstance(error, TimeoutError):
@@ -312,6 +315,7 @@ def _fault(error: BaseException, f: Callable, limit: float) -> str:
     return f"{text}, in the line: {line}" if line else text
 
 
+# %% ../nbs/0_tools/check.ipynb #cell-034
 def _what_differs(ex: Exercise, want, came, f: Callable) -> str:
     "One line on what is wrong with `came`, or ''."
     if isinstance(came, BaseException):
@@ -321,7 +325,7 @@ def _what_differs(ex: Exercise, want, came, f: Callable) -> str:
     return difference(want, came, rtol=ex.rtol, atol=ex.atol)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-030
+# %% ../nbs/0_tools/check.ipynb #cell-036
 class Failure(NamedTuple):
     "The first input on which an answer differs from the reference."
 
@@ -332,7 +336,7 @@ class Failure(NamedTuple):
     found: str  # what differs
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-031
+# %% ../nbs/0_tools/check.ipynb #cell-037
 def _first_failure(ex: Exercise, f: Callable, change=lambda args: args):
     "A `Failure`, or None. `change` is applied to the answer's inputs."
     mine, theirs = _arguments(ex), _arguments(ex)
@@ -347,7 +351,7 @@ def _first_failure(ex: Exercise, f: Callable, change=lambda args: args):
     return None
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-032
+# %% ../nbs/0_tools/check.ipynb #cell-038
 def _judge_code(ex: Exercise, f) -> tuple[str, str]:
     if not callable(f):
         return "not yet", f"Type differs: expected a function, got {shown(f)}."
@@ -363,7 +367,7 @@ def _judge_code(ex: Exercise, f) -> tuple[str, str]:
     return "not yet", _code_message(ex, failed)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-034
+# %% ../nbs/0_tools/check.ipynb #cell-040
 def _code_message(ex: Exercise, failed: Failure) -> str:
     inputs = _arguments(ex)
     args = inspect.signature(ex.reference).bind(*inputs[failed.place]).arguments
@@ -379,7 +383,7 @@ def _code_message(ex: Exercise, failed: Failure) -> str:
     return "\n".join([*lines, f"  {failed.found}"])
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-036
+# %% ../nbs/0_tools/check.ipynb #cell-042
 def _folded(v):
     "Texts in small letters without spaces around them; in lists too."
     if isinstance(v, str):
@@ -397,7 +401,7 @@ def _judge_prediction(ex: Exercise, value) -> tuple[str, str]:
     return "not yet", f"You said {shown(value)}, which is not it{more}."
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-037
+# %% ../nbs/0_tools/check.ipynb #cell-043
 def _judge_challenge(ex: Exercise, answer) -> tuple[str, str]:
     "A challenge is measured; any answer that is good enough will do."
     found, _ = _run(ex.judge, (answer,), ex.limit)
@@ -407,6 +411,7 @@ def _judge_challenge(ex: Exercise, answer) -> tuple[str, str]:
     return ("right", f"{said} {ex.why}") if good else ("not yet", said)
 
 
+# %% ../nbs/0_tools/check.ipynb #cell-044
 def _judge_question(ex: Question, answer) -> tuple[str, str]:
     "The chosen choice is explained."
     letter = str(answer).strip(" .()").lower()
@@ -417,7 +422,7 @@ def _judge_question(ex: Question, answer) -> tuple[str, str]:
     return status, f"{letter}) {text}: {why}"
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-038
+# %% ../nbs/0_tools/check.ipynb #cell-045
 def verdict(
     id: str,  # of the exercise or question
     answer,  # what the learner hands in
@@ -440,14 +445,14 @@ def verdict(
     return status, f"{id}: {status}. {text}"
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-040
+# %% ../nbs/0_tools/check.ipynb #cell-047
 def _print(message: str):
     "Sentences in lines of a page's width; indented lines stay as they are."
     for line in message.splitlines():
         print(line if line.startswith(" ") else textwrap.fill(line, 80))
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-041
+# %% ../nbs/0_tools/check.ipynb #cell-048
 def check(
     id: str,  # of the exercise or question, such as 'training.1'
     answer,  # your function, value or letter
@@ -456,6 +461,7 @@ def check(
     _print(verdict(id, answer)[1])
 
 
+# %% ../nbs/0_tools/check.ipynb #cell-049
 def hint(id: str):  # of the exercise
     "Print a hint."
     ex = find(id)
@@ -463,7 +469,7 @@ def hint(id: str):  # of the exercise
     _print(f"{id}: {none if ex.kind == 'question' else ex.hint}")
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-042
+# %% ../nbs/0_tools/check.ipynb #cell-050
 def solution(id: str):  # of the exercise or question
     "Print the reference solution."
     ex = find(id)
@@ -477,7 +483,7 @@ def solution(id: str):  # of the exercise or question
         print(f"# {ex.reference.__name__}() is {shown(ex.answer)}")
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-062
+# %% ../nbs/0_tools/check.ipynb #cell-072
 def prove(
     id: str,  # of the exercise or question
 ) -> list[str]:  # the messages that the wrong answers get

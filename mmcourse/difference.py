@@ -50,6 +50,7 @@ def _number(v, digits: int = 4) -> str:
     return str(v)
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-009
 def _nested(a) -> str:
     "The numbers of a small array, row in row."
     if isinstance(a, list):
@@ -57,10 +58,8 @@ def _nested(a) -> str:
     return _number(a)
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-009
+# %% ../nbs/0_tools/difference.ipynb #cell-010
 def _shown_array(a: np.ndarray) -> str:
-    if a.ndim == 0:
-        return _number(a)
     if a.size <= 12:
         shape = f" with shape {a.shape}" if a.ndim > 1 or not a.size else ""
         return _nested(a.tolist()) + shape
@@ -73,7 +72,7 @@ def _shown_array(a: np.ndarray) -> str:
     return f"{text}: {', '.join(_number(v) for v in a.flat[:4])}, …"
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-010
+# %% ../nbs/0_tools/difference.ipynb #cell-011
 def shown(v) -> str:  # one line
     "Any value in one line, short enough to read."
     v = as_array(v)
@@ -90,7 +89,7 @@ def shown(v) -> str:  # one line
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-012
+# %% ../nbs/0_tools/difference.ipynb #cell-013
 def _shown_object(v) -> str:
     "Texts, functions, and everything else."
     if callable(v) and hasattr(v, "__name__"):
@@ -101,7 +100,7 @@ def _shown_object(v) -> str:
     return text if len(text) <= 160 else text[:159] + "…"
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-015
+# %% ../nbs/0_tools/difference.ipynb #cell-016
 def _tolerance(e: np.ndarray, g: np.ndarray, atol: float) -> float:
     "`atol`, and 20 rounding steps of the coarser type at the largest value."
     types = [a.dtype for a in (e, g) if a.dtype.kind in "fc"]
@@ -110,12 +109,13 @@ def _tolerance(e: np.ndarray, g: np.ndarray, atol: float) -> float:
     return float(atol + 20 * step * finite.max(initial=0))
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-017
 def _other_numbers(e: np.ndarray, g: np.ndarray) -> bool:
     "Whether one is boolean or complex and the other is not."
     return any((e.dtype.kind == k) != (g.dtype.kind == k) for k in "bc")
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-016
+# %% ../nbs/0_tools/difference.ipynb #cell-019
 def _of_arrays(e: np.ndarray, g: np.ndarray, rtol: float, atol: float) -> str:
     "The first difference of two arrays: kind of number, shape, values."
     if _other_numbers(e, g):
@@ -126,28 +126,29 @@ def _of_arrays(e: np.ndarray, g: np.ndarray, rtol: float, atol: float) -> str:
     if g.size == e.size and g.squeeze().shape == e.squeeze().shape:
         g = g.reshape(e.shape)
     if g.shape != e.shape:
-        turned = g.ndim > 1 and g.T.shape == e.shape and same(g.T, e)
+        turned = g.T.shape == e.shape and same(g.T, e)
         remark = "; transposed, it would be right" if turned else ""
         return f"shape differs: expected {e.shape}, got {g.shape}{remark}"
     bad = ~np.isclose(g, e, rtol=rtol, atol=atol, equal_nan=True)
     return _of_values(e, g, bad) + _remark(e, g, same) if bad.any() else ""
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-018
+# %% ../nbs/0_tools/difference.ipynb #cell-021
 def _apart(e, g) -> tuple[str, str]:
     "Two numbers with enough digits to tell them apart."
-    for digits in (4, 6, 9, 17):
+    for digits in range(4, 18):
         if _number(e, digits) != _number(g, digits):
             break
     return _number(e, digits), _number(g, digits)
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-022
 def _of_values(e: np.ndarray, g: np.ndarray, bad: np.ndarray) -> str:
     "How many values differ, and the one that differs most."
     kind = complex if e.dtype.kind == "c" else float
     with np.errstate(all="ignore"):
         gap = np.nan_to_num(np.abs(g.astype(kind) - e.astype(kind)), nan=np.inf)
-    at = np.unravel_index(np.where(bad, gap, -1).argmax(), e.shape)
+    at = np.unravel_index(np.where(bad, gap, 0).argmax(), e.shape)
     expected, got = _apart(e[at], g[at])
     if e.ndim == 0:
         return f"value differs: expected {expected}, got {got}"
@@ -158,11 +159,11 @@ def _of_values(e: np.ndarray, g: np.ndarray, bad: np.ndarray) -> str:
     return f"{many}, {how} at index {index}: expected {expected}, got {got}"
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-020
+# %% ../nbs/0_tools/difference.ipynb #cell-024
 def _remark(e: np.ndarray, g: np.ndarray, same) -> str:
     "What would make `g` right, if anything simple does."
-    numbers = e.dtype.kind in "iuf" and np.isfinite(e).all() and np.isfinite(g).all()
-    if not numbers or e.size < 3 or np.ptp(e) == 0:
+    finite = e.dtype.kind in "iuf" and np.isfinite([e, g]).all()
+    if not finite or e.size < 3 or np.ptp(e) == 0:
         return ""
     e, g = e.astype(float), g.astype(float)
     factor = (e * g).sum() / (e * e).sum()
@@ -180,7 +181,7 @@ def _remark(e: np.ndarray, g: np.ndarray, same) -> str:
     return ""
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-022
+# %% ../nbs/0_tools/difference.ipynb #cell-026
 def _of_texts(e: str, g: str) -> str:
     if e == g:
         return ""
@@ -192,40 +193,41 @@ def _of_texts(e: str, g: str) -> str:
     return f"text differs from character {at}: expected {text(e)}, got {text(g)}"
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-023
-def _of_places(e: dict, g: dict, rtol: float, atol: float) -> str:
-    "The first difference inside: places are keys, or 'item 3'."
-    for place in e:
-        found = difference(e[place], g[place], rtol=rtol, atol=atol)
+# %% ../nbs/0_tools/difference.ipynb #cell-027
+def _of_places(pairs: dict[str, tuple], **close) -> str:
+    "The first difference inside, after its place: a key, or 'item 3'."
+    for place, (e, g) in pairs.items():
+        found = difference(e, g, **close)
         if found:
             return f"in {place}, {found}"
     return ""
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-028
 def _of_mappings(e: Mapping, g: Mapping, **close) -> str:
     lost = [f"{k!r} is missing" for k in e if k not in g]
     more = [f"{k!r} is not expected" for k in g if k not in e]
     if lost or more:
         return "keys differ: " + ", ".join([*lost, *more][:5])
-    e, g = ({f"[{k!r}]": x[k] for k in e} for x in (e, g))
-    return _of_places(e, g, **close)
+    return _of_places({f"[{k!r}]": (e[k], g[k]) for k in e}, **close)
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-024
+# %% ../nbs/0_tools/difference.ipynb #cell-029
 def _of_sequences(e, g, **close) -> str:
     if len(e) != len(g):
         return f"length differs: expected {len(e)}, got {len(g)}"
-    e, g = ({f"item {i}": x for i, x in enumerate(s)} for s in (e, g))
-    return _of_places(e, g, **close)
+    pairs = {f"item {i}": pair for i, pair in enumerate(zip(e, g))}
+    return _of_places(pairs, **close)
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-030
 def _of_sets(e: Set, g: Set) -> str:
     lost = [f"{x!r} is missing" for x in sorted(e - g, key=repr)]
     more = [f"{x!r} is not expected" for x in sorted(g - e, key=repr)]
     return "sets differ: " + ", ".join([*lost, *more][:5]) if lost or more else ""
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-026
+# %% ../nbs/0_tools/difference.ipynb #cell-032
 def _kind(v) -> str:
     "What kind of thing `v` is, in words."
     if v is None:
@@ -241,6 +243,7 @@ def _kind(v) -> str:
     return f"an object of type {type(v).__name__}"
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-034
 def _alike(e, g):
     "Both as arrays, or both as lists, if they can be."
     if isinstance(g, (Iterator, range)):
@@ -253,6 +256,7 @@ def _alike(e, g):
     return e, g
 
 
+# %% ../nbs/0_tools/difference.ipynb #cell-036
 def _of_others(e, g) -> str:
     "Functions, None, objects: all that has no parts to look at."
     if type(e) is type(g) and e == g:
@@ -262,7 +266,7 @@ def _of_others(e, g) -> str:
     return f"value differs: expected {shown(e)}, got {shown(g)}"
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-027
+# %% ../nbs/0_tools/difference.ipynb #cell-037
 def _stacked(items):
     "A list of numbers (or of lists, arrays, tensors) as an array, if it is one."
     rows = [_stacked(x) if isinstance(x, (list, tuple)) else x for x in items]
@@ -273,7 +277,7 @@ def _stacked(items):
     return a if a.dtype.kind in KINDS else items
 
 
-# %% ../nbs/0_tools/difference.ipynb #cell-028
+# %% ../nbs/0_tools/difference.ipynb #cell-038
 def difference(
     expected,  # numbers, arrays, tensors, texts; lists, dicts, sets of any of these
     got,  # what came instead

@@ -3,7 +3,9 @@
 import math
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict, namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -116,7 +118,7 @@ def test_equal_things_are_equal(expected, got):
             "type differs: expected an array of shape (2,), got a list of 2",
         ),
         (1.0, 1.5, "value differs: expected 1, got 1.5"),
-        (1.0, 1.00011, "value differs: expected 1, got 1.00011"),
+        (1.0, 1.00011, "value differs: expected 1, got 1.0001"),
         (1.0, math.nan, "value differs: expected 1, got nan"),
         (1.0, math.inf, "expected 1, got inf"),
         (True, False, "value differs: expected True, got False"),
@@ -191,14 +193,92 @@ def test_tolerance():
     assert difference(nested, {"x": [1.009, (1.0, 2.02)]}, atol=0.01)
 
 
+def test_tolerance_is_handed_down():
+    assert difference([100.0], [101.0], rtol=0.02) == ""
+    assert difference({"x": 0.0}, {"x": 0.5}, atol=1) == ""
+
+
 def test_float32_gets_its_rounding_at_the_largest_value():
     "A sum of terms near 1e4 is off by 1e-3 in float32, which no learner can help."
     e = np.array([1e4, 0.0])
-    assert difference(e, np.array([1e4, 0.02], np.float32)) == ""
-    assert difference(e.astype(np.float32), np.array([1e4, 0.02])) == ""
-    assert difference(e, np.array([1e4, 0.03], np.float32))
+    assert difference(e, np.array([1e4, 0.0235], np.float32)) == ""
+    assert difference(e.astype(np.float32), np.array([1e4, 0.0235])) == ""
+    assert difference(e, np.array([1e4, 0.0242], np.float32))
     assert difference(e, np.array([1e4, 0.02]))
+    assert difference(np.array([1e-3, 0.0]), np.array([1e-3, 3e-6], np.float32))
     assert difference(np.array([np.inf, 0.0], np.float32), np.array([np.inf, 0.1]))
+
+
+b = np.array([[1.0, np.nan, 3.0], [4.0, 5.0, 6.0]])
+
+
+@pytest.mark.parametrize(
+    "expected,got,remark",
+    [
+        (a, a.T, "transposed, it would be right"),
+        (1000 * (a + 1), 1000 * (a + 1).T + 0.005, "transposed, it would be right"),
+        (a, a.T + 5e-7, "transposed, it would be right"),
+        (b, b.T, "transposed, it would be right"),
+        (a, a.reshape(3, 2), ""),
+        (np.arange(4.0), np.arange(3.0), ""),
+        (np.eye(2) + a[:, :2], (np.eye(2) + a[:, :2]).T, "transposed"),
+        (np.array([1.0, 2]), np.array([2.0, 4]), ""),
+        (np.array([1.0, 2, 1.5]), np.array([2.0, 4, 3]), "2 times what it should be"),
+        (np.ones(3), 2 * np.ones(3), ""),
+        (np.array([1.0, 2, 3]), np.zeros(3), ""),
+        (np.array([1.0, np.nan, 2]), np.array([np.nan, 1.0, 2]), ""),
+        (np.array([1.0, np.inf, 2]), np.array([2.0, np.inf, 4]), ""),
+        (a, a[:, ::-1], ""),
+        (np.array([1, 2, 4]), np.array([4, 2, 1]), "right, their order is not"),
+        (np.array([1, 2, 4]), np.array([0, 1, 3]), "off by -1"),
+        (np.array([1, 2, 4]), np.array([-1, -2, -4]), "with the sign changed"),
+        (a > 1, a < 2, ""),
+    ],
+)
+def test_what_would_make_it_right(expected, got, remark):
+    found = difference(expected, got)
+    assert remark in found and ("; " in found) == bool(remark)
+
+
+def test_complex_numbers_are_as_far_apart_as_they_are():
+    found = difference(np.array([1j, 1j]), np.array([2j, 4j]))
+    assert "the largest difference is 3 at index 1: expected 0+1j, got 0+4j" in found
+
+
+def test_no_warning_is_printed():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        e = np.array([np.inf, np.nan, 1.0])
+        assert difference(e, np.array([-np.inf, np.nan, 1.0]))
+        assert difference(np.array([np.inf, 1, 2]), np.array([np.inf, 2, 4]))
+
+
+def test_as_many_digits_as_it_takes():
+    assert difference(0.6, 0.7) == "value differs: expected 0.6, got 0.7"
+    assert difference(0.12345, 0.9) == "value differs: expected 0.1235, got 0.9"
+    found = difference(0.12345, 0.12346)
+    assert found == "value differs: expected 0.12345, got 0.12346"
+
+
+def test_long_differences_are_short():
+    assert difference("", "a" * 99) == (
+        f"text differs from character 0: expected '', got '{'a' * 50}'"
+    )
+    found = difference("b" * 99, "a")
+    assert f"expected '{'b' * 50}', got 'a'" in found
+    keys = dict.fromkeys("abcdef")
+    assert difference(keys, {}) == "keys differ: " + ", ".join(
+        f"{k!r} is missing" for k in "abcde"
+    )
+    assert difference({}, keys).count("is not expected") == 5
+    assert difference({*"abcdef"}, set()).count("is missing") == 5
+    assert difference(set(), {1, "a"}) == (
+        "sets differ: 'a' is not expected, 1 is not expected"
+    )
+    assert difference({1, "a"}, {1, "a"}) == ""
+    assert difference({1, "a", "b", 2}, {1}) == (
+        "sets differ: 'a' is missing, 'b' is missing, 2 is missing"
+    )
 
 
 @pytest.mark.parametrize("digits", [5, 8, 12, 14])
@@ -232,10 +312,16 @@ def test_a_value_in_one_line():
     )
     assert shown(object()) == "a object" and shown(np.mean) == "the function mean"
     assert shown(int) == "the class int"
+    assert shown(math) == repr(math)
+    assert shown(partial(abs)) == "functools.partial(<built-in function abs>)"
+    assert shown(0.123456) == "0.1235" and shown(np.array(0.123456)) == "0.1235"
 
 
 def test_long_things_are_summarised():
     assert len(shown(dict.fromkeys(range(99), "x" * 50))) == 300
+    assert "…" not in shown("x" * 158) and shown("x" * 159).endswith("…")
+    assert len(shown(["x" * 96] * 3)) == 300 and "…" not in shown(["x" * 96] * 3)
+    assert shown(["x" * 96, "x" * 96, "x" * 97]).endswith("xx…")
     assert shown("x" * 999) == "'" + "x" * 158 + "…"
     assert shown(list(range(13))).endswith("11, … (13 in all)]")
     assert "…" not in shown(list(range(12)))
