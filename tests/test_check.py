@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmcourse import check as engine
 from mmcourse.check import (
     Exercise,
     Question,
@@ -478,6 +479,11 @@ def both():
     return 1, "a"
 
 
+@prediction("engine.19", wrong=[0.333, 3], **WORD)
+def third():
+    return 1 / 3
+
+
 @prediction("engine.9", wrong=[False, "no"], **WORD)
 def yes():
     return True
@@ -495,6 +501,7 @@ def yes():
         ("engine.8", [1, "A"]),
         ("engine.9", True),
         ("engine.9", np.True_),
+        ("engine.19", 0.33333333),
     ],
 )
 def test_right_predictions(id, answer):
@@ -678,6 +685,16 @@ def test_exercises_of_this_file_are_not_the_courses():
     assert ids == sorted(ids)
     assert all(isinstance(find(id), Exercise) for id in ids)
     assert isinstance(find("engine.q1"), Question)
+
+
+def test_exercises_are_imported_when_asked_for(monkeypatch):
+    "Those of one module for one id, all for all."
+    monkeypatch.setattr(engine, "_registry", {})
+    for name in [m for m in sys.modules if m.startswith("mmcourse.exercises.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert find("training.1").kind == "code"
+    assert {id.split(".")[0] for id in engine._registry} == {"training"}
+    assert {"lstm", "text", "training"} <= {id.split(".")[0] for id in all_exercises()}
 
 
 def test_running_a_cell_again_replaces_the_entry():

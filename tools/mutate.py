@@ -247,6 +247,7 @@ class Tracer:
         return self.trace
 
     def pytest_runtest_call(self, item):
+        sys.settrace(self.trace)  # anew: a test of deep recursion ends it
         self.now = item.nodeid
         self.lines[self.now] = set()
 
