@@ -6,7 +6,7 @@ alone is weak on purpose; the course is about making them strong together."""
 # %% auto #0
 __all__ = ["three_views"]
 
-# %% ../nbs/1_data/01_three_views.ipynb #cell-002
+# %% ../nbs/1_data/01_three_views.ipynb #cell-003
 import math
 
 import numpy as np
@@ -26,40 +26,73 @@ from .hints import hints_for
 from .inputs import choice, number
 
 
-# %% ../nbs/1_data/01_three_views.ipynb #cell-005
-def _next_of_class(
-    label: np.ndarray,  # (N,) what there is
-    wanted: np.ndarray,  # (n,)
+# %% ../nbs/1_data/01_three_views.ipynb #cell-032
+def _dealt(
+    label: np.ndarray,  # (N,) of the examples there are
+    wanted: np.ndarray,  # (n,) labels
     rng: np.random.Generator,
 ) -> np.ndarray:  # (n,) places in `label`
-    "An example for each wanted label; none comes twice before all came once."
+    "An example for each wanted label; none twice before all came once."
     out = np.empty(len(wanted), np.int64)
     for d in range(10):
-        places, asked = np.flatnonzero(label == d), np.flatnonzero(wanted == d)
-        drawn = [places[:0]]
-        while sum(map(len, drawn)) < len(asked) or len(drawn) == 1:
-            drawn.append(places[rng.random(len(places)).argsort()])
-        out[asked] = np.concatenate(drawn)[: len(asked)]
+        cards, asked = np.flatnonzero(label == d), np.flatnonzero(wanted == d)
+        rounds = max(1, math.ceil(len(asked) / len(cards)))
+        deck = [cards[rng.random(len(cards)).argsort()] for _ in range(rounds)]
+        out[asked] = np.concatenate(deck)[: len(asked)]
     return out
 
 
-# %% ../nbs/1_data/01_three_views.ipynb #cell-006
-def _present(chance: dict | None, n: int, rng: np.random.Generator) -> np.ndarray:
-    "(n, 3) bool: which modalities are there; one of the three always is."
-    given = {choice(m, "present", MODALITIES): p for m, p in (chance or {}).items()}
+# %% ../nbs/1_data/01_three_views.ipynb #cell-033
+def _clean(label: np.ndarray, split: str, rng: np.random.Generator) -> dict:
+    "A hint, a picture and a clip for each label."
+    pictures, clips = mnist(split), spoken_rows(split)
+    image = pictures["image"][_dealt(pictures["label"], label, rng)]
+    of_clip = spoken_file()["label"][clips]
+    said = spoken_clips(clips[_dealt(of_clip, label, rng)])
+    text = hints_for(label, split, rng)
+    return {"text": text, "image": image, **said}
+
+
+# %% ../nbs/1_data/01_three_views.ipynb #cell-035
+def _there(
+    present: dict | None,  # modality -> chance that it is there; 1 where not given
+    n: int,
+    rng: np.random.Generator,
+) -> np.ndarray:  # (n, 3) bool
+    "Which modalities of each example are there; one of the three always is."
+    given = {choice(m, "present", MODALITIES): p for m, p in (present or {}).items()}
     p = [number(given.get(m, 1), f"present[{m!r}]", 0, 1) for m in MODALITIES]
     if not any(p):
-        raise ValueError(f"present: expected a chance above zero, got {chance!r}")
+        raise ValueError(f"present: expected a chance above zero, got {present!r}")
     there = rng.random((n, 3)) < p
-    one = (rng.random((n, 3)) * (np.array(p) > 0)).argmax(1)
+    one = (rng.random((n, 3)) * np.sign(p)).argmax(1)
     empty = ~there.any(1)
     there[empty, one[empty]] = True
     return there
 
 
-# %% ../nbs/1_data/01_three_views.ipynb #cell-007
+# %% ../nbs/1_data/01_three_views.ipynb #cell-036
+def _without(views: dict, there: np.ndarray) -> dict:
+    "The views with '', zeros, or a clip of length 0 for what is missing."
+    text = [t if here else "" for t, here in zip(views["text"], there[:, 0])]
+    views["image"][~there[:, 1]] = 0
+    views["audio"][~there[:, 2]] = 0
+    views["length"][~there[:, 2]] = 0
+    return {**views, "text": text, "present": there}
+
+
+# %% ../nbs/1_data/01_three_views.ipynb #cell-038
+def _harm(image_noise, shrink, occlusion) -> dict:
+    return {
+        "noise": number(image_noise, "image_noise", 0, 100),
+        "shrink": choice(shrink, "shrink", (1, 2, 4, 7, 14, 28)),
+        "occlusion": number(occlusion, "occlusion", 0, 1),
+    }
+
+
+# %% ../nbs/1_data/01_three_views.ipynb #cell-040
 def three_views(
-    split: str = "train",  # they share no handwriting, no voice and no sentence
+    split: str = "train",  # they share no picture, no voice and no sentence
     n: int | None = None,  # how many digits; None: 3,500, 500 or 1,000
     seed: int = 0,  # the same (split, n, seed) gives the same examples
     *,
@@ -72,31 +105,11 @@ def three_views(
     """One digit, seen, heard and described, each badly.
 
     `text` list of n str; `image` (n, 28, 28), `audio` (n, T) float32; `length`, `label`
-    (n,) int64; `voice` (n,) str; `present` (n, 3) bool. A modality that is missing is
-    '', zeros, or a clip of length 0."""
-    harm = {
-        "noise": number(image_noise, "image_noise", 0, 100),
-        "shrink": choice(shrink, "shrink", (1, 2, 4, 7, 14, 28)),
-        "occlusion": number(occlusion, "occlusion", 0, 1),
-    }
+    (n,) int64; `voice` (n,) str; `present` (n, 3) bool. What is missing is '' or 0."""
+    harm = _harm(image_noise, shrink, occlusion)
     snr_db = snr_db if snr_db == math.inf else number(snr_db, "snr_db", -100)
     label, rng = balanced_labels(split, n, seed)
-    digits, rows = mnist(split), spoken_rows(split)
-    image = digits["image"][_next_of_class(digits["label"], label, rng)]
-    clip = rows[_next_of_class(spoken_file()["label"][rows], label, rng)]
-    text = hints_for(label, split, rng)
-    image = np.stack([degrade(x, rng, **harm) for x in image])
-    said = spoken_clips(clip)
-    audio, length = said["audio"], said["length"]
-    audio = add_pink_noise(audio, length, snr_db, rng)
-    there = _present(present, len(label), rng)
-    image[~there[:, 1]], audio[~there[:, 2]], length[~there[:, 2]] = 0, 0, 0
-    return {
-        "text": [t if here else "" for t, here in zip(text, there[:, 0])],
-        "image": image,
-        "audio": audio,
-        "length": length,
-        "label": label,
-        "voice": said["voice"],
-        "present": there,
-    }
+    views = _clean(label, split, rng)
+    views["image"] = np.stack([degrade(x, rng, **harm) for x in views["image"]])
+    views["audio"] = add_pink_noise(views["audio"], views["length"], snr_db, rng)
+    return _without(views, _there(present, len(label), rng))

@@ -153,7 +153,7 @@ def test_spoken_digits():
         assert not d["audio"][past].any() and d["length"].min() > 0
         assert {*d["label"]} == {*range(10)} and np.abs(d["audio"]).max() <= 1
         voices[s] = {*d["voice"]}
-    assert [len(voices[s]) for s in SPLITS] == [54, 8, 13]
+    assert [len(voices[s]) for s in SPLITS] == [54, 8, 13] and D.SR == 8000
     for s, t in PAIRS:
         assert not voices[s] & voices[t]
     i = int(D.spoken_rows("test")[3])

@@ -7,10 +7,8 @@ import gzip
 import hashlib
 import io
 import os
-import pkgutil
 import socket
 import struct
-import subprocess
 import sys
 import tarfile
 import threading
@@ -26,7 +24,6 @@ import mmcourse
 from mmcourse import store
 from mmcourse.store import CorruptData, DownloadError, Remote, WriteError
 
-ROOT = Path(__file__).resolve().parent.parent
 CLIPS = {
     f"{d}_{who}_0.wav": bytes([d]) * 99 for d in range(10) for who in ("ada", "bo")
 }
@@ -379,7 +376,7 @@ def test_who_waits_for_the_lock_does_not_download_again(server, cache):
         assert not got and not server.hits
     for t in threads:
         t.join()
-    assert len(got) == 3 and len(server.hits) == 1 and held(got[0]) == CLIPS
+    assert got == [cache / "clips"] * 3 and len(server.hits) == 1
 
 
 def test_what_the_course_fetches():
@@ -391,26 +388,6 @@ def test_what_the_course_fetches():
     assert store.FSDD.digest == digest and store.FSDD.count == 3000
     lines = [f"{n} {d}\n" for n, d in sorted(store.MNIST_FULL.files.items())]
     assert store.MNIST_FULL.digest == sha("".join(lines).encode())
-
-
-def test_importing_the_course_reaches_for_nothing(cache):
-    "Every module, in a process that cannot connect and has an empty cache."
-    names = [
-        m.name
-        for m in pkgutil.walk_packages(mmcourse.__path__, "mmcourse.")
-        if not m.name.endswith(("__main__", "_modidx"))
-    ]
-    code = (
-        "import importlib, socket, sys\n"
-        "def no(*args, **kw): raise AssertionError('the network')\n"
-        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = no\n"
-        "for name in sys.argv[1:]: importlib.import_module(name)\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *names]
-    r = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert r.returncode == 0, r.stderr
-    assert not cache.exists()
 
 
 # --- IDX
@@ -435,20 +412,12 @@ def test_read_idx(tmp_path, code, shape):
         assert np.array_equal(got, a)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        b"",
-        idx(np.arange(12, dtype="u1"), 8)[:6],
-        b"\1" + idx(np.arange(12, dtype="u1"), 8)[1:],
-        b"\0\0\x0a" + idx(np.arange(12, dtype="u1"), 8)[3:],
-        idx(np.arange(12, dtype="u1"), 8)[:-1],
-        idx(np.arange(12, dtype="u1"), 8) + b"x",
-        b"\0\0\x08\x03" + b"\xff" * 12,
-        gzip.compress(idx(np.arange(12, dtype="u1"), 8))[:-9],
-        b"\x80\x04K\x01.",
-    ],
-)
+GOOD = idx(np.arange(12, dtype="u1"), 8)
+BAD = [b"", GOOD[:6], b"\1" + GOOD[1:], b"\0\0\x0a" + GOOD[3:], GOOD[:-1], GOOD + b"x"]
+BAD += [b"\0\0\x08\x03" + b"\xff" * 12, gzip.compress(GOOD)[:-9], b"\x80\x04K\x01."]
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_read_idx_refuses(tmp_path, bad):
     (tmp_path / "x").write_bytes(bad)
     with pytest.raises(CorruptData, match="x: expected a whole IDX file"):

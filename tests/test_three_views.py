@@ -138,6 +138,12 @@ def test_each_knob_alone(clean):
     assert (bars == 14).all()
 
 
+def test_every_size_of_block():
+    for k in (1, 2, 4, 7, 14, 28):
+        y = three_views("valid", 3, **{**CLEAN, "shrink": k})["image"]
+        assert np.array_equal(y, y[:, ::k, ::k].repeat(k, 1).repeat(k, 2))
+
+
 def test_present():
     full = three_views("valid", 400)
     v = three_views("valid", 400, present={"audio": 0.5, "text": 0.7})
