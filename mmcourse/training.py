@@ -5,12 +5,11 @@ half of this chapter is about noticing."""
 
 # %% auto #0
 __all__ = [
-    "FORMAT",
     "descend",
     "mlp",
     "count_parameters",
     "batches",
-    "each",
+    "tree_map",
     "take",
     "train_epoch",
     "leaves",
@@ -25,9 +24,6 @@ __all__ = [
     "hit_rate",
     "accuracy",
     "seed_everything",
-    "isolated",
-    "rng_state",
-    "set_rng_state",
     "History",
     "Run",
     "param_groups",
@@ -35,26 +31,13 @@ __all__ = [
     "show_history",
     "cosine",
     "warmup_cosine",
-    "over_seeds",
-    "nll",
-    "paired_bootstrap",
-    "sign_test",
-    "confusion",
     "jitter",
-    "CheckpointError",
-    "write_tensors",
-    "read_tensors",
-    "save_checkpoint",
-    "load_checkpoint",
     "save_run",
     "resume",
 ]
 
 # %% ../nbs/2_models/06_training.ipynb #cell-003
-import hashlib
-import json
 import math
-import os
 import random
 import zlib
 from collections.abc import Callable
@@ -68,6 +51,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmcourse.checkpoint import (
+    load_checkpoint,
+    read_tensors,
+    refuse,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
+
+from .measure import seeded
 
 
 # %% ../nbs/2_models/06_training.ipynb #cell-012
@@ -126,14 +120,14 @@ def batches(
 
 
 # %% ../nbs/2_models/06_training.ipynb #cell-024
-def each(
+def tree_map(
     f: Callable,  # Tensor -> anything
     data,  # a tensor, or a tuple or dict of them, nested as you like
 ):  # the same structure
     "`f` of every tensor in `data`."
     if isinstance(data, dict):
-        return {k: each(f, v) for k, v in data.items()}
-    return tuple(each(f, v) for v in data) if isinstance(data, tuple) else f(data)
+        return {k: tree_map(f, v) for k, v in data.items()}
+    return tuple(tree_map(f, v) for v in data) if isinstance(data, tuple) else f(data)
 
 
 def take(
@@ -141,7 +135,7 @@ def take(
     rows,  # (B,) row numbers, or a slice
 ):  # the same structure, each with B rows
     "The chosen rows of every tensor in `data`."
-    return each(lambda t: t[rows], data)
+    return tree_map(lambda t: t[rows], data)
 
 
 # %% ../nbs/2_models/06_training.ipynb #cell-027
@@ -286,7 +280,7 @@ def as_pair(
         raise ValueError(
             f"{name}: expected as many targets as inputs, got {n_rows(targets)} and {n_rows(inputs)}"
         )
-    return inputs, each(
+    return inputs, tree_map(
         lambda t: t if t.is_floating_point() or t.is_complex() else t.long(), targets
     )
 
@@ -338,7 +332,7 @@ def predict(
 ):  # (N, classes) logits on the CPU, or whatever structure the model returns
     "What `model` says of `inputs`. Raises `ValueError` for no rows, or for numbers that are not finite."
     inputs = as_data(inputs, "inputs", device_of(model))
-    return each(Tensor.cpu, _outputs(model, inputs, batch_size))
+    return tree_map(Tensor.cpu, _outputs(model, inputs, batch_size))
 
 
 # %% ../nbs/2_models/06_training.ipynb #cell-046
@@ -377,67 +371,13 @@ def accuracy(
 
 # %% ../nbs/2_models/06_training.ipynb #cell-048
 def seed_everything(seed: int):  # any integer
-    "Seed Python, NumPy and torch on every device, for good. `isolated` does it for the length of a block."
+    "Seed Python, NumPy and torch on every device, for good. `seeded` does it for the length of a block."
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-@contextmanager
-def isolated(seed: int, device: torch.device = torch.device("cpu")):
-    "Inside: every random generator starts from `seed`. Afterwards: as if nothing had been drawn."
-    before = rng_state(device)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        getattr(torch, device.type).manual_seed(seed)
-    try:
-        yield
-    finally:
-        set_rng_state(before)
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-049
-def rng_state(device: torch.device = torch.device("cpu")) -> dict:  # of tensors
-    "The state of every global generator that a model on `device` may draw from: Python's, NumPy's, torch's."
-    _, words, gauss = random.getstate()
-    _, keys, place, has, cached = np.random.get_state()
-    state = {
-        "torch": torch.get_rng_state(),
-        "python": torch.tensor(words),
-        "numpy": torch.from_numpy(keys.astype(np.int64)),
-        "rest": torch.tensor(
-            [math.nan if gauss is None else gauss, place, has, cached],
-            dtype=torch.float64,
-        ),
-    }
-    if device.type != "cpu":
-        state[device.type] = getattr(torch, device.type).get_rng_state()
-    return state
-
-
-def set_rng_state(state: dict):  # from `rng_state`
-    "Put the generators back where they were."
-    gauss, place, has, cached = state["rest"].tolist()
-    random.setstate(
-        (3, tuple(state["python"].tolist()), None if math.isnan(gauss) else gauss)
-    )
-    np.random.set_state(
-        (
-            "MT19937",
-            state["numpy"].numpy().astype(np.uint32),
-            int(place),
-            int(has),
-            cached,
-        )
-    )
-    torch.set_rng_state(state["torch"])
-    for name in {"cuda", "mps"} & set(state):
-        getattr(torch, name).set_rng_state(state[name])
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-052
+# %% ../nbs/2_models/06_training.ipynb #cell-051
 @dataclass
 class History:
     "What happened, one number an epoch."
@@ -461,7 +401,7 @@ class History:
         return len(self) - 1 - self.best if self.best is not None else 0
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-053
+# %% ../nbs/2_models/06_training.ipynb #cell-052
 class Run:
     "All that changes while a model trains: weights, the optimiser's moments, random generators, history, the best weights so far."
 
@@ -503,7 +443,7 @@ class Run:
                 }
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-055
+# %% ../nbs/2_models/06_training.ipynb #cell-054
 def param_groups(
     model: nn.Module,
     weight_decay: float,  # how hard matrices and kernels are pulled towards zero
@@ -519,7 +459,7 @@ def param_groups(
     return [g for g in groups if g["params"]]
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-056
+# %% ../nbs/2_models/06_training.ipynb #cell-055
 def _check_options(o):  # the arguments of `fit`
     for name in ("epochs", "batch_size", "patience"):
         if o[name] is not None and (
@@ -593,7 +533,7 @@ def _identity(o, train, valid, device):  # what must be the same when a run goes
     return same | {"train data": _crc(train), "valid data": _crc(valid) if valid else 0}
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-058
+# %% ../nbs/2_models/06_training.ipynb #cell-057
 def fit(
     model: nn.Module,  # trained in place, left in evaluation mode; called as model(inputs)
     train: tuple,  # (inputs, targets): each a tensor or array, or a tuple or dict of them, N rows each
@@ -626,7 +566,7 @@ def fit(
         as_pair(train, "train", device),
         None if valid is None else as_pair(valid, "valid", device),
     )
-    with isolated(seed, device):
+    with seeded(seed, device):
         run = Run(
             model.to(device),
             optimizer(param_groups(model, weight_decay), lr=lr),
@@ -683,7 +623,7 @@ def fit(
     return h
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-061
+# %% ../nbs/2_models/06_training.ipynb #cell-060
 def show_history(
     history: History,
     ax=None,  # matplotlib Axes; a new figure by default
@@ -708,7 +648,7 @@ def show_history(
     ax.legend()
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-068
+# %% ../nbs/2_models/06_training.ipynb #cell-067
 def cosine(
     step: int,  # of this update, from 0
     steps: int,  # of the whole run
@@ -729,98 +669,7 @@ def warmup_cosine(
     return (step + 1) / n if step < n else cosine(step - n, max(1, steps - n), floor)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-077
-def over_seeds(
-    run: Callable,  # seed -> anything: builds, trains and measures
-    seeds=range(5),
-) -> list:  # what `run` returned, seed by seed
-    "`run(seed)` for each seed, every random generator starting from that seed, and the caller's left alone."
-    results = []
-    for seed in seeds:
-        with isolated(seed):
-            results.append(run(seed))
-    return results
-
-
-def nll(
-    logits,  # (N, C)
-    targets,  # (N,) class numbers
-) -> float:  # nats
-    "Mean negative log-likelihood of the right answers."
-    return F.cross_entropy(torch.as_tensor(logits), torch.as_tensor(targets)).item()
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-082
-def paired_bootstrap(
-    a,  # (N,) hits of one model: 0 or 1, or a mean over seeds
-    b,  # (N,) hits of the other, on the same examples
-    n: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple:  # (difference, low, high)
-    "Accuracy of `a` minus that of `b`, with its percentile interval over resampled test sets [Efron 1979]."
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(
-            f"a, b: expected hits on the same examples, got shapes {a.shape} and {b.shape}"
-        )
-    values, counts = np.unique(a - b, return_counts=True)
-    means = (
-        np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=n)
-        @ values
-        / len(a)
-    )
-    return (a - b).mean().item(), *np.quantile(
-        means, [(1 - level) / 2, (1 + level) / 2]
-    ).tolist()
-
-
-def sign_test(
-    a,  # (N,) bool: where one model is right
-    b,  # (N,) bool: where the other is, on the same examples
-) -> float:  # p-value
-    "Exact two-sided McNemar test of equal accuracy [McNemar 1947]."
-    a, b = np.asarray(a, bool), np.asarray(b, bool)
-    if a.shape != b.shape:
-        raise ValueError(
-            f"a, b: expected hits on the same examples, got shapes {a.shape} and {b.shape}"
-        )
-    wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
-    return min(
-        1.0,
-        2
-        * sum(math.comb(wins + losses, k) for k in range(min(wins, losses) + 1))
-        / 2 ** (wins + losses),
-    )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-088
-def confusion(
-    targets,  # (N,) class numbers
-    guesses,  # (N,) class numbers
-    classes: int | None = None,  # how many; one more than the largest by default
-) -> Tensor:  # (classes, classes) counts: rows are the truth, columns the guess
-    "How often each class was taken for each other. Raises `ValueError` for numbers that are no class."
-    targets, guesses = (
-        torch.as_tensor(targets).long().flatten(),
-        torch.as_tensor(guesses).long().flatten(),
-    )
-    if len(targets) != len(guesses) or not len(targets):
-        raise ValueError(
-            f"targets, guesses: expected equally many, got {len(targets)} and {len(guesses)}"
-        )
-    both = torch.cat([targets, guesses])
-    classes = int(both.max()) + 1 if classes is None else classes
-    if both.min() < 0 or both.max() >= classes:
-        raise ValueError(
-            f"targets, guesses: expected classes from 0 to {classes - 1}, got {int(both.min())} to {int(both.max())}"
-        )
-    return torch.bincount(targets * classes + guesses, minlength=classes**2).reshape(
-        classes, classes
-    )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-094
+# %% ../nbs/2_models/06_training.ipynb #cell-090
 def jitter(
     images: Tensor,  # (B, H, W)
     generator: torch.Generator,
@@ -842,215 +691,7 @@ def jitter(
     ]
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-098
-class CheckpointError(ValueError):
-    "A checkpoint that is damaged, or belongs to something else; the message names the file and what differs."
-
-
-FORMAT = "mmcourse.training/1"
-
-
-def _digest(tensors, body):  # sha256 over names, types, shapes and bytes
-    h = hashlib.sha256(body.encode())
-    for k in sorted(tensors):
-        t = tensors[k]
-        h.update(f"{k} {t.dtype} {tuple(t.shape)}".encode())
-        h.update(t.reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-099
-def write_tensors(
-    path,  # of a .safetensors file
-    tensors: dict,  # name -> tensor
-    about: dict,  # anything JSON can hold
-):
-    "Write both to `path`, with a digest: to a file beside it first, which then takes its place, so that a crash leaves the old file or the new one."
-    from safetensors.torch import save
-
-    path, body = Path(path), json.dumps(about)
-    for k, t in tensors.items():
-        if not isinstance(t, Tensor):
-            raise ValueError(
-                f"tensors: expected tensors, got {type(t).__name__} for {k!r}"
-            )
-    tensors = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
-    data = save(
-        tensors, {"format": FORMAT, "about": body, "sha256": _digest(tensors, body)}
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-100
-def read_tensors(path) -> tuple:  # (tensors, about)
-    "What `write_tensors` wrote. Raises `CheckpointError` for a file that is cut short, changed, or of another kind."
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        with safe_open(path, "pt") as f:
-            meta, tensors = (
-                f.metadata() or {},
-                {k: f.get_tensor(k).clone() for k in f.keys()},
-            )
-    except (SafetensorError, ValueError, OverflowError, RuntimeError) as e:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({e})") from None
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: expected the format {FORMAT}, got {meta.get('format', 'none')}"
-        )
-    body = meta.get("about", "")
-    if (got := _digest(tensors, body)) != meta.get("sha256"):
-        raise CheckpointError(
-            f"{path}: damaged: sha256 of the contents is {got}, expected {meta.get('sha256')}"
-        )
-    return tensors, json.loads(body)
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-101
-def _under(prefix, tensors):
-    return {
-        k[len(prefix) + 1 :]: t
-        for k, t in tensors.items()
-        if k.startswith(prefix + ".")
-    }
-
-
-def _pack(optimizer):  # -> (tensors, JSON)
-    state = optimizer.state_dict()
-    tensors = {
-        f"optimizer.{i}.{k}": v
-        for i, s in state["state"].items()
-        for k, v in s.items()
-        if isinstance(v, Tensor)
-    }
-    rest = {
-        str(i): {k: v for k, v in s.items() if not isinstance(v, Tensor)}
-        for i, s in state["state"].items()
-    }
-    return tensors, {
-        "name": type(optimizer).__name__,
-        "groups": state["param_groups"],
-        "rest": rest,
-    }
-
-
-def _unpack(optimizer, tensors, about):  # -> state_dict
-    here = optimizer.state_dict()["param_groups"]
-    groups = [
-        {k: tuple(v) if isinstance(h.get(k), tuple) else v for k, v in g.items()}
-        for g, h in zip(about["groups"], here)
-    ]
-    state = {int(i): dict(s) for i, s in about["rest"].items()}
-    for key, t in tensors.items():
-        i, name = key.split(".", 1)
-        state[int(i)][name] = t
-    return {"state": state, "param_groups": groups}
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-102
-def _misfits(model, weights):  # what differs in names, shapes, types
-    here = model.state_dict()
-    wrong = [f"{k!r} is missing there" for k in here if k not in weights] + [
-        f"{k!r} is unknown here" for k in weights if k not in here
-    ]
-    return wrong + [
-        f"{k!r} is {tuple(w.shape)} {w.dtype} there, {tuple(here[k].shape)} {here[k].dtype} here"
-        for k, w in weights.items()
-        if k in here and (w.shape, w.dtype) != (here[k].shape, here[k].dtype)
-    ]
-
-
-def _optimizer_misfits(optimizer, about):
-    if about is None:
-        return ["no optimizer is saved there"]
-    if about["name"] != type(optimizer).__name__:
-        return [f"optimizer is {about['name']} there, {type(optimizer).__name__} here"]
-    there, here = (
-        [len(g["params"]) for g in groups]
-        for groups in (about["groups"], optimizer.param_groups)
-    )
-    return (
-        []
-        if there == here
-        else [f"groups of the optimizer hold {there} parameters there, {here} here"]
-    )
-
-
-def _refuse(path, wrong, why):
-    if wrong:
-        raise CheckpointError(
-            f"{path}: {why}: {'; '.join(wrong[:3])}"
-            + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-103
-def save_checkpoint(
-    path,  # .safetensors
-    model: nn.Module,
-    optimizer=None,  # its moments and step counts
-    *,
-    history: History | None = None,
-    rng: dict | None = None,  # name -> state of a generator
-    best: dict | None = None,  # a second set of weights
-    about: dict | None = None,  # anything JSON can hold
-):
-    "Write all that going on exactly needs to one file: whole or not at all, and nothing pickled."
-    more, state = _pack(optimizer) if optimizer else ({}, None)
-    named = {
-        f"{part}.{k}": t
-        for part, d in {"model": model.state_dict(), "rng": rng, "best": best}.items()
-        for k, t in (d or {}).items()
-    }
-    write_tensors(
-        path,
-        named | more,
-        {
-            "optimizer": state,
-            "history": asdict(history or History()),
-            "about": about or {},
-            "torch": torch.__version__,
-        },
-    )
-
-
-def load_checkpoint(
-    path, model: nn.Module, optimizer=None
-) -> dict:  # with 'history', 'rng', 'best' and 'about'
-    "Put weights (and the optimiser's state) back. Raises `CheckpointError` naming the file and what differs; nothing is then changed."
-    tensors, body = read_tensors(path)
-    weights = _under("model", tensors)
-    _refuse(path, _misfits(model, weights), "does not fit the model")
-    if optimizer is not None:
-        _refuse(
-            path,
-            _optimizer_misfits(optimizer, body["optimizer"]),
-            "does not fit the optimizer",
-        )
-        optimizer.load_state_dict(
-            _unpack(optimizer, _under("optimizer", tensors), body["optimizer"])
-        )
-    model.load_state_dict(weights)
-    return {
-        "history": History(**body["history"]),
-        "rng": _under("rng", tensors),
-        "best": _under("best", tensors) or None,
-        "about": body["about"],
-    }
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-104
+# %% ../nbs/2_models/06_training.ipynb #cell-094
 def save_run(
     run: Run, path, identity: dict
 ):  # what must be the same when the run goes on
@@ -1063,27 +704,27 @@ def save_run(
         path,
         run.model,
         run.optimizer,
-        history=run.history,
         rng=rng,
         best=run.best,
-        about=identity,
+        about={"run": identity, "history": asdict(run.history)},
     )
 
 
 def resume(run: Run, path, identity: dict):  # as given to `save_run`
     "Bring `run` to where the file left it. Raises `CheckpointError` if the file is from a run with other settings or data."
-    there = read_tensors(path)[1]["about"]
-    _refuse(
+    there = read_tensors(path)[1]["about"].get("run", {})
+    refuse(
         path,
+        "belongs to another run",
         [
             f"{k} is {there.get(k)} there, {v} here"
             for k, v in identity.items()
             if there.get(k) != v
         ],
-        "belongs to another run",
     )
     state = load_checkpoint(path, run.model, run.optimizer)
-    run.history, run.best, rng = state["history"], state["best"], state["rng"]
+    run.history = History(**state["about"]["history"])
+    run.best, rng = state["best"], state["rng"]
     run.shuffle.set_state(rng.pop("shuffle"))
     run.noise.set_state(rng.pop("noise"))
     set_rng_state(rng)

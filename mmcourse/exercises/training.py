@@ -257,9 +257,10 @@ def _judge(recipe):
 
 # %% ../../nbs/0_tools/exercises/06_training.ipynb #cell-023
 def _linear(train, valid):
-    from mmcourse.training import fit, isolated
+    from mmcourse.measure import seeded
+    from mmcourse.training import fit
 
-    with isolated(0):
+    with seeded(0):
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
     fit(model, train, valid, epochs=2, batch_size=100, lr=1e-2)
     return model
@@ -286,9 +287,10 @@ def _too_many(train, valid):
     why="Each further recipe tried on the same 500 digits makes their verdict rosier than the truth; the test digits are for the one you end with.",
 )
 def recipe(train, valid):
-    from mmcourse.training import fit, isolated, jitter, mlp, warmup_cosine
+    from mmcourse.measure import seeded
+    from mmcourse.training import fit, jitter, mlp, warmup_cosine
 
-    with isolated(0):
+    with seeded(0):
         model = mlp(hidden=72)
     fit(
         model,
