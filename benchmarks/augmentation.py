@@ -26,7 +26,7 @@ from mmcourse.augmentation import (
 )
 from mmcourse.convolution import DigitCNN
 from mmcourse.datasets import hints
-from mmcourse.training import isolated
+from mmcourse.measure import seeded
 
 
 def main():
@@ -71,7 +71,7 @@ def main():
         "a hint said again against drawing a new one",
         *fastest(lambda: rephrased(texts, g), lambda: hints("train", B, 1)),
     )
-    with isolated(0):
+    with seeded(0):
         net = DigitCNN()
 
     def step():

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timing import fastest, line  # first: it sets the number of threads
 
 from mmcourse import classifiers as C
-from mmcourse.training import isolated
+from mmcourse.measure import seeded
 
 
 def main():
@@ -45,7 +45,7 @@ def main():
             ),
         ),
     )
-    with isolated(0):
+    with seeded(0):
         ids, image, mel = (
             torch.randint(1, 500, (256, 20)),
             torch.randn(256, 1, 28, 28),

@@ -30,7 +30,8 @@ from mmcourse.feature_fusion import (
     train_digits,
     without_each,
 )
-from mmcourse.training import count_parameters, isolated
+from mmcourse.measure import seeded
+from mmcourse.training import count_parameters
 
 
 def medians(runs: dict, repeats: int = 15) -> dict:  # seconds of each
@@ -44,7 +45,7 @@ def medians(runs: dict, repeats: int = 15) -> dict:  # seconds of each
 
 
 def ratios(B: int = 64, d: int = 64, n: int = 32):
-    with isolated(0):
+    with seeded(0):
         fusions, x, g = (
             {k: make(dict.fromkeys("abc", d), n) for k, make in FUSIONS.items()},
             {m: torch.randn(B, d, requires_grad=True) for m in "abc"},

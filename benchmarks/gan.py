@@ -18,7 +18,7 @@ from mmcourse.gan import (
     frechet_distance,
     train_gan,
 )
-from mmcourse.training import isolated
+from mmcourse.measure import seeded
 
 
 def scipy_frechet(a, b):
@@ -41,7 +41,7 @@ def plain(d):  # the same weights without the norm
 
 def main():
     torch.set_num_threads(1)
-    with isolated(0):
+    with seeded(0):
         g, d, images, y = (
             Generator(),
             Discriminator(),

@@ -13,7 +13,7 @@ from timing import fastest, line  # first: it sets the number of threads
 from torch import nn
 
 from mmcourse.lstm import gru, gru_to_keras, lstm, lstm_to_keras, run_packed
-from mmcourse.training import isolated
+from mmcourse.measure import seeded
 
 
 def main():
@@ -21,13 +21,13 @@ def main():
 
     torch.set_num_threads(1)
     B, T, I, H = 64, 26, 40, 72
-    with isolated(0):
+    with seeded(0):
         x, lengths = torch.randn(B, T, I), torch.randint(6, T + 1, (B,))
     for name, Net, ours, convert, Layer in (
         ("LSTM", nn.LSTM, lstm, lstm_to_keras, keras.layers.LSTM),
         ("GRU", nn.GRU, gru, gru_to_keras, keras.layers.GRU),
     ):
-        with isolated(0):
+        with seeded(0):
             net = Net(I, H, batch_first=True)
         params = dict(net.named_parameters())
         line(

@@ -17,8 +17,10 @@ from time import perf_counter
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from mmcourse.checkpoint import read_tensors
 from mmcourse.datasets import MODALITIES
-from mmcourse.explore import mean_spread, table
+from mmcourse.explore import table
+from mmcourse.measure import mean_spread
 from mmcourse.missing import (
     DEFAULT,
     IMAGE_NOISE,
@@ -33,7 +35,6 @@ from mmcourse.missing import (
     trust_grid,
 )
 from mmcourse.store import data_path
-from mmcourse.training import read_tensors
 
 
 def main():

@@ -8,6 +8,7 @@ Interleaved, the minimum of several repeats, one thread, forward and backward pa
 import torch
 from timing import fastest, line  # first: it sets the number of threads
 
+from mmcourse.measure import seeded
 from mmcourse.multitask import (
     TASKS,
     Uncertainty,
@@ -18,12 +19,11 @@ from mmcourse.multitask import (
     task_losses,
     weighted,
 )
-from mmcourse.training import isolated
 
 
 def main():
     torch.set_num_threads(1)
-    with isolated(0):
+    with seeded(0):
         x, y = (
             torch.rand(64, 20, 51) * -50,
             {t: torch.randint(n, (64,)) for t, n in TASKS.items()},

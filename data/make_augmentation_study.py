@@ -40,7 +40,8 @@ from mmcourse.augmentation import (
 )
 from mmcourse.convolution import DigitCNN
 from mmcourse.datasets import hints, mnist, spoken_digits
-from mmcourse.training import isolated, warmup_cosine
+from mmcourse.measure import seeded
+from mmcourse.training import warmup_cosine
 
 FILE = Path(__file__).with_name("results") / "augmentation_study.json"
 SIZES = {
@@ -89,7 +90,7 @@ def image(data, k: int, seed: int) -> dict:  # arm -> {'valid', 'test'}
     if (
         k <= 20
     ):  # the hunt: fewer generated pictures, only those that a network trained on the same few pictures believes
-        with isolated(seed):
+        with seeded(seed):
             judge = DigitCNN()
         fit_pairs(
             judge,

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.audio import augment_audio
+from mmcourse.checkpoint import read_tensors, write_tensors
 from mmcourse.classifiers import (
     Classifier,
     WideVoiceNet,
@@ -32,7 +33,7 @@ from mmcourse.classifiers import (
     train_image_classifier,
 )
 from mmcourse.image import augment_image
-from mmcourse.training import read_tensors, warmup_cosine, write_tensors
+from mmcourse.training import warmup_cosine
 
 FILE, SEEDS = Path(__file__).with_name("classifiers.safetensors"), 3
 EPOCHS = {"image": 16, "audio": 70}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from mmcourse.checkpoint import write_tensors
 from mmcourse.datasets import mnist
 from mmcourse.gan import (
     Generator,
@@ -26,7 +27,6 @@ from mmcourse.gan import (
     train_reader,
 )
 from mmcourse.image import augment_image
-from mmcourse.training import write_tensors
 
 FILE, SEED, WIDTH, STEPS, EMA, LIVE, LIVE_SEEDS = (
     Path(__file__).with_name("gan.safetensors"),
@@ -104,9 +104,9 @@ def train():
 
 def fresh() -> Generator:
     "An untrained generator."
-    from mmcourse.training import isolated
+    from mmcourse.measure import seeded
 
-    with isolated(SEED):
+    with seeded(SEED):
         return Generator(width=WIDTH)
 
 

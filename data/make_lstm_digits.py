@@ -16,9 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mmcourse.audio import augment_audio, log_mel, standardise_mel
+from mmcourse.checkpoint import read_tensors, write_tensors
 from mmcourse.datasets import spoken_digits
 from mmcourse.lstm import Listener, centred_mels, train_listener
-from mmcourse.training import accuracy, read_tensors, write_tensors
+from mmcourse.training import accuracy
 
 FILE, SEEDS, EPOCHS = Path(__file__).with_name("lstm_digits.safetensors"), 3, 32
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from mmcourse.checkpoint import write_tensors
 from mmcourse.datasets import MODALITIES, three_views
 from mmcourse.feature_fusion import GatedFusion
 from mmcourse.missing import (
@@ -43,7 +44,7 @@ from mmcourse.missing import (
     trust_grid,
 )
 from mmcourse.pipeline import preprocess_data
-from mmcourse.training import evaluating, write_tensors
+from mmcourse.training import evaluating
 
 HERE = Path(__file__).parent
 COPIES, PLAIN_EPOCHS, NOISY_EPOCHS, REPAIRED_SEEDS = 10, 8, 16, 3

@@ -69,22 +69,15 @@ from mmcourse.datasets import (
     spell,
     word,
 )
-from mmcourse.training import (
-    accuracy,
-    as_pair,
-    fit,
-    isolated,
-    leaves,
-    predict,
-    warmup_cosine,
-)
 
 from .audio import log_mel, spec_augment, standardise_mel
 from .convolution import DigitCNN
 from .gan import Discriminator, Generator, sample_digits, train_gan
 from .image import augment_image
 from .inputs import numbers, what
+from .measure import seeded
 from .text import normalize_text, pad
+from .training import accuracy, as_pair, fit, leaves, predict, warmup_cosine
 
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-006
@@ -631,7 +624,7 @@ def gan_pool(
 ) -> tuple:  # (images (M, 28, 28), labels (M,)), `per_class` of each class there is
     "Pictures from a small conditional GAN that was trained on `train` and nothing else. Raises as `train_gan` does."
     x, y = as_pair(train, "train")
-    with isolated(seed):
+    with seeded(seed):
         start = {
             "generator": Generator(width=width),
             "discriminator": Discriminator(width=width),
@@ -699,7 +692,7 @@ def compare(
     "What the same network learns from the same examples under each augmentation. Raises as `fit` does."
     scores, epochs = {}, max(1, round(steps / math.ceil(len(train[1]) / 32)))
     for name, augment in arms.items():
-        with isolated(seed):
+        with seeded(seed):
             net = make()
         fit_pairs(
             net,

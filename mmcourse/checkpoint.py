@@ -14,6 +14,9 @@ __all__ = [
     "save_checkpoint",
     "load_checkpoint",
     "refuse",
+    "fingerprint",
+    "save_run",
+    "resume_run",
     "shrink",
     "grow",
 ]
@@ -24,6 +27,9 @@ import json
 import math
 import os
 import random
+import zlib
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +232,56 @@ def _optimizer_misfits(optimizer, about) -> list[str]:
     return [] if there == here else [f"its groups hold {there} there, {here} here"]
 
 
-# %% ../nbs/0_tools/checkpoint.ipynb #cell-024
+# %% ../nbs/0_tools/checkpoint.ipynb #cell-022
+def fingerprint(
+    x,  # setting, function, tensor, or a tuple or dict of such
+) -> str:
+    "A short text that is the same for the same thing in every process."
+    if isinstance(x, partial):
+        given = [fingerprint(v) for v in x.args]
+        given += [f"{k}={fingerprint(v)}" for k, v in x.keywords.items()]
+        return f"{fingerprint(x.func)}({', '.join(given)})"
+    if isinstance(x, dict):
+        x = tuple(x.items())
+    if isinstance(x, tuple):
+        return f"({', '.join(map(fingerprint, x))})"
+    if isinstance(x, Tensor):
+        flat = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return f"{tuple(x.shape)} {zlib.crc32(flat.numpy()):08x}"
+    return getattr(x, "__qualname__", type(x).__name__) if callable(x) else repr(x)
+
+
+# %% ../nbs/0_tools/checkpoint.ipynb #cell-025
+def save_run(
+    path: str | Path,
+    run,  # with model, optimizer, generators, history (a dataclass) and best
+    settings: dict,  # what must be the same when the run goes on
+):
+    "Write all of a training run to one file."
+    rng = rng_state(next(run.model.parameters()).device)
+    rng |= {k: g.get_state() for k, g in run.generators.items()}
+    same = {k: fingerprint(v) for k, v in settings.items()}
+    about = {"run": same, "history": asdict(run.history)}
+    state = {"rng": rng, "best": run.best, "about": about}
+    save_checkpoint(path, run.model, run.optimizer, **state)
+
+
+def resume_run(path: str | Path, run, settings: dict):
+    "Bring `run` to where the file left it. Raises `CheckpointError`."
+    there = read_tensors(path)[1].get("about", {}).get("run", {})
+    here = {k: fingerprint(v) for k, v in settings.items()}
+    wrong = [k for k in here if there.get(k) != here[k]]
+    said = [f"{k} is {there.get(k)} there, {here[k]} here" for k in wrong]
+    refuse(path, "belongs to another run", said)
+    state = load_checkpoint(path, run.model, run.optimizer)
+    run.history = type(run.history)(**state["about"]["history"])
+    run.best = state["best"]
+    for name, generator in run.generators.items():
+        generator.set_state(state["rng"].pop(name))
+    set_rng_state(state["rng"])
+
+
+# %% ../nbs/0_tools/checkpoint.ipynb #cell-029
 def shrink(
     weights: dict[str, Tensor],  # a state_dict
     bits: int = 16,  # 16, or 8 for matrices and kernels

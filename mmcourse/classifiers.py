@@ -49,8 +49,9 @@ from torch import Tensor, nn
 
 from .audio import log_mel, standardise_mel
 from .inputs import numbers, what
+from .measure import seeded
 from .text import grams, pad
-from .training import fit, isolated, predict, warmup_cosine
+from .training import fit, predict, warmup_cosine
 
 
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-008
@@ -417,7 +418,7 @@ def _train(
     labels = _classes(
         labels, len(labels) if hasattr(labels, "__len__") else 0, 10
     )  # as many as features: `fit` looks
-    with isolated(seed):
+    with seeded(seed):
         model = Classifier(as_module(make()))
     fit(
         model,
@@ -620,7 +621,7 @@ def read_classifiers(
     modality: str,  # 'image' or 'audio'
 ) -> list:  # of calibrated `Classifier`s, one a seed
     "The shipped networks. Raises `CheckpointError` for a damaged file, `ValueError` for a modality that it lacks."
-    from mmcourse.training import read_tensors
+    from mmcourse.checkpoint import read_tensors
 
     makers = {"image": ImageNet28, "audio": WideVoiceNet}
     if modality not in makers:

@@ -52,16 +52,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmcourse.training import (
-    device_of,
-    evaluating,
-    fit,
-    isolated,
-    read_tensors,
-    warmup_cosine,
-)
-
+from .checkpoint import read_tensors
 from .inputs import numbers, what
+from .measure import seeded
+from .training import device_of, evaluating, fit, warmup_cosine
 
 
 # %% ../nbs/3_generate/13_gan.ipynb #cell-006
@@ -179,7 +173,7 @@ def play_ring(
     net = lambda i, o: nn.Sequential(
         nn.Linear(i, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, o)
     )
-    with isolated(seed):
+    with seeded(seed):
         g, d, heap = net(8, 2), net(2, 1), torch.Generator().manual_seed(seed)
         to_g, to_d = (
             torch.optim.Adam(m.parameters(), 2e-3, (0.0, 0.9)) for m in (g, d)
@@ -455,7 +449,7 @@ def train_gan(
     _check_training(steps, batch_size, ema, lr, seed)
     images = check_images(images)
     device = images.device
-    with isolated(seed, device):
+    with seeded(seed, device):
         g = (
             (Generator() if generator is None else deepcopy(generator))
             .to(device)
@@ -575,7 +569,7 @@ def train_reader(
 ) -> Reader:
     "A `Reader` trained on real digits, in evaluation mode. Raises `ValueError` as `train_gan` does."
     images = check_images(images)
-    with isolated(seed):
+    with seeded(seed):
         model = Reader()
     fit(
         model,

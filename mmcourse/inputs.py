@@ -14,6 +14,9 @@ __all__ = [
     "mask",
     "probabilities",
     "labels",
+    "leaves",
+    "as_data",
+    "as_pair",
     "opened",
 ]
 
@@ -225,6 +228,67 @@ def labels(
 
 
 # %% ../nbs/0_tools/inputs.ipynb #cell-030
+def leaves(
+    data,  # an array or tensor, or a tuple or dict of them, nested as you like
+    name: str = "data",
+) -> list[tuple[str, object]]:  # (name, array), such as ("data['image']", …)
+    "Every array in `data` with its name."
+    if isinstance(data, dict):
+        items = data.items()
+    elif isinstance(data, tuple):
+        items = enumerate(data)
+    else:
+        return [(name, data)]
+    return [leaf for k, v in items for leaf in leaves(v, f"{name}[{k!r}]")]
+
+
+# %% ../nbs/0_tools/inputs.ipynb #cell-031
+def as_data(
+    data,  # an array or tensor, or a tuple or dict of them
+    name: str,  # of the argument, for errors
+    device=None,  # where the tensors shall be; None: where they are
+):  # the same structure, of tensors
+    "`data` as tensors with one row an example. Raises `TypeError` or `ValueError`."
+    shapes = {k: numbers(x, k).shape for k, x in leaves(data, name)}
+    if not shapes:
+        raise ValueError(f"{name}: expected at least one array, got {what(data)}")
+    rows = {k: s[0] if s else "no" for k, s in shapes.items()}
+    if "no" in rows.values() or len(set(rows.values())) > 1:
+        found = ", ".join(f"{n} in {k}" for k, n in rows.items())
+        raise ValueError(f"{name}: expected as many rows in every part, got {found}")
+    return _tensors(data, device)
+
+
+def as_pair(
+    data,  # (inputs, targets), each as in `as_data`
+    name: str = "data",  # of the argument, for errors
+    device=None,
+) -> tuple:  # (inputs, targets) as tensors, class numbers as int64
+    "`data` as inputs and as many targets. Raises `TypeError` or `ValueError`."
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        wanted = "a pair (inputs, targets)"
+        raise TypeError(f"{name}: expected {wanted}, got {what(data)}")
+    both = {f"{name} {part}": x for part, x in zip(("inputs", "targets"), data)}
+    checked = [as_data(x, k, device) for k, x in both.items()]
+    n, m = [len(leaves(part)[0][1]) for part in checked]
+    if n != m:
+        raise ValueError(f"{name}: expected as many targets as inputs, got {m} and {n}")
+    return checked[0], _tensors(checked[1], device, whole_as_int64=True)
+
+
+# %% ../nbs/0_tools/inputs.ipynb #cell-032
+def _tensors(data, device, whole_as_int64=False):
+    import torch
+
+    if isinstance(data, dict):
+        return {k: _tensors(v, device, whole_as_int64) for k, v in data.items()}
+    if isinstance(data, tuple):
+        return tuple(_tensors(v, device, whole_as_int64) for v in data)
+    t = torch.as_tensor(data, device=device)
+    return t if t.is_floating_point() or not whole_as_int64 else t.long()
+
+
+# %% ../nbs/0_tools/inputs.ipynb #cell-036
 def opened(
     x,  # path (str or Path), or bytes
     name: str,  # of the argument, for errors

@@ -35,7 +35,8 @@ import torch
 from torch import Tensor, nn
 
 from .inputs import numbers, what
-from .training import fit, isolated, warmup_cosine
+from .measure import seeded
+from .training import fit, warmup_cosine
 
 
 # %% ../nbs/2_models/10_lstm.ipynb #cell-008
@@ -568,7 +569,7 @@ def train_listener(
     seed: int = 0,
 ) -> Listener:
     "A `Listener` trained with `fit`: AdamW, warm-up and cosine, label smoothing."
-    with isolated(seed):
+    with seeded(seed):
         model = Listener(standardise)
     fit(
         model,

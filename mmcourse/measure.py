@@ -14,6 +14,8 @@ __all__ = [
     "sign_test",
     "sign_flip",
     "holm",
+    "hits",
+    "hit_rate",
     "confusion",
     "nll",
     "brier",
@@ -205,6 +207,26 @@ def holm(
 
 
 # %% ../nbs/0_tools/measure.ipynb #cell-022
+def hits(
+    logits: Tensor,  # (N, C, ...), or (N,) or (N, 1) for a single logit
+    targets: Tensor,  # (N, ...) class numbers, or probabilities shaped like `logits`
+) -> Tensor:  # (N, ...) bool
+    "Which predictions are right."
+    if logits.ndim == 1 or logits.shape[1:] == (1,):
+        return (logits.flatten() > 0) == (targets.flatten() > 0.5)
+    if targets.shape == logits.shape:
+        targets = targets.argmax(1)
+    return logits.argmax(1) == targets
+
+
+def hit_rate(logits, targets) -> float:  # in [0, 1]; NaN for several outputs
+    "Share of right predictions."
+    if not isinstance(logits, Tensor) or not isinstance(targets, Tensor):
+        return math.nan
+    return hits(logits, targets).double().mean().item()
+
+
+# %% ../nbs/0_tools/measure.ipynb #cell-025
 def confusion(
     targets,  # (N,) class numbers
     guesses,  # (N,) class numbers
@@ -238,7 +260,7 @@ def brier(
     return float(((p - np.eye(p.shape[1])[y]) ** 2).sum(1).mean())
 
 
-# %% ../nbs/0_tools/measure.ipynb #cell-024
+# %% ../nbs/0_tools/measure.ipynb #cell-027
 def reliability(
     probs,  # (N, classes), rows adding up to 1
     labels,  # (N,) class numbers

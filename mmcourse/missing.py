@@ -64,19 +64,14 @@ from mmcourse.classifiers import (
     train_image_classifier,
     train_text_classifier,
 )
-from mmcourse.training import (
-    evaluating,
-    fit,
-    isolated,
-    predict,
-    read_tensors,
-    warmup_cosine,
-)
 
+from .checkpoint import read_tensors
 from .datasets import MODALITIES, add_noise, three_views
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
 from .inputs import what
+from .measure import seeded
 from .pipeline import preprocess_data
+from .training import evaluating, fit, predict, warmup_cosine
 
 
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-006
@@ -504,7 +499,7 @@ def train_joint(
             x = x | {m: one_copy(x[m], generator) for m in ("image", "audio")}
         return x, modality_dropout(mask, dropout, generator) if dropout else mask
 
-    with isolated(seed):
+    with seeded(seed):
         model = joint_model(n_grams, fusion)
     everything = {m: torch.ones(len(label), dtype=torch.bool) for m in MODALITIES}
     fit(
@@ -672,7 +667,7 @@ def train_gate(
     epochs: int = 6,
 ) -> TrustGate:
     "A gate fitted under modality dropout, so that it serves every subset."
-    with isolated(seed):
+    with seeded(seed):
         gate = TrustGate(measured)
     everything = {m: torch.ones(len(label), dtype=torch.bool) for m in log_probs}
     augment = lambda inputs, generator: (

@@ -48,7 +48,8 @@ from .datasets import spoken_digits
 from .feature_fusion import ConcatFusion
 from .inputs import what
 from .lstm import centred_mels
-from .training import fit, hits, isolated, predict, take, warmup_cosine
+from .measure import seeded
+from .training import fit, hits, predict, take, warmup_cosine
 
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-010
@@ -156,7 +157,7 @@ def listener(
     tasks, heads = tuple(tasks), heads or {}
     if unknown := [t for t in tasks if t not in TASKS and t not in heads]:
         raise ValueError(f"tasks: expected some of {tuple(TASKS)}, got {unknown}")
-    with isolated(seed):
+    with seeded(seed):
         trunk = AudioNet(width=width)
         trunk.head = nn.Identity()
         return MultiTask(
@@ -489,7 +490,7 @@ def probe(
     "Share of right answers of a linear layer on the trunk's frozen features [Alain and Bengio 2016]."
     z, at = predict(model.trunk, train[0]), predict(model.trunk, parts[0])
     mean, std = z.mean(0), z.std(0).clamp_min(1e-6)
-    with isolated(seed):
+    with seeded(seed):
         line = nn.Linear(z.shape[1], int(train[1].max()) + 1)
     fit(
         line,

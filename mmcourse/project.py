@@ -57,18 +57,14 @@ from mmcourse.classifiers import (
     train_image_classifier,
     train_text_classifier,
 )
-from mmcourse.training import (
-    CheckpointError,
-    over_seeds,
-    read_tensors,
-    write_tensors,
-)
 
 from .audio import augment_audio, preprocess_audio
+from .checkpoint import CheckpointError, read_tensors, write_tensors
 from .datasets import MODALITIES
 from .decision_fusion import ARTICLE, fuse_product, fuse_weighted, learn_weights
 from .feature_fusion import concat_inputs, concat_model, train_concat_model
 from .image import augment_image, preprocess_image
+from .measure import over_seeds
 from .pipeline import preprocess_data
 from .text import preprocess_text
 
@@ -262,7 +258,7 @@ def result_rows(
     label: np.ndarray,  # (N,) digits of the test data
 ) -> list:  # dicts for `explore.table`
     "Accuracy on test data, mean ± spread over seeds, and the seconds of training and fusing."
-    from mmcourse.explore import mean_spread
+    from mmcourse.measure import mean_spread
 
     scores = {
         k: [(run[k]["proba"].argmax(1) == label).mean() for run in runs] for k in MODELS

@@ -5,72 +5,50 @@ half of this chapter is about noticing."""
 
 # %% auto #0
 __all__ = [
-    "FORMAT",
     "descend",
     "mlp",
     "count_parameters",
     "batches",
-    "each",
+    "tree_map",
     "take",
+    "update",
     "train_epoch",
-    "leaves",
-    "n_rows",
-    "as_tensor",
-    "as_data",
-    "as_pair",
-    "device_of",
+    "scale_lr",
     "evaluating",
     "predict",
-    "hits",
-    "hit_rate",
+    "device_of",
     "accuracy",
-    "seed_everything",
-    "isolated",
-    "rng_state",
-    "set_rng_state",
     "History",
-    "Run",
+    "Recipe",
     "param_groups",
+    "Run",
     "fit",
     "show_history",
     "cosine",
     "warmup_cosine",
-    "over_seeds",
-    "nll",
-    "paired_bootstrap",
-    "sign_test",
-    "confusion",
     "jitter",
-    "CheckpointError",
-    "write_tensors",
-    "read_tensors",
-    "save_checkpoint",
-    "load_checkpoint",
-    "save_run",
-    "resume",
 ]
 
 # %% ../nbs/2_models/06_training.ipynb #cell-003
-import hashlib
-import json
 import math
-import os
-import random
-import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch import Tensor, nn
 
+from .checkpoint import resume_run, save_run
+from .inputs import as_data, as_pair, choice, leaves, number, whole
+from .measure import hit_rate, hits, seeded
 
-# %% ../nbs/2_models/06_training.ipynb #cell-012
+
+# %% ../nbs/2_models/06_training.ipynb #cell-014
 def descend(
     gradient: Callable,  # (d,) point -> (d,) gradient of the loss
     start: Tensor,  # (d,)
@@ -85,7 +63,7 @@ def descend(
     return torch.stack(path)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-018
+# %% ../nbs/2_models/06_training.ipynb #cell-021
 def mlp(
     inputs: int = 784,  # numbers in one example, of whatever shape
     hidden: int = 64,
@@ -103,37 +81,39 @@ def mlp(
     )
 
 
+# %% ../nbs/2_models/06_training.ipynb #cell-022
 def count_parameters(
     model: nn.Module,
     trainable: bool = True,  # count only what learns
 ) -> int:
     "How many numbers `model` learns (or holds)."
-    return sum(
-        p.numel() for p in model.parameters() if p.requires_grad or not trainable
-    )
+    wanted = [p for p in model.parameters() if p.requires_grad or not trainable]
+    return sum(p.numel() for p in wanted)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-021
+# %% ../nbs/2_models/06_training.ipynb #cell-027
 def batches(
     n: int,  # examples
     batch_size: int,  # at most so many in one batch
     generator: torch.Generator,
-) -> tuple:  # of (B,) row numbers
-    "All of `range(n)`, shuffled, in batches whose sizes differ by one at most, so that none is left with a lone example."
-    return torch.randperm(n, generator=generator).tensor_split(
-        math.ceil(n / batch_size)
-    )
+) -> tuple[Tensor, ...]:  # of (B,) row numbers
+    "All of `range(n)`, shuffled, in batches of nearly equal size."
+    order = torch.randperm(n, generator=generator)
+    return order.tensor_split(math.ceil(n / batch_size))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-024
-def each(
-    f: Callable,  # Tensor -> anything
+# %% ../nbs/2_models/06_training.ipynb #cell-030
+def tree_map(
+    f: Callable,  # Tensor, ... -> anything
     data,  # a tensor, or a tuple or dict of them, nested as you like
+    *more,  # other data of the same structure
 ):  # the same structure
-    "`f` of every tensor in `data`."
+    "`f` of every tensor in `data`, and of those at the same place in `more`."
     if isinstance(data, dict):
-        return {k: each(f, v) for k, v in data.items()}
-    return tuple(each(f, v) for v in data) if isinstance(data, tuple) else f(data)
+        return {k: tree_map(f, v, *[m[k] for m in more]) for k, v in data.items()}
+    if isinstance(data, tuple):
+        return tuple(tree_map(f, *parts) for parts in zip(data, *more))
+    return f(data, *more)
 
 
 def take(
@@ -141,186 +121,69 @@ def take(
     rows,  # (B,) row numbers, or a slice
 ):  # the same structure, each with B rows
     "The chosen rows of every tensor in `data`."
-    return each(lambda t: t[rows], data)
+    return tree_map(lambda t: t[rows], data)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-027
+# %% ../nbs/2_models/06_training.ipynb #cell-033
+def update(
+    model: nn.Module,
+    x,  # inputs of one batch
+    y,  # its targets
+    optimizer: torch.optim.Optimizer,
+    loss: Callable = F.cross_entropy,  # (outputs, targets) -> () mean over the batch
+    clip: float | None = None,  # largest norm of the gradient
+) -> float:  # the loss before the step
+    "One step downhill. Raises `FloatingPointError` where the loss is not finite."
+    optimizer.zero_grad()
+    value = loss(model(x), y)
+    if not value.isfinite():
+        raise FloatingPointError(f"the loss is {value}; try a smaller lr, or clip")
+    value.backward()
+    if clip:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return value.item()
+
+
+# %% ../nbs/2_models/06_training.ipynb #cell-035
 def train_epoch(
     model: nn.Module,
     data: tuple,  # (inputs, targets)
-    optimizer,  # with an 'initial_lr' in each group
-    loss: Callable,  # (outputs, targets) -> () mean over the batch
+    optimizer: torch.optim.Optimizer,
     order,  # of (B,) row numbers
     *,
-    factor: Callable = lambda i: (
-        1.0
-    ),  # step of this epoch -> factor of the learning rate
+    loss: Callable = F.cross_entropy,
+    factors: list[float] | None = None,  # of the learning rate, one a step
     augment: Callable | None = None,  # (inputs, generator) -> inputs
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | None = None,  # what `augment` draws from
     clip: float | None = None,  # largest norm of the gradient
 ) -> float:  # mean loss of the examples, as they were met
-    "One pass over `data`. Raises `FloatingPointError` that names the step where the loss is not finite."
+    "One pass over `data`."
     model.train()
     total = 0.0
     for i, rows in enumerate(order):
-        for g in optimizer.param_groups:
-            g["lr"] = g["initial_lr"] * factor(i)
-        x, y = take(data[0], rows), take(data[1], rows)
+        scale_lr(optimizer, factors[i] if factors else 1.0)
+        x, y = take(data, rows)
         if augment:
             x = augment(x, generator)
-        optimizer.zero_grad()
-        l = loss(model(x), y)
-        if not math.isfinite(value := l.item()):
-            raise FloatingPointError(
-                f"step {i + 1} of {len(order)}: the loss is {value}"
-            )
-        l.backward()
-        if clip:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        total += value * len(rows)
+        total += update(model, x, y, optimizer, loss, clip) * len(rows)
     return total / sum(map(len, order))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-041
-def leaves(data, name: str = "") -> list:  # of pairs (name, leaf)
-    "Every leaf of `data` with a name to call it by in an error: `inputs['image']`."
-    items = (
-        data.items()
-        if isinstance(data, dict)
-        else enumerate(data)
-        if isinstance(data, tuple)
-        else None
-    )
-    if items is None:
-        return [(name, data)]
-    return [leaf for k, v in items for leaf in leaves(v, f"{name}[{k!r}]")]
-
-
-def n_rows(data) -> int:  # of its first leaf
-    "How many rows `data` has."
-    return len(leaves(data)[0][1])
-
-
-def as_tensor(
-    data,  # tensor or array of numbers
-    name: str,  # for errors
-    device=None,
-) -> Tensor:
-    "`data` on `device`. Raises `ValueError` that names what cannot become a tensor of rows, or is not finite."
-    if not isinstance(data, (Tensor, np.ndarray)):
-        raise ValueError(
-            f"{name}: expected a tensor, an array, or a tuple or dict of them, got {type(data).__name__}"
-        )
-    if isinstance(data, np.ndarray) and data.dtype.kind not in "biufc":
-        raise ValueError(
-            f"{name}: expected numbers, got an array of {data.dtype}; encode text first"
-        )
-    t = torch.as_tensor(data, device=device)
-    if t.ndim == 0:
-        raise ValueError(
-            f"{name}: expected one row for each example, got a single number"
-        )
-    if (
-        t.is_floating_point()
-        and not t.sum().isfinite()
-        and not (ok := t.isfinite()).all()
-    ):  # a sum is quick, and finite only if all are
-        row = (~ok).reshape(len(t), -1).any(1).nonzero()[0].item()
-        raise ValueError(
-            f"{name}: expected finite numbers, got {int((~ok).sum())} that are not, the first in row {row}"
-        )
-    return t
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-042
-def as_data(
-    data,  # a tensor or array, or a tuple or dict of them
-    name: str,  # for errors
-    device=None,
+# %% ../nbs/2_models/06_training.ipynb #cell-036
+def scale_lr(
+    optimizer: torch.optim.Optimizer,
+    factor: float,  # of the rate that `optimizer` began with
 ):
-    "`data` as tensors on `device`. Raises `ValueError` for parts of different, or no, rows."
-    if isinstance(data, dict):
-        found = {k: as_data(v, f"{name}[{k!r}]", device) for k, v in data.items()}
-    else:
-        found = (
-            tuple(as_data(v, f"{name}[{i}]", device) for i, v in enumerate(data))
-            if isinstance(data, tuple)
-            else as_tensor(data, name, device)
-        )
-    sizes = {k: len(t) for k, t in leaves(found, name)}
-    if not sizes:
-        raise ValueError(
-            f"{name}: expected at least one tensor, got an empty {type(data).__name__}"
-        )
-    if len(set(sizes.values())) > 1:
-        raise ValueError(
-            f"{name}: expected as many rows in every part, got "
-            + ", ".join(f"{n} in {k}" for k, n in sizes.items())
-        )
-    if 0 in sizes.values():
-        raise ValueError(f"{name}: expected at least one example, got none")
-    return found
+    "Set the learning rate of the next step."
+    for g in optimizer.param_groups:
+        g["lr"] = g.setdefault("initial_lr", g["lr"]) * factor
 
 
-def as_pair(
-    data,  # (inputs, targets)
-    name: str = "data",  # for errors
-    device=None,
-) -> tuple:
-    "`data` as tensors on `device`, class numbers as int64. Raises `ValueError` for anything but two parts with the same, positive, number of rows."
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        got = (
-            f"{len(data)} parts"
-            if isinstance(data, (tuple, list))
-            else type(data).__name__
-        )
-        if isinstance(data, dict):
-            got = f"a dict with {', '.join(map(repr, data))}"
-        raise ValueError(f"{name}: expected a pair (inputs, targets), got {got}")
-    inputs, targets = (
-        as_data(data[0], f"{name} inputs", device),
-        as_data(data[1], f"{name} targets", device),
-    )
-    if n_rows(inputs) != n_rows(targets):
-        raise ValueError(
-            f"{name}: expected as many targets as inputs, got {n_rows(targets)} and {n_rows(inputs)}"
-        )
-    return inputs, each(
-        lambda t: t if t.is_floating_point() or t.is_complex() else t.long(), targets
-    )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-043
-def device_of(model: nn.Module) -> torch.device:
-    "Where `model` lives."
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def _join(parts):  # outputs of the same structure, end to end
-    if isinstance(parts[0], dict):
-        return {k: _join([p[k] for p in parts]) for k in parts[0]}
-    return (
-        tuple(_join(p) for p in zip(*parts))
-        if isinstance(parts[0], tuple)
-        else torch.cat(list(parts))
-    )
-
-
-def _outputs(model, inputs, batch_size=256):  # on the model's device
-    with evaluating(model):
-        return _join(
-            [
-                model(take(inputs, slice(i, i + batch_size)))
-                for i in range(0, n_rows(inputs), batch_size)
-            ]
-        )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-044
+# %% ../nbs/2_models/06_training.ipynb #cell-054
 @contextmanager
 def evaluating(model: nn.Module):
-    "Inside: dropout off, norms frozen, no gradients. Afterwards every module is in the mode it was in."
+    "Inside, dropout is off, norms are frozen, and no gradients are kept."
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
@@ -331,40 +194,35 @@ def evaluating(model: nn.Module):
             m.training = mode
 
 
+# %% ../nbs/2_models/06_training.ipynb #cell-055
 def predict(
     model: nn.Module,
     inputs,  # a tensor or array, or a tuple or dict of them, N rows each
     batch_size: int = 256,
 ):  # (N, classes) logits on the CPU, or whatever structure the model returns
-    "What `model` says of `inputs`. Raises `ValueError` for no rows, or for numbers that are not finite."
+    "What `model` says of `inputs`."
     inputs = as_data(inputs, "inputs", device_of(model))
-    return each(Tensor.cpu, _outputs(model, inputs, batch_size))
+    return tree_map(Tensor.cpu, _outputs(model, inputs, batch_size))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-046
-def hits(
-    logits: Tensor,  # (N, C, ...), or (N,) or (N, 1) for a single logit
-    targets: Tensor,  # (N, ...) class numbers, or probabilities shaped like `logits`
-) -> Tensor:  # (N, ...) bool
-    "Which predictions are right."
-    if logits.ndim == 1 or logits.shape[1:] == (1,):
-        return (logits.flatten() > 0) == (targets.flatten() > 0.5)
-    return logits.argmax(1) == (
-        targets.argmax(1) if targets.shape == logits.shape else targets
-    )
+# %% ../nbs/2_models/06_training.ipynb #cell-056
+def device_of(model: nn.Module) -> torch.device:
+    "Where `model` lives."
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def hit_rate(
-    logits, targets
-) -> float:  # in [0, 1]; NaN where the model returns several outputs
-    "Share of right predictions."
-    return (
-        hits(logits, targets).double().mean().item()
-        if isinstance(logits, Tensor) and isinstance(targets, Tensor)
-        else math.nan
-    )
+def _rows(data) -> int:
+    return len(leaves(data)[0][1])
 
 
+def _outputs(model, inputs, batch_size=256):
+    starts = range(0, _rows(inputs), batch_size)
+    with evaluating(model):
+        parts = [model(take(inputs, slice(i, i + batch_size))) for i in starts]
+    return tree_map(lambda *t: torch.cat(t), *parts)
+
+
+# %% ../nbs/2_models/06_training.ipynb #cell-058
 def accuracy(
     model: nn.Module,
     data: tuple,  # (inputs, class numbers)
@@ -375,80 +233,15 @@ def accuracy(
     return hit_rate(_outputs(model, inputs, batch_size), targets)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-048
-def seed_everything(seed: int):  # any integer
-    "Seed Python, NumPy and torch on every device, for good. `isolated` does it for the length of a block."
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def isolated(seed: int, device: torch.device = torch.device("cpu")):
-    "Inside: every random generator starts from `seed`. Afterwards: as if nothing had been drawn."
-    before = rng_state(device)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        getattr(torch, device.type).manual_seed(seed)
-    try:
-        yield
-    finally:
-        set_rng_state(before)
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-049
-def rng_state(device: torch.device = torch.device("cpu")) -> dict:  # of tensors
-    "The state of every global generator that a model on `device` may draw from: Python's, NumPy's, torch's."
-    _, words, gauss = random.getstate()
-    _, keys, place, has, cached = np.random.get_state()
-    state = {
-        "torch": torch.get_rng_state(),
-        "python": torch.tensor(words),
-        "numpy": torch.from_numpy(keys.astype(np.int64)),
-        "rest": torch.tensor(
-            [math.nan if gauss is None else gauss, place, has, cached],
-            dtype=torch.float64,
-        ),
-    }
-    if device.type != "cpu":
-        state[device.type] = getattr(torch, device.type).get_rng_state()
-    return state
-
-
-def set_rng_state(state: dict):  # from `rng_state`
-    "Put the generators back where they were."
-    gauss, place, has, cached = state["rest"].tolist()
-    random.setstate(
-        (3, tuple(state["python"].tolist()), None if math.isnan(gauss) else gauss)
-    )
-    np.random.set_state(
-        (
-            "MT19937",
-            state["numpy"].numpy().astype(np.uint32),
-            int(place),
-            int(has),
-            cached,
-        )
-    )
-    torch.set_rng_state(state["torch"])
-    for name in {"cuda", "mps"} & set(state):
-        getattr(torch, name).set_rng_state(state[name])
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-052
+# %% ../nbs/2_models/06_training.ipynb #cell-060
 @dataclass
 class History:
     "What happened, one number an epoch."
 
-    train_loss: list = field(
-        default_factory=list
-    )  # mean over the batches as they were met, dropout and augmentation on
-    valid_loss: list = field(default_factory=list)  # after the epoch, both off
-    valid_accuracy: list = field(
-        default_factory=list
-    )  # in [0, 1]; NaN for a model with several outputs
+    # mean over the batches as they were met, with dropout and augmentation
+    train_loss: list = field(default_factory=list)
+    valid_loss: list = field(default_factory=list)  # after the epoch, without
+    valid_accuracy: list = field(default_factory=list)  # in [0, 1]
     lr: list = field(default_factory=list)  # of the epoch's last step
     seconds: list = field(default_factory=list)  # training and validation
     best: int | None = None  # epoch, counted from 0, that was best on validation
@@ -458,57 +251,47 @@ class History:
 
     @property
     def stale(self) -> int:  # epochs since the best one
-        return len(self) - 1 - self.best if self.best is not None else 0
+        return 0 if self.best is None else len(self) - 1 - self.best
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-053
-class Run:
-    "All that changes while a model trains: weights, the optimiser's moments, random generators, history, the best weights so far."
+# %% ../nbs/2_models/06_training.ipynb #cell-062
+@dataclass
+class Recipe:
+    "What may be chosen about a training run; `fit` takes these by name."
 
-    def __init__(self, model, optimizer, seed: int, device: torch.device):
-        self.model, self.optimizer, self.device, self.history, self.best = (
-            model,
-            optimizer,
-            device,
-            History(),
-            None,
-        )
-        for g in optimizer.param_groups:
-            g.setdefault("initial_lr", g["lr"])
-        self.shuffle = torch.Generator().manual_seed(
-            seed
-        )  # draws the batches, the same on every device
-        self.noise = torch.Generator(device).manual_seed(
-            seed + 2**20
-        )  # draws the augmentation
-
-    def judge(self, valid: tuple, loss, metric, monitor: str, keep_best: bool):
-        "Ask about the validation data; remember the epoch, and if wanted the weights, if they are the best."
-        h, outs = self.history, _outputs(self.model, valid[0])
-        with torch.no_grad():
-            h.valid_loss.append(float(loss(outs, valid[1])))
-            h.valid_accuracy.append(
-                float(metric(outs, valid[1])) if metric else math.nan
-            )
-        scores = h.valid_loss if monitor == "loss" else [-a for a in h.valid_accuracy]
-        if not math.isfinite(scores[-1]):
-            raise FloatingPointError(
-                f"epoch {len(h)}: validation {monitor} is {scores[-1]}"
-            )
-        if h.best is None or scores[-1] < scores[h.best]:
-            h.best = len(scores) - 1
-            if keep_best:
-                self.best = {
-                    k: v.detach().clone() for k, v in self.model.state_dict().items()
-                }
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.01  # of matrices and kernels
+    optimizer: Callable = torch.optim.AdamW  # called as optimizer(groups, lr=lr)
+    schedule: Callable | None = None  # (step, steps) -> factor of lr
+    loss: Callable = F.cross_entropy  # (outputs, targets) -> () mean over the batch
+    metric: Callable | None = hit_rate  # (outputs, targets) -> valid_accuracy
+    augment: Callable | None = None  # (inputs, generator) -> inputs, batch by batch
+    clip: float | None = None  # largest norm of the gradient
+    monitor: str = "loss"  # or 'accuracy': what makes an epoch the best
+    keep_best: bool = False  # end with the weights of the best epoch
+    patience: int | None = None  # stop after so many epochs without a better one
+    seed: int = 0
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-055
+# %% ../nbs/2_models/06_training.ipynb #cell-063
+def _check(recipe: Recipe, valid):
+    whole(recipe.epochs, "epochs", 1)
+    whole(recipe.batch_size, "batch_size", 1)
+    whole(recipe.seed, "seed")
+    number(recipe.lr, "lr", 0)
+    choice(recipe.monitor, "monitor", ("loss", "accuracy"))
+    if valid is None and (recipe.keep_best or recipe.patience):
+        raise ValueError("valid: expected data for keep_best and patience, got none")
+
+
+# %% ../nbs/2_models/06_training.ipynb #cell-065
 def param_groups(
     model: nn.Module,
     weight_decay: float,  # how hard matrices and kernels are pulled towards zero
-) -> list:  # of dicts, for an optimiser
-    "Two groups: what decays, and what has a single axis (biases, the scales of norms) and does not."
+) -> list[dict]:  # for an optimiser
+    "Two groups: what decays, and what has a single axis and does not."
     params = [p for p in model.parameters() if p.requires_grad]
     if not params:
         raise ValueError("model: expected at least one parameter to train, got none")
@@ -519,171 +302,115 @@ def param_groups(
     return [g for g in groups if g["params"]]
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-056
-def _check_options(o):  # the arguments of `fit`
-    for name in ("epochs", "batch_size", "patience"):
-        if o[name] is not None and (
-            isinstance(o[name], bool)
-            or not isinstance(o[name], (int, np.integer))
-            or o[name] < 1
-        ):
-            raise ValueError(f"{name}: expected a positive integer, got {o[name]!r}")
-    for name in ("lr", "clip"):
-        if o[name] is not None and not (
-            isinstance(o[name], (int, float)) and 0 < o[name] < math.inf
-        ):
-            raise ValueError(f"{name}: expected a positive number, got {o[name]!r}")
-    if not 0 <= o["weight_decay"] < math.inf:
-        raise ValueError(
-            f"weight_decay: expected a number from 0, got {o['weight_decay']!r}"
-        )
-    if isinstance(o["seed"], bool) or not isinstance(o["seed"], (int, np.integer)):
-        raise ValueError(f"seed: expected an integer, got {o['seed']!r}")
-    if isinstance(o["optimizer"], torch.optim.Optimizer) or not callable(
-        o["optimizer"]
-    ):
-        raise ValueError(
-            f"optimizer: expected a function of (groups, lr=...) such as torch.optim.AdamW, got {type(o['optimizer']).__name__}"
-        )
-    if o["monitor"] not in ("loss", "accuracy"):
-        raise ValueError(
-            f"monitor: expected 'loss' or 'accuracy', got {o['monitor']!r}"
-        )
-    if o["valid"] is None and (o["keep_best"] or o["patience"]):
-        raise ValueError(
-            "valid: expected validation data for keep_best and patience, got none"
-        )
+# %% ../nbs/2_models/06_training.ipynb #cell-067
+class Run:
+    "All that changes while a model trains."
+
+    def __init__(self, model: nn.Module, recipe: Recipe, train, valid):
+        self.model = model
+        self.recipe = recipe
+        self.data = train, valid
+        self.history = History()
+        self.best = None  # weights of the best epoch
+        groups = param_groups(model, recipe.weight_decay)
+        self.optimizer = recipe.optimizer(groups, lr=recipe.lr)
+        self.generators = {
+            "shuffle": torch.Generator().manual_seed(recipe.seed),
+            "noise": torch.Generator(device_of(model)).manual_seed(recipe.seed + 2**20),
+        }
+
+    def finished(self) -> bool:
+        h, patience = self.history, self.recipe.patience
+        return len(h) >= self.recipe.epochs or h.stale >= (patience or math.inf)
 
 
-def _name(f):  # of a function, the same in every process
-    if isinstance(f, partial):
-        given = [
-            *map(str, f.args),
-            *(f"{k}={_name(v) if callable(v) else v}" for k, v in f.keywords.items()),
-        ]
-        return f"{_name(f.func)}({', '.join(given)})"
-    return "none" if f is None else getattr(f, "__qualname__", type(f).__name__)
+# %% ../nbs/2_models/06_training.ipynb #cell-068
+@patch
+def epoch(self: Run):
+    "Train on every batch once, then look at the validation data."
+    r, h, start = self.recipe, self.history, perf_counter()
+    train, valid = self.data
+    order = batches(_rows(train), r.batch_size, self.generators["shuffle"])
+    first, steps = len(h) * len(order), r.epochs * len(order)
+    options = {"loss": r.loss, "clip": r.clip, "augment": r.augment}
+    options["generator"] = self.generators["noise"]
+    if r.schedule:
+        options["factors"] = [r.schedule(first + i, steps) for i in range(len(order))]
+    h.train_loss.append(
+        train_epoch(self.model, train, self.optimizer, order, **options)
+    )
+    if valid is not None:
+        self.judge(*valid)
+    h.lr.append(self.optimizer.param_groups[0]["lr"])
+    h.seconds.append(perf_counter() - start)
 
 
-def _crc(data, total=0):  # of every name, shape and byte
-    for name, t in leaves(data):
-        total = zlib.crc32(
-            t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(),
-            zlib.crc32(f"{name} {tuple(t.shape)}".encode(), total),
-        )
-    return total
+# %% ../nbs/2_models/06_training.ipynb #cell-070
+@patch
+def judge(self: Run, inputs, targets):
+    "Ask about the validation data; remember the best epoch."
+    r, h = self.recipe, self.history
+    outputs = _outputs(self.model, inputs)
+    with torch.no_grad():
+        h.valid_loss.append(float(r.loss(outputs, targets)))
+        found = r.metric(outputs, targets) if r.metric else math.nan
+        h.valid_accuracy.append(float(found))
+    scores = h.valid_loss if r.monitor == "loss" else [-a for a in h.valid_accuracy]
+    if not math.isfinite(scores[-1]):
+        raise FloatingPointError(f"validation {r.monitor} is {scores[-1]}")
+    if h.best is None or scores[-1] < scores[h.best]:
+        h.best = len(scores) - 1
+        if r.keep_best:
+            weights = self.model.state_dict()
+            self.best = {k: v.detach().clone() for k, v in weights.items()}
 
 
-def _identity(o, train, valid, device):  # what must be the same when a run goes on
-    same = {
-        k: o[k]
-        for k in (
-            "seed",
-            "lr",
-            "batch_size",
-            "weight_decay",
-            "clip",
-            "monitor",
-            "keep_best",
-        )
-    } | ({"epochs": o["epochs"]} if o["schedule"] else {})
-    same |= {k: _name(o[k]) for k in ("optimizer", "schedule", "loss", "augment")} | {
-        "device": device.type
-    }
-    return same | {"train data": _crc(train), "valid data": _crc(valid) if valid else 0}
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-058
+# %% ../nbs/2_models/06_training.ipynb #cell-072
+@delegates(Recipe)
 def fit(
-    model: nn.Module,  # trained in place, left in evaluation mode; called as model(inputs)
-    train: tuple,  # (inputs, targets): each a tensor or array, or a tuple or dict of them, N rows each
+    model: nn.Module,  # trained in place, left in evaluation mode
+    train: tuple,  # (inputs, targets): each a tensor, or a tuple or dict of them
     valid: tuple | None = None,  # the same, for validation
     *,
-    epochs: int = 10,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    weight_decay: float = 0.01,  # of matrices and kernels
-    optimizer: Callable = torch.optim.AdamW,  # called as optimizer(groups, lr=lr)
-    schedule: Callable | None = None,  # (step, steps) -> factor of lr, such as `cosine`
-    loss: Callable = F.cross_entropy,  # (outputs, targets) -> () mean over the batch
-    metric: Callable
-    | None = hit_rate,  # (outputs, targets) -> number, kept as valid_accuracy
-    augment: Callable
-    | None = None,  # (inputs, generator) -> inputs, on each training batch
-    clip: float | None = None,  # largest norm of the gradient
-    monitor: str = "loss",  # or 'accuracy': what makes an epoch the best on validation
-    keep_best: bool = False,  # end with the weights of the best epoch
-    patience: int | None = None,  # stop after so many epochs without a better one
-    seed: int = 0,
-    device=None,  # of batches, dropout and augmentation; None: where the model is
-    checkpoint=None,  # path, written after each epoch; if it exists, the run goes on from it
-    on_epoch: Callable | None = None,  # called with the history; returns True to stop
+    device=None,  # None: where the model is
+    checkpoint: str | Path | None = None,  # written each epoch; a run goes on from it
+    on_epoch: Callable | None = None,  # History -> True to stop
+    **kwargs,
 ) -> History:
-    "Train `model`; the same seed gives the same weights. Raises `ValueError`, `FloatingPointError` (loss not finite), `CheckpointError`."
-    options, device = locals(), torch.device(device or device_of(model))
-    _check_options(options)
-    train, valid = (
-        as_pair(train, "train", device),
-        None if valid is None else as_pair(valid, "valid", device),
-    )
-    with isolated(seed, device):
-        run = Run(
-            model.to(device),
-            optimizer(param_groups(model, weight_decay), lr=lr),
-            seed,
-            device,
-        )
-        identity = _identity(options, train, valid, device) if checkpoint else None
-        if checkpoint and Path(checkpoint).exists():
-            resume(run, checkpoint, identity)
-        h, n = run.history, n_rows(train)
-        while len(h) < epochs and not (patience and h.stale >= patience):
-            start, order = (
-                perf_counter(),
-                [rows.to(device) for rows in batches(n, batch_size, run.shuffle)],
-            )
-            factor = (
-                (
-                    lambda i, done=len(h) * len(order): schedule(
-                        done + i, epochs * len(order)
-                    )
-                )
-                if schedule
-                else lambda i: 1.0
-            )
-            try:
-                h.train_loss.append(
-                    train_epoch(
-                        model,
-                        train,
-                        run.optimizer,
-                        loss,
-                        order,
-                        factor=factor,
-                        augment=augment,
-                        generator=run.noise,
-                        clip=clip,
-                    )
-                )
-            except FloatingPointError as e:
-                raise FloatingPointError(
-                    f"epoch {len(h) + 1}, {e}; a smaller lr or clip may help"
-                ) from None
-            if valid:
-                run.judge(valid, loss, metric, monitor, keep_best)
-            h.lr.append(run.optimizer.param_groups[0]["lr"])
-            h.seconds.append(perf_counter() - start)
-            if checkpoint:
-                save_run(run, checkpoint, identity)
-            if on_epoch and on_epoch(h):
-                break
-    if keep_best and run.best:
-        model.load_state_dict(run.best)
-    model.eval()
-    return h
+    "Train `model` by a `Recipe`; the same seed gives the same weights."
+    recipe, device = Recipe(**kwargs), torch.device(device or device_of(model))
+    _check(recipe, valid)
+    train = as_pair(train, "train", device)
+    valid = None if valid is None else as_pair(valid, "valid", device)
+    with seeded(recipe.seed, device):
+        return _train(Run(model.to(device), recipe, train, valid), checkpoint, on_epoch)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-061
+# %% ../nbs/2_models/06_training.ipynb #cell-073
+def _train(run: Run, checkpoint, on_epoch) -> History:
+    if checkpoint and Path(checkpoint).exists():
+        resume_run(checkpoint, run, _settings(run))
+    while not run.finished():
+        run.epoch()
+        if checkpoint:
+            save_run(checkpoint, run, _settings(run))
+        if on_epoch and on_epoch(run.history):
+            break
+    if run.best and run.recipe.keep_best:
+        run.model.load_state_dict(run.best)
+    run.model.eval()
+    return run.history
+
+
+# %% ../nbs/2_models/06_training.ipynb #cell-074
+def _settings(run: Run) -> dict:  # what must be the same when a run goes on
+    free = {"metric", "patience"} | (set() if run.recipe.schedule else {"epochs"})
+    same = {k: v for k, v in vars(run.recipe).items() if k not in free}
+    same["device"] = device_of(run.model).type
+    return same | dict(zip(("train data", "valid data"), run.data))
+
+
+# %% ../nbs/2_models/06_training.ipynb #cell-077
 def show_history(
     history: History,
     ax=None,  # matplotlib Axes; a new figure by default
@@ -693,22 +420,16 @@ def show_history(
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
-    epochs = range(1, len(history) + 1)
+    epochs, best = range(1, len(history) + 1), history.best
     ax.plot(epochs, history.train_loss, label="training")
     if history.valid_loss:
         ax.plot(epochs, history.valid_loss, label="validation")
-        ax.plot(
-            history.best + 1,
-            history.valid_loss[history.best],
-            "o",
-            color="black",
-            label="best epoch",
-        )
+        ax.plot(best + 1, history.valid_loss[best], "ko", label="best epoch")
     ax.set(xlabel="epoch", ylabel="loss (nats)", title=title, ylim=(0, None))
     ax.legend()
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-068
+# %% ../nbs/2_models/06_training.ipynb #cell-086
 def cosine(
     step: int,  # of this update, from 0
     steps: int,  # of the whole run
@@ -729,361 +450,17 @@ def warmup_cosine(
     return (step + 1) / n if step < n else cosine(step - n, max(1, steps - n), floor)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-077
-def over_seeds(
-    run: Callable,  # seed -> anything: builds, trains and measures
-    seeds=range(5),
-) -> list:  # what `run` returned, seed by seed
-    "`run(seed)` for each seed, every random generator starting from that seed, and the caller's left alone."
-    results = []
-    for seed in seeds:
-        with isolated(seed):
-            results.append(run(seed))
-    return results
-
-
-def nll(
-    logits,  # (N, C)
-    targets,  # (N,) class numbers
-) -> float:  # nats
-    "Mean negative log-likelihood of the right answers."
-    return F.cross_entropy(torch.as_tensor(logits), torch.as_tensor(targets)).item()
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-082
-def paired_bootstrap(
-    a,  # (N,) hits of one model: 0 or 1, or a mean over seeds
-    b,  # (N,) hits of the other, on the same examples
-    n: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple:  # (difference, low, high)
-    "Accuracy of `a` minus that of `b`, with its percentile interval over resampled test sets [Efron 1979]."
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(
-            f"a, b: expected hits on the same examples, got shapes {a.shape} and {b.shape}"
-        )
-    values, counts = np.unique(a - b, return_counts=True)
-    means = (
-        np.random.default_rng(seed).multinomial(len(a), counts / len(a), size=n)
-        @ values
-        / len(a)
-    )
-    return (a - b).mean().item(), *np.quantile(
-        means, [(1 - level) / 2, (1 + level) / 2]
-    ).tolist()
-
-
-def sign_test(
-    a,  # (N,) bool: where one model is right
-    b,  # (N,) bool: where the other is, on the same examples
-) -> float:  # p-value
-    "Exact two-sided McNemar test of equal accuracy [McNemar 1947]."
-    a, b = np.asarray(a, bool), np.asarray(b, bool)
-    if a.shape != b.shape:
-        raise ValueError(
-            f"a, b: expected hits on the same examples, got shapes {a.shape} and {b.shape}"
-        )
-    wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
-    return min(
-        1.0,
-        2
-        * sum(math.comb(wins + losses, k) for k in range(min(wins, losses) + 1))
-        / 2 ** (wins + losses),
-    )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-088
-def confusion(
-    targets,  # (N,) class numbers
-    guesses,  # (N,) class numbers
-    classes: int | None = None,  # how many; one more than the largest by default
-) -> Tensor:  # (classes, classes) counts: rows are the truth, columns the guess
-    "How often each class was taken for each other. Raises `ValueError` for numbers that are no class."
-    targets, guesses = (
-        torch.as_tensor(targets).long().flatten(),
-        torch.as_tensor(guesses).long().flatten(),
-    )
-    if len(targets) != len(guesses) or not len(targets):
-        raise ValueError(
-            f"targets, guesses: expected equally many, got {len(targets)} and {len(guesses)}"
-        )
-    both = torch.cat([targets, guesses])
-    classes = int(both.max()) + 1 if classes is None else classes
-    if both.min() < 0 or both.max() >= classes:
-        raise ValueError(
-            f"targets, guesses: expected classes from 0 to {classes - 1}, got {int(both.min())} to {int(both.max())}"
-        )
-    return torch.bincount(targets * classes + guesses, minlength=classes**2).reshape(
-        classes, classes
-    )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-094
+# %% ../nbs/2_models/06_training.ipynb #cell-114
 def jitter(
     images: Tensor,  # (B, H, W)
     generator: torch.Generator,
     by: int = 1,  # pixels
 ) -> Tensor:  # (B, H, W)
-    "Each image shifted by up to `by` pixels, its own way; what leaves on one side comes in on the other."
-    B, H, W = images.shape
-    dy, dx = torch.randint(
-        -by, by + 1, (2, B, 1), generator=generator, device=images.device
-    )
-    rows, columns = (
-        (torch.arange(H, device=images.device) + dy) % H,
-        (torch.arange(W, device=images.device) + dx) % W,
-    )  # (B, H), (B, W)
-    return images[
-        torch.arange(B, device=images.device)[:, None, None],
-        rows[:, :, None],
-        columns[:, None, :],
-    ]
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-098
-class CheckpointError(ValueError):
-    "A checkpoint that is damaged, or belongs to something else; the message names the file and what differs."
-
-
-FORMAT = "mmcourse.training/1"
-
-
-def _digest(tensors, body):  # sha256 over names, types, shapes and bytes
-    h = hashlib.sha256(body.encode())
-    for k in sorted(tensors):
-        t = tensors[k]
-        h.update(f"{k} {t.dtype} {tuple(t.shape)}".encode())
-        h.update(t.reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-099
-def write_tensors(
-    path,  # of a .safetensors file
-    tensors: dict,  # name -> tensor
-    about: dict,  # anything JSON can hold
-):
-    "Write both to `path`, with a digest: to a file beside it first, which then takes its place, so that a crash leaves the old file or the new one."
-    from safetensors.torch import save
-
-    path, body = Path(path), json.dumps(about)
-    for k, t in tensors.items():
-        if not isinstance(t, Tensor):
-            raise ValueError(
-                f"tensors: expected tensors, got {type(t).__name__} for {k!r}"
-            )
-    tensors = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
-    data = save(
-        tensors, {"format": FORMAT, "about": body, "sha256": _digest(tensors, body)}
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-100
-def read_tensors(path) -> tuple:  # (tensors, about)
-    "What `write_tensors` wrote. Raises `CheckpointError` for a file that is cut short, changed, or of another kind."
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        with safe_open(path, "pt") as f:
-            meta, tensors = (
-                f.metadata() or {},
-                {k: f.get_tensor(k).clone() for k in f.keys()},
-            )
-    except (SafetensorError, ValueError, OverflowError, RuntimeError) as e:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({e})") from None
-    if meta.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: expected the format {FORMAT}, got {meta.get('format', 'none')}"
-        )
-    body = meta.get("about", "")
-    if (got := _digest(tensors, body)) != meta.get("sha256"):
-        raise CheckpointError(
-            f"{path}: damaged: sha256 of the contents is {got}, expected {meta.get('sha256')}"
-        )
-    return tensors, json.loads(body)
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-101
-def _under(prefix, tensors):
-    return {
-        k[len(prefix) + 1 :]: t
-        for k, t in tensors.items()
-        if k.startswith(prefix + ".")
-    }
-
-
-def _pack(optimizer):  # -> (tensors, JSON)
-    state = optimizer.state_dict()
-    tensors = {
-        f"optimizer.{i}.{k}": v
-        for i, s in state["state"].items()
-        for k, v in s.items()
-        if isinstance(v, Tensor)
-    }
-    rest = {
-        str(i): {k: v for k, v in s.items() if not isinstance(v, Tensor)}
-        for i, s in state["state"].items()
-    }
-    return tensors, {
-        "name": type(optimizer).__name__,
-        "groups": state["param_groups"],
-        "rest": rest,
-    }
-
-
-def _unpack(optimizer, tensors, about):  # -> state_dict
-    here = optimizer.state_dict()["param_groups"]
-    groups = [
-        {k: tuple(v) if isinstance(h.get(k), tuple) else v for k, v in g.items()}
-        for g, h in zip(about["groups"], here)
-    ]
-    state = {int(i): dict(s) for i, s in about["rest"].items()}
-    for key, t in tensors.items():
-        i, name = key.split(".", 1)
-        state[int(i)][name] = t
-    return {"state": state, "param_groups": groups}
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-102
-def _misfits(model, weights):  # what differs in names, shapes, types
-    here = model.state_dict()
-    wrong = [f"{k!r} is missing there" for k in here if k not in weights] + [
-        f"{k!r} is unknown here" for k in weights if k not in here
-    ]
-    return wrong + [
-        f"{k!r} is {tuple(w.shape)} {w.dtype} there, {tuple(here[k].shape)} {here[k].dtype} here"
-        for k, w in weights.items()
-        if k in here and (w.shape, w.dtype) != (here[k].shape, here[k].dtype)
-    ]
-
-
-def _optimizer_misfits(optimizer, about):
-    if about is None:
-        return ["no optimizer is saved there"]
-    if about["name"] != type(optimizer).__name__:
-        return [f"optimizer is {about['name']} there, {type(optimizer).__name__} here"]
-    there, here = (
-        [len(g["params"]) for g in groups]
-        for groups in (about["groups"], optimizer.param_groups)
-    )
-    return (
-        []
-        if there == here
-        else [f"groups of the optimizer hold {there} parameters there, {here} here"]
-    )
-
-
-def _refuse(path, wrong, why):
-    if wrong:
-        raise CheckpointError(
-            f"{path}: {why}: {'; '.join(wrong[:3])}"
-            + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        )
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-103
-def save_checkpoint(
-    path,  # .safetensors
-    model: nn.Module,
-    optimizer=None,  # its moments and step counts
-    *,
-    history: History | None = None,
-    rng: dict | None = None,  # name -> state of a generator
-    best: dict | None = None,  # a second set of weights
-    about: dict | None = None,  # anything JSON can hold
-):
-    "Write all that going on exactly needs to one file: whole or not at all, and nothing pickled."
-    more, state = _pack(optimizer) if optimizer else ({}, None)
-    named = {
-        f"{part}.{k}": t
-        for part, d in {"model": model.state_dict(), "rng": rng, "best": best}.items()
-        for k, t in (d or {}).items()
-    }
-    write_tensors(
-        path,
-        named | more,
-        {
-            "optimizer": state,
-            "history": asdict(history or History()),
-            "about": about or {},
-            "torch": torch.__version__,
-        },
-    )
-
-
-def load_checkpoint(
-    path, model: nn.Module, optimizer=None
-) -> dict:  # with 'history', 'rng', 'best' and 'about'
-    "Put weights (and the optimiser's state) back. Raises `CheckpointError` naming the file and what differs; nothing is then changed."
-    tensors, body = read_tensors(path)
-    weights = _under("model", tensors)
-    _refuse(path, _misfits(model, weights), "does not fit the model")
-    if optimizer is not None:
-        _refuse(
-            path,
-            _optimizer_misfits(optimizer, body["optimizer"]),
-            "does not fit the optimizer",
-        )
-        optimizer.load_state_dict(
-            _unpack(optimizer, _under("optimizer", tensors), body["optimizer"])
-        )
-    model.load_state_dict(weights)
-    return {
-        "history": History(**body["history"]),
-        "rng": _under("rng", tensors),
-        "best": _under("best", tensors) or None,
-        "about": body["about"],
-    }
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-104
-def save_run(
-    run: Run, path, identity: dict
-):  # what must be the same when the run goes on
-    "Write all of `run` to `path`."
-    rng = rng_state(run.device) | {
-        "shuffle": run.shuffle.get_state(),
-        "noise": run.noise.get_state(),
-    }
-    save_checkpoint(
-        path,
-        run.model,
-        run.optimizer,
-        history=run.history,
-        rng=rng,
-        best=run.best,
-        about=identity,
-    )
-
-
-def resume(run: Run, path, identity: dict):  # as given to `save_run`
-    "Bring `run` to where the file left it. Raises `CheckpointError` if the file is from a run with other settings or data."
-    there = read_tensors(path)[1]["about"]
-    _refuse(
-        path,
-        [
-            f"{k} is {there.get(k)} there, {v} here"
-            for k, v in identity.items()
-            if there.get(k) != v
-        ],
-        "belongs to another run",
-    )
-    state = load_checkpoint(path, run.model, run.optimizer)
-    run.history, run.best, rng = state["history"], state["best"], state["rng"]
-    run.shuffle.set_state(rng.pop("shuffle"))
-    run.noise.set_state(rng.pop("noise"))
-    set_rng_state(rng)
+    "Each image shifted by up to `by` pixels; what leaves comes in opposite."
+    (B, H, W), device = images.shape, images.device
+    size = (2, B, 1)
+    dy, dx = torch.randint(-by, by + 1, size, generator=generator, device=device)
+    rows = (torch.arange(H, device=device) + dy) % H  # (B, H)
+    columns = (torch.arange(W, device=device) + dx) % W  # (B, W)
+    which = torch.arange(B, device=device)[:, None, None]
+    return images[which, rows[:, :, None], columns[:, None, :]]

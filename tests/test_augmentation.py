@@ -50,8 +50,9 @@ from mmcourse.augmentation import (
 from mmcourse.convolution import DigitCNN
 from mmcourse.datasets import candidates, grammar, hints, mnist, parse, phrases
 from mmcourse.image import augment_image
+from mmcourse.measure import seeded
 from mmcourse.store import data_path
-from mmcourse.training import fit, isolated
+from mmcourse.training import fit
 
 torch.set_num_threads(1)
 gen = lambda seed=0: torch.Generator().manual_seed(seed)
@@ -217,7 +218,7 @@ def test_no_augmentation_touches_the_global_dice():
 def test_fit_pairs_without_augmentation_is_fit():
     data, nets = few(digits(), 3), []
     for run in (fit, fit_pairs):
-        with isolated(0):
+        with seeded(0):
             net = DigitCNN()
         run(net, data, epochs=3, seed=0)
         nets.append(net(data[0]))
@@ -227,7 +228,7 @@ def test_fit_pairs_without_augmentation_is_fit():
 def test_targets_arrive_at_the_loss_as_augmented():
     seen = []
     to_class_2 = lambda b, g: (b[0], soft(torch.full((len(b[0]),), 2)))
-    with isolated(0):
+    with seeded(0):
         net = torch.nn.Linear(3, 10)
     fit_pairs(
         net,

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmcourse import classifiers as C
+from mmcourse.checkpoint import CheckpointError, read_tensors
+from mmcourse.measure import seeded
 from mmcourse.store import data_path
-from mmcourse.training import CheckpointError, fit, isolated, predict, read_tensors
+from mmcourse.training import fit, predict
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
@@ -230,7 +232,7 @@ def test_the_same_weights_the_same_answers(modality, seed):
     ours, theirs = NETS[modality]
     g = torch.Generator().manual_seed(seed)
     x = inputs(modality, int(torch.randint(2, 9, (), generator=g)), g)
-    with isolated(seed):
+    with seeded(seed):
         a, b = ours(), theirs()
     with torch.no_grad():
         for _ in range(3):
@@ -247,7 +249,7 @@ def test_the_same_weights_the_same_answers(modality, seed):
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_one_step_of_training_moves_both_alike(modality):
     ours, theirs = NETS[modality]
-    with isolated(0):
+    with seeded(0):
         a, b, x = (
             ours(),
             theirs(),
@@ -276,7 +278,7 @@ def test_one_step_of_training_moves_both_alike(modality):
 
 
 def test_dropout_and_norms_follow_the_mode():
-    with isolated(0):
+    with seeded(0):
         net, x = C.as_module(C.keras_image_net()), torch.randn(8, 1, 28, 28)
     means = [
         w.numpy().copy() if hasattr(w, "numpy") else np.array(w)

@@ -11,6 +11,7 @@ from scipy.linalg import sqrtm
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from mmcourse.checkpoint import CheckpointError
 from mmcourse.gan import (
     Discriminator,
     Generator,
@@ -43,7 +44,7 @@ from mmcourse.gan import (
     train_gan,
     train_reader,
 )
-from mmcourse.training import CheckpointError, isolated
+from mmcourse.measure import seeded
 
 torch.set_num_threads(1)
 seeds = st.integers(0, 2**31 - 1)
@@ -84,7 +85,7 @@ def test_the_value_of_the_game_is_twice_js_less_log_four(seed):
 def test_no_discriminator_is_paid_more_than_the_best(seed, by):
     p, q = densities(seed)
     D = best_discriminator(p, q)
-    with isolated(seed):
+    with seeded(seed):
         other = (torch.logit(D, 1e-9) + by * torch.randn_like(D)).sigmoid()
     assert game_value(other, p, q, 1.0) < game_value(D, p, q, 1.0)
 
@@ -107,7 +108,7 @@ def test_js_of_what_never_meets_is_log_two_and_a_half_is_said_where_nothing_is()
 @given(seeds)
 @settings(max_examples=30, deadline=None)
 def test_losses_are_the_logarithms_that_they_claim(seed):
-    with isolated(seed):
+    with seeded(seed):
         real, fake = torch.randn(2, 9, dtype=torch.float64) * 3
     D, G = real.sigmoid(), fake.sigmoid()
     assert torch.allclose(
@@ -168,7 +169,7 @@ def test_play_ring_is_the_same_for_the_same_seed():
 @given(st.integers(1, 6), st.integers(1, 6), seeds)
 @settings(max_examples=40, deadline=None)
 def test_power_iteration_finds_the_largest_singular_value_from_below(i, j, seed):
-    with isolated(seed):
+    with seeded(seed):
         W, u = (
             torch.randn(i, j, dtype=torch.float64),
             torch.randn(i, dtype=torch.float64),
@@ -180,7 +181,7 @@ def test_power_iteration_finds_the_largest_singular_value_from_below(i, j, seed)
 
 @pytest.mark.parametrize("seed", range(4))
 def test_spectral_norm_equals_torch_step_by_step(seed):
-    with isolated(seed):
+    with seeded(seed):
         layer = nn.Conv2d(2, 5, 3)
     W = layer.weight.detach().flatten(1).clone()
     normed = spectral_norm(layer).train()
@@ -201,7 +202,7 @@ def test_power_iteration_refuses_what_does_not_fit():
 
 
 def test_every_matrix_of_the_discriminator_is_bounded():
-    with isolated(0):
+    with seeded(0):
         d = Discriminator(width=4)
     images, y = made(0, 4)
     for _ in range(60):
@@ -221,7 +222,7 @@ def test_every_matrix_of_the_discriminator_is_bounded():
 )
 @settings(max_examples=15, deadline=None)
 def test_shapes_and_ranges(B, z, classes, width, seed):
-    with isolated(seed):
+    with seeded(seed):
         g, d = Generator(z, classes, width).eval(), Discriminator(classes, width)
         y = torch.randint(classes, (B,))
         pictures = g(torch.randn(B, z), y)
@@ -235,7 +236,7 @@ def test_shapes_and_ranges(B, z, classes, width, seed):
 
 def test_discriminator_is_a_projection():
     "The class enters the score as the product of its vector with the features, and no other way."
-    with isolated(0):
+    with seeded(0):
         d = Discriminator(width=4).eval()
     images, _ = made(1, 3)
     y = torch.tensor([0, 4, 9])
@@ -249,7 +250,7 @@ def test_discriminator_is_a_projection():
 
 
 def test_the_class_changes_the_picture():
-    with isolated(0):
+    with seeded(0):
         g = Generator(width=4).eval()
     z = torch.randn(1, 64).expand(2, 64)
     a, b = g(z, torch.tensor([3, 5]))
@@ -257,7 +258,7 @@ def test_the_class_changes_the_picture():
 
 
 def test_samples_depend_on_seed_and_not_on_company():
-    with isolated(0):
+    with seeded(0):
         g = Generator(width=4)
     y = torch.arange(300) % 10
     a = sample_digits(g, y, seed=3)
@@ -276,7 +277,7 @@ small = {"generator": Generator(width=3), "discriminator": Discriminator(width=3
 def test_same_seed_same_weights_and_the_arguments_are_left_alone():
     images, y = made(0)
     before = {k: v.clone() for k, v in small["generator"].state_dict().items()}
-    with isolated(5):
+    with seeded(5):
         torch.randn(3)
         a = train_gan(images, y, steps=3, batch_size=8, **small)
     b, c = (
@@ -358,13 +359,13 @@ def test_augment_sees_real_and_forged_and_carries_the_gradient():
 def test_it_learns_which_class_is_which():
     "Class 0 has its ink on the left, class 1 on the right: a few steps must tell them apart."
     y = torch.arange(64) % 2
-    with isolated(1):
+    with seeded(1):
         images = (
             torch.rand(64, 1, 1)
             * (torch.arange(28) // 14 == y[:, None])[:, None, :]
             * torch.ones(28, 1)
         )  # (64, 28, 28)
-    with isolated(0):
+    with seeded(0):
         g, d = Generator(8, 2, 4), Discriminator(2, 4)
     g = train_gan(
         images, y, steps=150, batch_size=32, generator=g, discriminator=d, ema=0.9
@@ -494,7 +495,7 @@ def by_loops(real, fake, k):  # density, coverage as the paper writes them
 @given(st.integers(3, 12), st.integers(1, 9), st.integers(1, 4), seeds)
 @settings(max_examples=50, deadline=None)
 def test_density_and_coverage_as_the_paper_has_them(n, m, f, seed):
-    with isolated(seed):
+    with seeded(seed):
         real, fake = (
             torch.randn(n, f, dtype=torch.float64),
             1.5 * torch.randn(m, f, dtype=torch.float64),
@@ -504,7 +505,7 @@ def test_density_and_coverage_as_the_paper_has_them(n, m, f, seed):
 
 
 def test_density_and_coverage_of_copies_far_ones_and_one_repeated():
-    with isolated(0):
+    with seeded(0):
         real = torch.randn(60, 3)
     assert density_coverage(real, real)[1] == 1.0 and density_coverage(
         real, real + 1000
@@ -532,7 +533,7 @@ def test_density_coverage_refuses(a, b, k, name):
 @given(st.integers(1, 6), seeds)
 @settings(max_examples=40, deadline=None)
 def test_frechet_equals_scipys_matrix_root(f, seed):
-    with isolated(seed):
+    with seeded(seed):
         a, b = (
             torch.randn(40, f, dtype=torch.float64)
             @ torch.randn(f, f, dtype=torch.float64)
@@ -554,7 +555,7 @@ def test_frechet_equals_scipys_matrix_root(f, seed):
 @given(seeds)
 @settings(max_examples=25, deadline=None)
 def test_frechet_is_symmetric_zero_for_itself_and_does_not_see_rotations(seed):
-    with isolated(seed):
+    with seeded(seed):
         a, b, Q = (
             torch.randn(30, 4, dtype=torch.float64),
             2 + torch.randn(30, 4, dtype=torch.float64),
@@ -596,7 +597,7 @@ def test_frechet_distance_refuses(a, b):
 @given(st.integers(1, 8), st.integers(1, 8), seeds)
 @settings(max_examples=30, deadline=None)
 def test_nearest_is_the_smallest_of_all(n, m, seed):
-    with isolated(seed):
+    with seeded(seed):
         a, b = torch.rand(n, 3, 2), torch.rand(m, 3, 2)
     d, k = nearest(a, b)
     all_ = (a[:, None] - b[None]).flatten(2).norm(dim=2)
@@ -654,7 +655,7 @@ def test_reader_reads_what_it_was_taught_and_its_features_make_its_logits():
 @given(seeds, st.integers(2, 9))
 @settings(max_examples=30, deadline=None)
 def test_slerp_starts_ends_and_stays_on_the_sphere(seed, f):
-    with isolated(seed):
+    with seeded(seed):
         a, b = nn.functional.normalize(torch.randn(2, f, dtype=torch.float64), dim=1)
     path = slerp(a, b, torch.linspace(0, 1, 7, dtype=torch.float64))
     torch.testing.assert_close(path[[0, -1]], torch.stack([a, b]), atol=1e-6, rtol=0)
@@ -691,8 +692,8 @@ def test_shipped_reader_reads_real_test_digits():
 
 
 def test_the_file_is_small_verified_and_says_how_it_was_made(tmp_path):
+    from mmcourse.checkpoint import read_tensors
     from mmcourse.store import data_path
-    from mmcourse.training import read_tensors
 
     path = data_path("gan.safetensors")
     assert path.stat().st_size < 3_000_000

@@ -31,7 +31,7 @@ from mmcourse.lstm import (
     train_listener,
     unroll,
 )
-from mmcourse.training import isolated
+from mmcourse.measure import seeded
 
 torch.set_num_threads(1)
 TOL = 1e-5
@@ -54,7 +54,7 @@ shapes = st.fixed_dictionaries(
 
 def made(B, T, I, H, layers, both, bias, seed, kind):
     "A net with weights far from zero, its function by hand, an input, lengths."
-    with isolated(seed):
+    with seeded(seed):
         net = KINDS[kind][0](
             I, H, layers, batch_first=True, bidirectional=both, bias=bias
         )
@@ -101,7 +101,7 @@ def test_a_given_state_is_where_it_starts(s):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cells_equal_torchs_in_double_precision(seed):
-    with isolated(seed):
+    with seeded(seed):
         x, h, c = (
             torch.randn(3, 4, dtype=torch.float64),
             *torch.randn(2, 3, 6, dtype=torch.float64),
@@ -365,7 +365,7 @@ def test_pool_leaves_the_padding_out():
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_classifier_hears_the_sequence_alone(layers):
-    with isolated(0):
+    with seeded(0):
         net = BiLSTMClassifier(3, 5, 4, layers=layers).eval()
     x, n = torch.randn(6, 8, 3), torch.tensor([8, 1, 5, 3, 8, 2])
     y = net(x, n)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from mmcourse.checkpoint import read_tensors
 from mmcourse.datasets import MODALITIES, three_views
+from mmcourse.measure import nll, seeded
 from mmcourse.missing import (
     DEFAULT,
     IMAGE_NOISE,
@@ -44,7 +46,7 @@ from mmcourse.missing import (
     trust_grid,
 )
 from mmcourse.store import data_path
-from mmcourse.training import isolated, nll, predict, read_tensors
+from mmcourse.training import predict
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -431,7 +433,7 @@ def test_pool_grid_is_pool_at_each_point():
 
 
 def test_joint_grid_is_predict(grid):
-    with isolated(0):
+    with seeded(0):
         model = joint_model(int(grid["text"][0].max()))
     acc, n = joint_grid(model, grid), 30
     for s in (("audio",), ("text", "image"), MODALITIES):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mmcourse.measure import seeded
 from mmcourse.multitask import (
     TASKS,
     UNKNOWN,
@@ -41,7 +42,6 @@ from mmcourse.multitask import (
     within_voices,
 )
 from mmcourse.store import data_path
-from mmcourse.training import isolated
 
 torch.set_num_threads(1)
 seeds = st.integers(0, 2**31 - 1)
@@ -49,7 +49,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 def toy(seed=0, tasks=("a", "b", "c"), n=32, d=5, classes=4):
     "A small shared model and data of the same kind."
-    with isolated(seed):
+    with seeded(seed):
         model = MultiTask(
             nn.Sequential(nn.Linear(d, 7), nn.Tanh()),
             {t: nn.Linear(7, classes) for t in tasks},
@@ -105,7 +105,7 @@ def test_forward_is_trunk_then_head():
 def test_one_head_is_audio_net():
     from mmcourse.classifiers import AudioNet
 
-    with isolated(0):
+    with seeded(0):
         net, x = AudioNet().eval(), torch.rand(3, 20, 30) * -40
     one = listener(["digit"]).eval()
     one.trunk.load_state_dict(
@@ -609,7 +609,7 @@ def test_bad_strength(strength):
 
 
 def test_a_probe_finds_what_is_there_and_not_what_is_not():
-    with isolated(0):
+    with seeded(0):
         y, noise = torch.randint(3, (300,)), torch.randn(300, 4)
     model = MultiTask(nn.Identity(), {"t": nn.Linear(7, 3)})
     there, absent = (
@@ -624,7 +624,7 @@ def test_a_probe_finds_what_is_there_and_not_what_is_not():
 
 
 def test_training_learns_repeats_and_takes_the_models_tasks_alone():
-    with isolated(0):
+    with seeded(0):
         x = torch.randn(256, 5)
     y = {
         "a": (x[:, 0] > 0).long(),
@@ -653,7 +653,7 @@ def test_training_learns_repeats_and_takes_the_models_tasks_alone():
 
 
 def test_fused_trunk_reads_every_modality():
-    with isolated(0):
+    with seeded(0):
         trunk, x = (
             FusedTrunk(
                 {"p": nn.Linear(3, 4), "q": nn.Linear(2, 5)}, {"p": 4, "q": 5}, out=6

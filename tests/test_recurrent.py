@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mmcourse.measure import seeded
 from mmcourse.recurrent import (
     ACTIVATIONS,
     Grads,
@@ -31,7 +32,7 @@ from mmcourse.recurrent import (
     truncated_bptt,
     valid_mask,
 )
-from mmcourse.training import accuracy, fit, isolated
+from mmcourse.training import accuracy, fit
 
 torch.set_num_threads(1)
 small, seeds = st.integers(1, 5), st.integers(0, 2**31)
@@ -68,7 +69,7 @@ def close(a, b, atol=1e-10):
     seeds,
 )
 def test_layers_equal_torch(N, T, I, H, L, nonlinearity, bias, seed):
-    with isolated(seed):
+    with seeded(seed):
         theirs = nn.RNN(
             I, H, L, nonlinearity=nonlinearity, bias=bias, batch_first=True
         ).double()
@@ -81,7 +82,7 @@ def test_layers_equal_torch(N, T, I, H, L, nonlinearity, bias, seed):
 @cases
 @given(small, small, small, st.sampled_from(["tanh", "relu"]), seeds)
 def test_cell_equals_torch(N, I, H, nonlinearity, seed):
-    with isolated(seed):
+    with seeded(seed):
         theirs = nn.RNNCell(I, H, nonlinearity=nonlinearity).double()
     x, h = draw(seed, (N, I), (N, H))
     close(
@@ -106,7 +107,7 @@ def test_cell_equals_torch(N, I, H, nonlinearity, seed):
 )
 def test_equals_keras_by_copied_weights(N, T, I, H, nonlinearity, bias, built):
     keras = pytest.importorskip("keras")
-    with isolated(N), keras.device("cpu"):
+    with seeded(N), keras.device("cpu"):
         ours, x = (
             nn.RNN(I, H, nonlinearity=nonlinearity, bias=bias, batch_first=True),
             torch.randn(N, T, I),
@@ -355,7 +356,7 @@ def batch(seed, N=5, T=7, V=9):
 
 
 def net(seed=0, **kw):
-    with isolated(seed):
+    with seeded(seed):
         return RNNClassifier(9, 4, embed=3, hidden=6, **kw)
 
 
@@ -419,7 +420,7 @@ def test_classifier_learns_what_only_order_tells():
     g = torch.Generator().manual_seed(0)
     first = torch.randint(2, (200,), generator=g)
     tokens = torch.stack([first + 1, 2 - first, torch.full_like(first, 3)], 1)
-    with isolated(0):
+    with seeded(0):
         m = RNNClassifier(4, 2, embed=8, hidden=8)
     fit(m, ((tokens, torch.full((200,), 3)), first), epochs=10, batch_size=20, lr=0.02)
     assert accuracy(m, ((tokens, torch.full((200,), 3)), first)) == 1

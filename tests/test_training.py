@@ -18,33 +18,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmcourse import training as T
-from mmcourse.training import (
+from mmcourse import checkpoint as C
+from mmcourse.checkpoint import (
     CheckpointError,
-    History,
-    accuracy,
-    batches,
-    confusion,
-    cosine,
-    each,
-    evaluating,
-    fit,
-    hits,
-    isolated,
-    jitter,
     load_checkpoint,
+    read_tensors,
+    save_checkpoint,
+    write_tensors,
+)
+from mmcourse.measure import (
+    confusion,
     nll,
     over_seeds,
     paired_bootstrap,
+    seeded,
+    sign_test,
+)
+from mmcourse.training import (
+    accuracy,
+    batches,
+    cosine,
+    evaluating,
+    fit,
+    hits,
+    jitter,
     param_groups,
     predict,
-    read_tensors,
-    save_checkpoint,
     seed_everything,
-    sign_test,
     take,
+    tree_map,
     warmup_cosine,
-    write_tensors,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +65,7 @@ TRAIN, VALID = (X[:70], Y[:70]), (X[70:], Y[70:])
 
 
 def net(seed=1, dropout=0.3):
-    with isolated(seed):
+    with seeded(seed):
         return nn.Sequential(
             nn.Linear(6, 16),
             nn.BatchNorm1d(16),
@@ -190,7 +193,7 @@ def test_dice_are_put_back_after_an_error():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    with pytest.raises(ZeroDivisionError), isolated(5):
+    with pytest.raises(ZeroDivisionError), seeded(5):
         torch.rand(9)
         1 / 0
     assert torch.equal(torch.rand(1), expected)
@@ -216,7 +219,7 @@ class Pair(nn.Module):
     ids=["dict", "tuple", "arrays"],
 )
 def test_inputs_of_several_parts(inputs):
-    with isolated(0):
+    with seeded(0):
         m = Pair()
     h = fit(m, (inputs, Y), (inputs, Y.numpy()), epochs=3, batch_size=32)
     assert (
@@ -224,7 +227,7 @@ def test_inputs_of_several_parts(inputs):
         and h.valid_accuracy[-1] == pytest.approx(accuracy(m, (inputs, Y)))
         and predict(m, inputs).shape == (90, 3)
     )
-    with isolated(0):
+    with seeded(0):
         twin = Pair()
     fit(twin, ({"image": X, "audio": X[:, :2]}, Y), epochs=3, batch_size=32)
     assert same(m, twin)
@@ -283,7 +286,7 @@ def test_one_logit_and_soft_targets():
         h.valid_accuracy[-1] > 0.9 and accuracy(m, (X, y[:, 0])) == h.valid_accuracy[-1]
     )
     soft = F.one_hot(Y, 3).float()
-    with isolated(0):
+    with seeded(0):
         a, b = (torch.manual_seed(i) and nn.Linear(6, 3) for i in (1, 1))
     assert (
         fit(a, (X, Y), (X, Y), epochs=3).valid_accuracy
@@ -555,7 +558,7 @@ def test_confusion_equals_sklearn(c, pairs):
     [([0], [0, 1], None), ([], [], None), ([0, -1], [0, 0], None), ([0, 3], [0, 1], 3)],
 )
 def test_confusion_refuses(y, g, c):
-    with pytest.raises(ValueError, match="targets, guesses: expected"):
+    with pytest.raises(ValueError, match="(targets|guesses): expected"):
         confusion(y, g, c)
 
 
@@ -595,8 +598,8 @@ def test_bootstrap():
         and paired_bootstrap(b, a)[0] == -d
         and paired_bootstrap(np.stack([a, b]).mean(0), b)[0] == pytest.approx(d / 2)
     )
-    for bad in ((a, b[:5]), ([], []), (np.zeros((2, 2)), np.zeros((2, 2)))):
-        with pytest.raises(ValueError, match="same examples"):
+    for bad in ((a, b[:5]), ([], [])):
+        with pytest.raises(ValueError, match="^(a|a, b): expected"):
             paired_bootstrap(*bad)
 
 
@@ -676,10 +679,10 @@ def test_each_and_take():
         "b": (torch.arange(8).reshape(4, 2), {"c": torch.arange(4.0)}),
     }
     got = take(data, torch.tensor([3, 0]))
-    assert each(torch.Tensor.tolist, got) == {
+    assert tree_map(torch.Tensor.tolist, got) == {
         "a": [3, 0],
         "b": ([[6, 7], [0, 1]], {"c": [3, 0]}),
-    } and each(len, data) == {"a": 4, "b": (4, {"c": 4})}
+    } and tree_map(len, data) == {"a": 4, "b": (4, {"c": 4})}
 
 
 def test_over_seeds_isolates():
@@ -863,7 +866,6 @@ def saved(path, **kw):
         path,
         m,
         torch.optim.AdamW(m.parameters()),
-        history=History([1.0], best=0),
         about={"x": 1},
         **kw,
     )
@@ -883,7 +885,6 @@ def test_save_and_load(tmp_path):
     got = load_checkpoint(p, twin)
     assert (
         same(m, twin)
-        and got["history"] == History([1.0], best=0)
         and got["about"] == {"x": 1}
         and torch.equal(got["best"]["4.bias"], net(seed=4)[4].bias)
     )
@@ -925,9 +926,7 @@ def test_another_optimizer_is_refused(tmp_path):
     before = weights(m := net(seed=7))
     with pytest.raises(CheckpointError, match="optimizer is AdamW there, SGD here"):
         load_checkpoint(p, m, torch.optim.SGD(m.parameters(), lr=0.1))
-    with pytest.raises(
-        CheckpointError, match=r"hold \[6\] parameters there, \[2, 4\] here"
-    ):
+    with pytest.raises(CheckpointError, match=r"hold \[6\] there, \[2, 4\] here"):
         load_checkpoint(p, m, torch.optim.AdamW(param_groups(m, 0.1)))
     save_checkpoint(p, m)
     with pytest.raises(CheckpointError, match="no optimizer is saved there"):
@@ -995,10 +994,10 @@ def test_one_changed_bit_is_noticed(tmp_path_factory, where, bit):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    m = saved(p := tmp_path / "c.safetensors")
+    saved(p := tmp_path / "c.safetensors")
     before = p.read_bytes()
     monkeypatch.setattr(
-        T.os,
+        C.os,
         "replace",
         lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
@@ -1064,40 +1063,6 @@ def test_tied_weights_and_extra_state(tmp_path):
     fit(a, data, **kw)
     fit(b, data, **kw)
     assert same(a, b) and b.a.weight is b.b.weight
-
-    class Extra(nn.Linear):
-        def get_extra_state(self):
-            return {"n": 1}
-
-    with pytest.raises(
-        ValueError, match="expected tensors, got dict for 'model._extra_state'"
-    ):
-        save_checkpoint(tmp_path / "x.safetensors", Extra(2, 2))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(tmp_path):
-    kw, path = (
-        {
-            "epochs": 4,
-            "batch_size": 16,
-            "augment": wobble,
-            "device": "cuda",
-            "keep_best": True,
-        },
-        tmp_path / "c.safetensors",
-    )
-    through, after = net(), net(seed=2)
-    fit(through, TRAIN, VALID, **kw)
-    fit(net(), TRAIN, VALID, **kw, checkpoint=path, on_epoch=lambda h: len(h) == 2)
-    fit(after, TRAIN, VALID, **kw, checkpoint=path)
-    assert (
-        same(through, after)
-        and next(through.parameters()).is_cuda
-        and predict(through, X).device.type == "cpu"
-    )
-    with pytest.raises(CheckpointError, match="device is cuda there, cpu here"):
-        fit(net(), TRAIN, VALID, **kw | {"device": "cpu"}, checkpoint=path)
 
 
 def test_import_needs_no_heavy_library():
