@@ -265,15 +265,19 @@ COLOUR = re.compile(r"((?:fill|stroke|stop-color): )#([0-9a-f]{6})")
 FAMILY = re.compile(r"((?:font|font-family): [^;'\"]*?)'[^;]*")
 
 
+def greyness(hexa: str) -> int | None:
+    "0 for black to 100 for white; None for a colour."
+    rgb = [int(hexa[i : i + 2], 16) for i in (0, 2, 4)]
+    return None if max(rgb) - min(rgb) > 12 else round(sum(rgb) / 7.65)
+
+
 def ink(m: re.Match) -> str:
-    "Black and grey follow the page's ink; white and colours stay."
-    rgb = [int(m[2][i : i + 2], 16) for i in (0, 2, 4)]
-    grey = round(sum(rgb) / 7.65)  # 0 black, 100 white
-    if max(rgb) - min(rgb) > 12 or grey >= 97:
+    "Black becomes the page's ink, white its paper, grey a mix; colours stay."
+    grey = greyness(m[2])
+    if grey is None:
         return m[0]
-    if grey == 0:
-        return m[1] + "currentColor"
-    return f"{m[1]}color-mix(in srgb, currentColor {100 - grey}%, var(--paper))"
+    mixed = f"color-mix(in srgb, currentColor {100 - grey}%, var(--paper))"
+    return m[1] + {0: "currentColor", 100: "var(--paper)"}.get(grey, mixed)
 
 
 def typeface(m: re.Match) -> str:
@@ -288,10 +292,21 @@ def kind(e: ET.Element) -> str:
 
 def corners(patch: ET.Element) -> list[float]:
     "Left, top, right, bottom of a patch."
-    path = patch.find(f".//{{{SVG}}}path")
-    numbers = [float(n) for n in re.findall(r"-?[\d.]+", path.get("d"))]
-    xs, ys = numbers[::2], numbers[1::2]
+    numbers = re.findall(r"-?[\d.]+", shape(patch).get("d", "0 0"))
+    xs, ys = [[float(n) for n in numbers[i::2]] for i in (0, 1)]
     return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def shape(patch: ET.Element) -> ET.Element:
+    found = patch.find(f".//{{{SVG}}}path")
+    return ET.Element("path") if found is None else found
+
+
+def coloured(patch: ET.Element) -> bool:
+    "Whether a patch is filled with a colour that hides what is behind it."
+    style = shape(patch).get("style", "")
+    fill = re.search("fill: #([0-9a-f]{6})", style)
+    return bool(fill) and "opacity" not in style and greyness(fill[1]) is None
 
 
 def paper(group: ET.Element) -> ET.Element | None:
@@ -300,21 +315,40 @@ def paper(group: ET.Element) -> ET.Element | None:
     return first if first is not None and kind(first) == "patch" else None
 
 
-def over_picture(axes: ET.Element) -> Iterator[ET.Element]:
-    "What an author drew on top of an image; it keeps its colours."
-    ground = paper(axes)
-    if ground is None or axes.find(f".//{{{SVG}}}image") is None:
+def lies_in(text: ET.Element, boxes: list) -> bool:
+    "Whether a text starts within one of the boxes."
+    for t in text.iter():
+        place = t.get("transform", "") if not t.get("x") else ""
+        at = re.findall(r"-?[\d.]+", place) or [t.get("x"), t.get("y")]
+        if at[0] is not None:
+            x, y = float(at[0]), float(at[1])
+            return any(a < x < c and b < y < d for a, b, c, d in boxes)
+    return False
+
+
+def kept(group: ET.Element) -> Iterator[ET.Element]:
+    "What lies on an image or on a coloured patch, and keeps its own colours."
+    ground = paper(group)
+    picture = kind(group) == "axes" and group.find(f".//{{{SVG}}}image") is not None
+    if ground is None:
         return
-    left, top, right, bottom = corners(ground)
-    for e in axes:
-        if kind(e) in ("line2d", "PathCollection", "LineCollection", "QuadContourSet"):
-            yield e
-        elif kind(e) == "text":
-            t = next((t for t in e.iter() if t.get("x") or t.get("transform")), e)
-            place = t.get("transform", "") if not t.get("x") else ""
-            at = re.findall(r"-?[\d.]+", place) or [t.get("x", 0), t.get("y", 0)]
-            if left < float(at[0]) < right and top < float(at[1]) < bottom:
+    box = corners(ground)
+    boxes = [box] if picture else []
+    for e in [*group][1:]:
+        if kind(e) == "text":
+            boxes += [corners(patch) for patch in e if coloured(patch)]
+            if lies_in(e, boxes):
                 yield e
+        elif kind(e) == "patch":
+            left, top, right, bottom = corners(e)
+            if coloured(e):
+                boxes.append([left, top, right, bottom])
+            frame = left == right or top == bottom  # the line beside an axis
+            frame |= abs(left - box[0]) + abs(bottom - box[3]) < 1
+            if picture and not frame:
+                yield e
+        elif picture and kind(e) not in ("matplotlib.axis", "legend"):
+            yield e
 
 
 def drawing(
@@ -327,15 +361,14 @@ def drawing(
     for e in [*root]:
         if e.tag.endswith("metadata") or e.find(f"{{{SVG}}}style") is not None:
             root.remove(e)  # the second holds a style that would bind the whole page
-    kept = set()
+    same = set()
     for group in [e for e in root.iter() if kind(e) in ("figure", "axes")]:
-        for e in over_picture(group) if kind(group) == "axes" else ():
+        for e in kept(group):
             e.set("fill", "#000000")
-            kept |= set(e.iter())
+            same |= set(e.iter())
         if (ground := paper(group)) is not None:
-            shape = ground.find(f".//{{{SVG}}}path")
-            style = shape.get("style", "").replace("fill: #ffffff", "fill: none")
-            shape.set("style", style)
+            style = shape(ground).get("style", "")
+            shape(ground).set("style", style.replace("fill: #ffffff", "fill: none"))
     for e in root.iter():
         for name, value in list(e.attrib.items()):
             if name == "id":
@@ -346,7 +379,7 @@ def drawing(
                 value = value.replace("url(#", f"url(#{mark}")
             if name == "style":
                 value = FAMILY.sub(typeface, value)
-                value = value if e in kept else COLOUR.sub(ink, value)
+                value = value if e in same else COLOUR.sub(ink, value)
             e.set(name, value)
     for side in ("width", "height"):  # points to a page's pixels
         size = float(root.get(side, "100").removesuffix("pt")) * 4 / 3
