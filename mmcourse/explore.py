@@ -54,6 +54,7 @@ STYLE = {
     "savefig.facecolor": "white",
     "svg.fonttype": "none",  # letters stay letters
     "svg.hashsalt": "mmcourse",  # the same figure gives the same file
+    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 13,
     "axes.titlesize": 13,
     "axes.labelsize": 13,
@@ -125,7 +126,8 @@ def show_images(
     fig, axs = plt.subplots(nrows, ncols, figsize=size, squeeze=False)
     for ax in axs.flat:
         ax.axis("off")
-    for ax, image, title in zip(axs.flat, images, titles, strict=False):
+    shown = zip(images, titles, strict=True)
+    for ax, (image, title) in zip(axs.flat, shown):
         ax.imshow(image, cmap="gray", vmin=0, vmax=1)
         ax.set_title(title, fontsize=12)
     fig.suptitle(suptitle)
@@ -262,9 +264,12 @@ def _side(column: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    "Text in which Markdown sees no mark."
-    text = re.sub(r"([\\`*_\[\]<>$|~^@&])", r"\\\1", text.replace("\n", " "))
-    return text.replace("--", "\\--")
+    "Text in which Markdown sees no mark but `code`."
+    parts = re.split(r"(`[^`|]+`)", text.replace("\n", " "))
+    for i in range(0, len(parts), 2):
+        part = re.sub(r"([\\`*_\[\]<>$|~^@&])", r"\\\1", parts[i])
+        parts[i] = part.replace("--", "\\--")
+    return "".join(parts)
 
 
 # %% ../nbs/0_tools/explore.ipynb #cell-031

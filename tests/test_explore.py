@@ -140,6 +140,8 @@ def test_grid():
     show_images(np.zeros((3, 4, 4)), ncols=2)
     assert len(plt.gcf().axes) == 4
     assert not any(ax.axison for ax in plt.gcf().axes)
+    with pytest.raises(ValueError, match="zip"):
+        show_images(np.zeros((3, 4, 4)), titles=["a"])
 
 
 # --- sounds
@@ -260,6 +262,8 @@ def test_table_in_markdown():
     ]
     assert lines[4].startswith(r"| none \| best")
     assert lines[5].startswith(r"| \<b\>早\</b\>")
+    code = table([{"a": "`b_c` d_e"}])._repr_markdown_()
+    assert r"`b_c` d\_e" in code
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
-"The site: what is staged, what the pages hold, and what a reader's browser makes of them, at desktop and phone width, light and dark."
+"The site: what is staged, what its pages hold, what a browser makes of them."
 
+import gzip
 import importlib.util
+import inspect
+import io
 import json
 import os
 import re
 import shutil
 import threading
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+import matplotlib
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,22 +24,6 @@ site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(site)
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
-# what Quarto and smalldocs both read
-OPTIONS = [
-    "label",
-    "fig-alt",
-    "fig-cap",
-    "fig-align",
-    "tbl-cap",
-    "code-fold",
-    "code-summary",
-    "code-overflow",
-    "echo",
-    "output",
-    "include",
-    "layout-ncol",
-    "warning",
-]
 
 
 def missing(reason):
@@ -41,16 +31,403 @@ def missing(reason):
     pytest.fail(reason) if CI else pytest.skip(reason)
 
 
-# ---------------------------------------------------------------- one build for all tests
+# ---------------------------------------------------------------- what is read
+
+
+def test_solutions_and_questions_are_those_that_check_has():
+    "The site reads them from the source; mmcourse.check has them by running it all."
+    check = pytest.importorskip("mmcourse.check")
+    solutions, questions = site.answers()
+    assert set(check.all_exercises()) == set(solutions)
+    assert set(check.all_questions()) == set(questions)
+    for id, (code, hint, why) in solutions.items():
+        known = check.all_exercises()[id]
+        assert code in inspect.getsource(known.reference), id
+        assert (hint, why) == (known.hint, known.why), id
+        assert hint, id
+    for id, (choices, answer) in questions.items():
+        known = check.all_questions()[id]
+        assert (choices, answer) == (known.choices, known.answer), id
+
+
+@pytest.fixture
+def small_course(tmp_path, monkeypatch):
+    "A function that makes a course of one chapter from its cells."
+
+    def make(cells, exercises="", name="1_data/01_first"):
+        nbs, defined = tmp_path / "nbs", tmp_path / "mmcourse" / "exercises"
+        defined.mkdir(parents=True)
+        (defined / "first.py").write_text(exercises, encoding="utf-8")
+        for path, more in ((nbs / "index.ipynb", []), (nbs / f"{name}.ipynb", cells)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nb = {"cells": [words("# T\n\n> q"), *more], "metadata": {}}
+            nb |= {"nbformat": 4, "nbformat_minor": 4}
+            path.write_text(json.dumps(nb), encoding="utf-8")
+        for file in ("settings.ini", "_quarto.yml"):
+            shutil.copy(ROOT / file, tmp_path)
+        monkeypatch.setattr(site, "NBS", nbs)
+        monkeypatch.setattr(site, "ROOT", tmp_path)
+        for f in (site.cells, site.library, site.answers):
+            f.cache_clear()
+        return Path(f"{name}.ipynb")
+
+    yield make
+    for f in (site.cells, site.library, site.answers):
+        f.cache_clear()
+
+
+def code(source, outputs=(), **metadata):
+    "A code cell with the data of its outputs, or their printed texts."
+    made = []
+    for o in outputs:
+        if isinstance(o, str):
+            made.append({"output_type": "stream", "name": "stdout", "text": o})
+        else:
+            kind = {"output_type": "display_data", "metadata": {}}
+            made.append({**kind, "data": o})
+    cell = {"cell_type": "code", "source": source, "metadata": metadata}
+    return {**cell, "outputs": made, "execution_count": None}
+
+
+def words(source):
+    return {"cell_type": "markdown", "source": source, "metadata": {}}
+
+
+def staged(src, tmp_path):
+    "The staged cells of a chapter, and what its author is told."
+    told = []
+    site.stage_notebook(src, tmp_path / "out.ipynb", told.append)
+    nb = json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))
+    found = [(c["cell_type"], "".join(c["source"]), c) for c in nb["cells"]]
+    return found, told
+
+
+SVG = f'<svg xmlns="{site.SVG}" width="36pt" height="18pt"><g id="figure_1"/></svg>'
+
+
+def test_figures_have_their_text_number_and_caption(small_course, tmp_path):
+    alt = 'It says "no": a < b'
+    cap = "Of $x_1$ and `y`: 100 % <b>"
+    cells = [
+        code("draw()", [{"image/svg+xml": SVG}], **{"fig-alt": alt, "fig-cap": cap}),
+        code("draw()", [{"image/png": "QUJD"}, {"image/png": "QUJD"}]),
+    ]
+    found, told = staged(small_course(cells), tmp_path)
+    pages = [text for kind, text, _ in found if "<figure" in text]
+    assert len(pages) == 3
+    assert 'aria-label="It says &quot;no&quot;: a &lt; b"' in pages[0]
+    assert 'width="48" height="24"' in pages[0]
+    number = '<span class="number">Figure 1.</span>'
+    math = r'<span class="math inline">\(x_1\)</span>'
+    caption = f"{number} Of {math} and <code>y</code>: 100 % &lt;b&gt;"
+    assert f"<figcaption>{caption}</figcaption>" in pages[0]
+    assert [re.search(r'id="figure-(\d)"', p)[1] for p in pages] == ["1", "2", "3"]
+    assert 'src="data:image/png;base64,QUJD" alt="Figure 3"' in pages[2]
+    assert "<figcaption" not in pages[1] + pages[2]
+    assert [t.startswith("nbs/1_data/01_first.ipynb: figure") for t in told] == [1, 1]
+
+
+def test_outputs_keep_their_order(small_course, tmp_path):
+    html = '<audio src="x"></audio><a href="01_first.ipynb">here</a>'
+    table = {"text/markdown": "*Two: it is*\n\n| a |\n|---|\n| 1 |"}
+    outputs = ["one\n", {"text/html": html}, table, {"image/svg+xml": SVG}, "two\n"]
+    cells = [code("#| code-fold: true\nf()", outputs, **{"fig-alt": "a"})]
+    found, told = staged(small_course(cells), tmp_path)
+    assert told == []
+    kinds = [(kind, [*c.get("outputs", ())]) for kind, _, c in found[2:]]
+    assert [k for k, _ in kinds] == ["code", "markdown", "code", "markdown", "code"]
+    assert [len(outs) for _, outs in kinds] == [1, 0, 1, 0, 1]
+    assert found[2][1] == "#| code-fold: true\nf()"
+    assert found[4][1].startswith("#| echo: false\n")
+    text = "".join(kinds[2][1][0]["data"]["text/markdown"])
+    assert text == "| a |\n|---|\n| 1 |\n\n: Two: it is"
+    assert '<a href="first.ipynb">' in found[3][1]
+    assert found[3][1].startswith("```{=html}\n")
+
+
+def test_hidden_output_stays_hidden(small_course, tmp_path):
+    cells = [code("#| output: false\nf()", [{"image/svg+xml": SVG}, "one\n"])]
+    found, told = staged(small_course(cells), tmp_path)
+    assert [c.get("outputs") for _, _, c in found[2:]] == [[]]
+    assert told == []
+
+
+def test_answers_are_folded_under_their_cell(small_course, tmp_path):
+    exercises = (
+        "question(\n'first.q1', 'Which?',\n"
+        "{'a': ('the *first*', 'It ' 'is not.'), 'b': ('$x$', 'Yes.')}, answer='b')\n"
+        "@exercise('first.1', hint='Look.', why='So.', wrong=[len], right=[max])\n"
+        "def best(x):\n    return max(x)\n"
+    )
+    check = "check('first.q1', ...)", "check('first.1', best)", "check('first.9', ...)"
+    cells = [words("Which?"), *map(code, check), code(check[0])]
+    found, told = staged(small_course(cells, exercises), tmp_path)
+    texts = [text for _, text, _ in found]
+    at = texts.index(check[0])
+    quiz = texts[at + 1]
+    assert quiz.startswith('<details class="exercise">\n<summary>Answer <span')
+    assert "- **a.** the *first*\n\n  *✗ not right.* It is not." in quiz
+    assert "- **b.** $x$\n\n  *✓ right.* Yes." in quiz
+    solution = texts[at + 3]
+    assert "<summary>Hint " in solution
+    assert "```python\ndef best(x):\n    return max(x)\n```\n\nSo." in solution
+    assert texts[-1] == check[0]  # a second call of one exercise shows nothing
+    assert told == [
+        "nbs/1_data/01_first.ipynb: "
+        "exercise first.9 is not defined in mmcourse/exercises/"
+    ]
+
+
+def test_a_definition_has_its_module_and_an_anchor(small_course, tmp_path):
+    define = "#| exports\ndef made(x: int = 1):\n    'What it is.'\n    return x"
+    hidden = "#| export\ndef inner(): ..."
+    method = "#| exports\n@patch\ndef call(self: Made, y):\n    'What it does.'"
+    cells = [code("#| default_exp first"), *map(code, (hidden, define, method))]
+    found, _ = staged(small_course(cells), tmp_path)
+    text = "".join(text for _, text, _ in found)
+    assert '<span id="made"></span><code>mmcourse.first</code>' in text
+    assert "inner" not in text
+    assert "#| export" not in text
+    page = site.library_page()
+    assert "[`made`](1_data/first.ipynb#made)`(x=1)`\n:   What it is." in page
+    assert "[`Made.call`](1_data/first.ipynb#Made.call)`(y)`\n:   What it" in page
+    assert "[`inner`](1_data/first.ipynb)\n:   No description." in page
+
+
+def test_sidebar_refuses_a_folder_without_a_section(small_course, tmp_path):
+    small_course([], name="9_nowhere/01_lost")
+    with pytest.raises(site.SiteError, match="no section for nbs/9_nowhere/01_lost"):
+        site.stage_config(tmp_path / "out.yml")
+
+
+def test_build_keeps_what_is_no_site(tmp_path):
+    "An output folder that holds something else is left alone."
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(site.SiteError, match="no built site"):
+        site.build(tmp_path, by="smalldocs", folder=tmp_path / "stage")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "stage").exists()
+
+
+def test_address_stands_in_settings_alone():
+    s = site.settings()
+    for path in (ROOT / "_quarto.yml", ROOT / "tools/site.py", *ROOT.glob("site/*")):
+        text = path.read_text(encoding="utf-8")
+        assert s["doc_host"] not in text, path
+        assert f"{s['user']}/{s['repo']}" not in text, path
+
+
+@pytest.mark.parametrize(
+    "source, options, magics, code",
+    [
+        ("#| echo: false\n\nplot()", ["#| echo: false"], [], ["plot()"]),
+        ("%%gpu a\n#| echo: false\nf()", ["#| echo: false"], ["%%gpu a"], ["f()"]),
+        ("x = 1\n#| no option", [], [], ["x = 1", "#| no option"]),
+        ("", [], [], []),
+    ],
+)
+def test_code_lines(source, options, magics, code):
+    assert site.code_lines(source) == (options, magics, code)
+
+
+def test_links_between_chapters_and_to_the_library():
+    src = next(c for c in site.chapters() if c.parent != Path())
+    seen = []
+    home, page = site.Links(Path("index.ipynb"), seen.append), str(site.staged(src))
+    text = f"[a]({src.as_posix()}#b) and [c](https://x.org/d.ipynb)"
+    assert home.markdown(text) == f"[a]({page}#b) and [c](https://x.org/d.ipynb)"
+    assert home.markdown(f'<a href="{src.as_posix()}">') == f'<a href="{page}">'
+    back = site.Links(src, seen.append).markdown("[home](../index.ipynb)")
+    assert back == "[home](../index.ipynb)"
+    assert seen == []
+    assert home.markdown("See [gone](9_nowhere/99_gone.ipynb).") == "See gone."
+    assert len(seen) == 1
+    assert "9_nowhere/99_gone.ipynb" in seen[0]
+    where, name = home.names["explore.show_wave"]
+    link = f"[`show_wave`]({site.staged(where)}#{name})"
+    assert home.markdown("`show_wave` `explore.show_wave`").startswith(link)
+    kept = "# `{0}`", "[`{0}`](x)", "```\n`{0}`\n```", "``{0}``", "`player`"
+    for text in (k.format(name) for k in kept):
+        assert home.markdown(text) == text
+
+
+# ---------------------------------------------------------------- figures
+
+
+def drawn_by_matplotlib():
+    "Lines, words on white, on a colour and on an image."
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "x"}):
+        fig = Figure(facecolor="white")
+        a, b = fig.subplots(1, 2)
+        a.plot([0, 1, 0.5], color="black", marker="o")
+        a.plot([1, 0, 1], color="#808080")
+        a.plot([1, 1], color="#0072B2")
+        a.text(1, 0.2, "on white", bbox={"facecolor": "white"})
+        a.text(1, 0.4, "on pale", bbox={"facecolor": "#ddeeff"})
+        a.text(1, 0.6, "light", color="white", bbox={"facecolor": "#0072B2"})
+        b.imshow(np.eye(3), interpolation="none")
+        b.text(1, 1, "within")
+        b.plot([0, 1], color="black")
+        b.add_patch(matplotlib.patches.Rectangle((1, 1), 1, 1, fill=False))
+        b.set_title("above")
+        file = io.StringIO()
+        fig.savefig(file, format="svg")
+    return file.getvalue()
+
+
+def test_drawing_has_the_pages_ink_and_letters_and_no_paper():
+    svg = drawn_by_matplotlib()
+    page = site.drawing(svg, "f7-", "What it shows")
+    assert page.count("#ffffff") == 1  # the light word on blue
+    assert page.count("fill: var(--paper)") == 1  # the white box
+    assert "#0072b2" in page
+    assert "color-mix(in srgb, currentColor 50%, var(--paper))" in page
+    assert "DejaVu" not in page
+    assert "font-family: var(--sans)" in page or "px var(--sans)" in page
+    for part in ("metadata", "<style", "<?xml", "<!DOCTYPE"):
+        assert part not in page
+    assert page.startswith("<svg")
+    assert 'role="img"' in page
+    assert 'aria-label="What it shows"' in page
+
+
+def test_drawing_keeps_colours_on_an_image_and_on_a_colour():
+    page = site.drawing(drawn_by_matplotlib(), "f7-", "a")
+    same = dict.fromkeys(["on white", "above"], 0)
+    same |= dict.fromkeys(["on pale", "light", "within"], 1)
+    for words, marked in same.items():
+        (group,) = re.findall(
+            rf'<g id="f7-text_\d+"([^>]*)>(?:(?!<g id="f7-text).)*>{words}<', page
+        )
+        assert bool(group) == marked, words
+    assert len(re.findall(r'<g id="f7-line2d_\d+" fill="#000000">', page)) == 1
+    assert len(re.findall(r'<g id="f7-patch_\d+" fill="#000000">', page)) == 1
+
+
+def test_drawings_share_no_id():
+    svg = drawn_by_matplotlib()
+    one, two = (site.drawing(svg, mark, "a") for mark in ("f1-", "f2-"))
+    ids = [set(re.findall(r'\bid="([^"]+)"', page)) for page in (one, two)]
+    assert len(ids[0]) > 20
+    assert not ids[0] & ids[1]
+    used = {*re.findall(r"url\(#([^)]+)", one), *re.findall(r'href="#([^"]+)', one)}
+    assert used
+    assert used <= ids[0]
+
+
+# ---------------------------------------------------------------- finish
+
+
+@cache
+def quarto_page():
+    "A page in the form that Quarto writes, finished. The sample is made by hand."
+    text = (ROOT / "tests" / "quarto_page.html").read_text(encoding="utf-8")
+    return site.finished(text, "../")
+
+
+def test_quartos_page_asks_nobody_else():
+    page = quarto_page()
+    asked = re.findall(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="([^"]+)', page)
+    assert len(asked) == 6
+    assert all(a.startswith("../site") for a in asked)
+    assert "define(" not in page
+    assert '<script src="../site/course.js" defer></script></head>' in page
+
+
+def test_quartos_formulas_are_ours():
+    page = quarto_page()
+    assert page.count("<math") == 3
+    assert "&ApplyFunction;" in page
+    assert 'lspace="0.1667em"' in page  # cos ω, not cosω
+    assert "2mm" not in re.sub("<annotation.*?</annotation>", "", page)
+    assert page.count('<span class="formula"><math') == 1
+    assert 0x221A in site.drawn(page)
+
+
+def test_quartos_tables_icons_and_landmarks_have_names():
+    page = quarto_page()
+    head = '<div class="scroll" tabindex="0" role="region" aria-label='
+    assert re.findall(f'{head}"([^"]+)"', page) == ["Table 1: Two &amp; two", "Table 2"]
+    navs = re.findall(r'<nav[^>]*aria-label="([^"]+)"', page)
+    assert len(navs) == len(set(navs)) == page.count("<nav")
+    assert 'role="navigation"' not in page
+    assert page.count('role="img"') == 0
+    assert page.count('<i class="bi') == page.count('aria-hidden="true"></i>')
+    assert '<a href="../notebooks/1_data/04_audio.ipynb" download>' in page
+
+
+def test_code_with_lines_changes_no_letter():
+    code = (
+        '<span class="kw">def</span> f():\n'
+        '    <span class="st">&quot;&quot;&quot;one\n'
+        "      two&quot;&quot;&quot;</span>\n\n"
+        '    <span class="cf">return</span> 1'
+    )
+    block = f'<pre><code class="sourceCode python">{code}</code></pre>'
+    out = site.CODE.sub(site.code_with_lines, block)
+    assert re.sub("<[^>]+>", "", out) == re.sub("<[^>]+>", "", block)
+    assert re.findall("--in:(\\d+)", out) == ["0", "4", "6", "4"]
+    for line in out.split("\n"):
+        assert line.count("<span") == line.count("</span"), line
+    lines = re.findall('id="(cb1-\\d)" style="--in:(\\d+)"', quarto_page())
+    assert lines == [("cb1-1", "0"), ("cb1-2", "4")]
+
+
+@pytest.mark.parametrize(
+    "tex, needs",
+    [
+        (r"\sqrt{x}", "√𝑥"),
+        (r"\sqrt[3]{x}", "√"),
+        (r"\underbrace{a+b}_{n}", "⏟"),
+        (r"\left(\frac{a}{b}\right)", "()"),
+        (r"\hat y\ \bar x\ \tilde x", "ˆ"),
+        (r"\Omega h\partial\alpha", "𝛺ℎ𝛼"),
+        (r"\mathbb{E}\|x\|", "𝔼‖"),
+    ],
+)
+def test_font_is_cut_to_what_is_drawn(tex, needs, tmp_path):
+    from fontTools.ttLib import TTFont
+
+    page = site.mathml(tex)
+    assert set(map(ord, needs)) <= site.drawn(page)
+    site.math_font(tmp_path / "math.woff", site.drawn(page))
+    font = TTFont(tmp_path / "math.woff")
+    assert site.drawn(page) <= set(font.getBestCmap())
+    # what stretches has all its sizes and parts
+    whole = TTFont(site.math_source())
+    for way in ("Vert", "Horiz"):
+        for c in set(map(ord, needs)):
+            sizes = [len(stretched(f, way, c)) for f in (font, whole)]
+            assert sizes[0] == sizes[1], chr(c)
+
+
+def stretched(font, way, c):
+    "The glyphs that a font has for a stretched character."
+    variants = font["MATH"].table.MathVariants
+    covered = getattr(variants, f"{way}GlyphCoverage")
+    name = font.getBestCmap().get(c)
+    if covered is None or name not in covered.glyphs:
+        return []
+    built = getattr(variants, f"{way}GlyphConstruction")[covered.glyphs.index(name)]
+    parts = built.GlyphAssembly.PartRecords if built.GlyphAssembly else []
+    return [v.VariantGlyph for v in built.MathGlyphVariantRecord] + list(parts)
+
+
+def test_a_formula_that_is_none_is_refused():
+    with pytest.raises(site.SiteError, match=r"\\nonsense"):
+        site.mathml(r"\nonsense")
+
+
+# ---------------------------------------------------------------- one build for all
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     "The built site, its staging folder, and the warnings of its build."
     if not site.renderer():
-        pytest.skip(
-            "neither Quarto nor smalldocs (which needs Python 3.11) is installed"
-        )
+        pytest.skip("neither Quarto nor smalldocs (Python 3.11) is installed")
     tmp = tmp_path_factory.mktemp("site")
     warnings = site.build(tmp / "out", folder=tmp / "stage")
     return tmp / "out", tmp / "stage", warnings
@@ -59,50 +436,27 @@ def built(tmp_path_factory):
 class Page(HTMLParser):
     "What the tests ask of a page."
 
-    VOID = set(
-        [
-            "area",
-            "base",
-            "br",
-            "col",
-            "embed",
-            "hr",
-            "img",
-            "input",
-            "link",
-            "meta",
-            "source",
-            "track",
-            "wbr",
-        ]
+    VOID = frozenset(
+        "area base br col embed hr img input link meta source track wbr".split()  # noqa: SIM905
     )
 
     def __init__(self, path, root):
         super().__init__()
         self.name = path.relative_to(root).as_posix()
-        self.open, self.tags, self.prose, self.ids, self.main_ids, self.headings = (
-            [],
-            [],
-            [],
-            [],
-            [],
-            [],
-        )
+        self.open, self.tags, self.prose = [], [], []
+        self.ids, self.main_ids, self.headings = [], [], []
         self.text = path.read_text(encoding="utf-8")
         self.feed(self.text)
+        self.anchors = {"", *self.ids}
 
     def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
+        attrs, inside = dict(attrs), "main" in self.open
         self.tags.append((tag, attrs))
         if "id" in attrs:
             self.ids.append(attrs["id"])
-        if "id" in attrs and "main" in self.open:
-            self.main_ids.append(attrs["id"])
-        if (
-            re.fullmatch("h[1-6]", tag)
-            and attrs.get("id") != "toc-title"
-            and "main" in self.open
-        ):
+            self.main_ids += [attrs["id"]] if inside else []
+        contents = attrs.get("id") == "toc-title"
+        if re.fullmatch("h[1-6]", tag) and inside and not contents:
             self.headings.append(int(tag[1]))
         if tag not in self.VOID:
             self.open.append(tag)
@@ -126,22 +480,12 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def pages(built):
-    out = built[0]
-    return {
-        p.name: p
-        for p in (
-            Page(f, out)
-            for f in sorted(out.rglob("*.html"))
-            if "site_libs" not in f.parts
-        )
-    }
+    found = [f for f in sorted(built[0].rglob("*.html")) if "site_libs" not in f.parts]
+    return {p.name: p for p in (Page(f, built[0]) for f in found)}
 
 
 def html_of(src):
     return site.staged(src).with_suffix(".html").as_posix()
-
-
-# ---------------------------------------------------------------- staging
 
 
 def test_build_has_nothing_to_remark(built):
@@ -149,7 +493,7 @@ def test_build_has_nothing_to_remark(built):
 
 
 def test_staged_notebooks_hold_no_directive(built):
-    "A bare nbdev directive that reaches Quarto ends as `:::` on the page, or ends the build."
+    "A bare nbdev directive that reaches Quarto ends as `:::`, or ends the build."
     import nbformat
 
     wrong = []
@@ -157,21 +501,14 @@ def test_staged_notebooks_hold_no_directive(built):
         nb = nbformat.read(built[1] / site.staged(src), as_version=4)
         nbformat.validate(nb)
         for cell in nb.cells:
-            lines = "".join(cell["source"]).splitlines()
             if cell["cell_type"] != "code":
                 continue
-            for i, line in enumerate(lines):
-                if not re.match(r"\s*#\s*\|", line):
-                    continue
-                m = re.match(r"#\| ([\w-]+): \S", line)
-                if (
-                    not m
-                    or m[1] not in OPTIONS
-                    or any(not l.startswith("#|") for l in lines[:i])
-                ):
-                    wrong.append(f"{src}: {line}")
-            if any(re.match(r"#\s*NBVAL_", line) for line in lines):
-                wrong.append(f"{src}: a remark to nbval")
+            options, _, rest = site.code_lines(cell["source"])
+            marks = [line for line in rest if re.match(r"#\|", line)]
+            marks += [o for o in options if not re.match(r"#\| [a-z-]+: \S", o)]
+            wrong += [f"{src}: {line}" for line in marks]
+            for o in cell["outputs"]:  # Quarto loads scripts for HTML
+                wrong += [f"{src}: HTML"] if "text/html" in o.get("data", {}) else []
     assert not wrong, "\n".join(wrong)
 
 
@@ -179,336 +516,171 @@ def test_sidebar_lists_every_chapter_once(built):
     import yaml
 
     cfg = yaml.safe_load((built[1] / "_quarto.yml").read_text(encoding="utf-8"))
-    hrefs = []
-
-    def walk(entries):
-        for e in entries:
-            hrefs.append(e["href"]) if "href" in e else walk(e["contents"])
-
-    walk(cfg["website"]["sidebar"]["contents"])
-    assert sorted(hrefs) == sorted(
-        [*(str(site.staged(src)) for src in site.chapters()), "library.qmd"]
-    )
-    assert not any(site.UNLISTED in h for h in hrefs), (
-        "the exercises’ definitions hold the solutions"
-    )
-
-
-def test_sidebar_refuses_a_folder_without_a_section(tmp_path, monkeypatch):
-    nbs = tmp_path / "nbs"
-    for name in ("index", "9_nowhere/01_lost"):
-        (nbs / name).parent.mkdir(parents=True, exist_ok=True)
-        nb = {
-            "cells": [{"cell_type": "markdown", "source": ["# Lost"], "metadata": {}}],
-            "metadata": {},
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
-        (nbs / f"{name}.ipynb").write_text(json.dumps(nb))
-    monkeypatch.setattr(site, "NBS", nbs)
-    site.cells.cache_clear()
-    with pytest.raises(
-        site.SiteError, match="no section for nbs/9_nowhere/01_lost.ipynb"
-    ):
-        site.stage_config(tmp_path / "_quarto.yml")
-    site.cells.cache_clear()
-
-
-def test_build_keeps_what_is_no_site(tmp_path):
-    "An output folder that holds something else is left alone."
-    if not site.renderer():
-        pytest.skip("no renderer")
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(site.SiteError, match="no built site"):
-        site.build(tmp_path, folder=tmp_path / "stage")
-    assert (tmp_path / "mine.txt").read_text() == "mine"
-
-
-def test_address_stands_in_settings_alone():
-    s = site.settings()
-    for name in (
-        "_quarto.yml",
-        "tools/site.py",
-        *(str(p.relative_to(ROOT)) for p in (ROOT / "site").iterdir()),
-    ):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert s["doc_host"] not in text and f"{s['user']}/{s['repo']}" not in text, (
-            name
-        )
-
-
-@pytest.mark.parametrize(
-    "source, options, magics, code",
-    [
-        (
-            '#| fig-alt: "x"\n# NBVAL_IGNORE_OUTPUT\nplot()',
-            ['#| fig-alt: "x"'],
-            [],
-            ["plot()"],
-        ),
-        (
-            "%%gpu train\n#| echo: false\nf()",
-            ["#| echo: false"],
-            ["%%gpu train"],
-            ["f()"],
-        ),
-        (
-            "x = 1\n# NBVAL_SKIP is a word here\n#| not an option",
-            [],
-            [],
-            ["x = 1", "# NBVAL_SKIP is a word here", "#| not an option"],
-        ),
-    ],
-)
-def test_code_lines(source, options, magics, code):
-    assert site.code_lines(source) == (options, magics, code)
-
-
-def test_solutions_are_those_that_check_shows():
-    "The site reads the references without running anything; mmcourse.check has them by running it all."
-    check = pytest.importorskip("mmcourse.check")
-    assert set(check.all_exercises()) == set(site.solutions())
-    for id, (code, hint, why) in site.solutions().items():
-        assert code in check.solution(id).source and hint and why, id
-
-
-def test_code_with_lines_changes_no_letter():
-    code = (
-        '<span class="kw">def</span> f():\n    <span class="st">&quot;&quot;&quot;one\n      two&quot;&quot;&quot;</span>\n\n'
-        '    <span class="cf">return</span> 1'
-    )
-    block = f'<pre><code class="sourceCode python">{code}</code></pre>'
-    out = site.CODE.sub(site.code_with_lines, block)
-    assert re.sub("<[^>]+>", "", out) == re.sub("<[^>]+>", "", block)
-    assert re.findall("--in:(\\d+)", out) == ["0", "4", "6", "4"]
-    for line in out.split("\n"):
-        assert line.count("<span") == line.count("</span"), line
-    quarto = (
-        '<code class="sourceCode python"><span id="cb1-1"><a href="#cb1-1" tabindex="-1"></a>    x</span>\n'
-        '<span id="cb1-2"><a href="#cb1-2" tabindex="-1"></a></span></code>'
-    )
-    assert re.findall(
-        'id="(cb1-\\d)" style="--in:(\\d+)"',
-        site.CODE.sub(site.code_with_lines, quarto),
-    ) == [("cb1-1", "4"), ("cb1-2", "0")]
-
-
-def test_links_between_chapters_and_to_the_library():
-    src = next((c for c in site.chapters() if c.parent != Path()), None)
-    if src is None:
-        pytest.skip("no chapter yet")
-    seen = []
-    home = site.Links(Path("index.ipynb"), seen.append)
-    page = str(site.staged(src))
-    assert (
-        home.markdown(f"[a]({src.as_posix()}#b) and [c](https://x.org/d.ipynb)")
-        == f"[a]({page}#b) and [c](https://x.org/d.ipynb)"
-    )
-    assert home.markdown(f'<a href="{src.as_posix()}">') == f'<a href="{page}">'
-    assert (
-        site.Links(src, seen.append).markdown("[home](../index.ipynb)")
-        == "[home](../index.ipynb)"
-        and not seen
-    )
-    assert home.markdown("See [gone](9_nowhere/99_gone.ipynb).") == "See gone."
-    assert len(seen) == 1 and "9_nowhere/99_gone.ipynb" in seen[0]
-    where, name = next(
-        (found[0][0], n)
-        for found in site.library().values()
-        for _, n, _, _, shown in found
-        if shown and "_" in n
-    )
-    assert f"[`{name}`]({site.staged(where)}#{name})" == home.markdown(f"`{name}`")
-    for kept in (f"# `{name}`", f"[`{name}`](x)", f"```\n`{name}`\n```", f"``{name}``"):
-        assert home.markdown(kept) == kept
-
-
-# ---------------------------------------------------------------- the pages as they are written
+    hrefs, entries = [], list(cfg["website"]["sidebar"]["contents"])
+    for e in entries:  # grows
+        hrefs += [e["href"]] if "href" in e else []
+        entries += e.get("contents", [])
+    wanted = [str(site.staged(src)) for src in site.chapters()]
+    assert sorted(hrefs) == sorted([*wanted, "library.qmd"])
+    assert not any(site.UNLISTED in h for h in hrefs)  # they hold the solutions
 
 
 def test_every_chapter_has_a_page(pages):
-    assert {html_of(src) for src in site.chapters()} | {
-        "index.html",
-        "library.html",
-    } <= set(pages)
+    wanted = {html_of(src) for src in site.chapters()}
+    assert wanted | {"index.html", "library.html"} <= set(pages)
 
 
 def test_language_titles_headings_ids(pages):
     titles, wrong = [], []
     for page in pages.values():
+        levels, ids = page.headings, page.main_ids
         if page.all("html")[0][1].get("lang") != "en":
             wrong.append(f'{page.name}: no lang="en"')
         if not any(a.get("name") == "viewport" for _, a in page.all("meta")):
             wrong.append(f"{page.name}: no viewport")
-        if page.headings[:1] != [1] or page.headings.count(1) != 1:
-            wrong.append(
-                f"{page.name}: not one title at the top, levels {page.headings}"
-            )
-        wrong += [
-            f"{page.name}: a heading jumps from level {a} to {b}"
-            for a, b in zip(page.headings, page.headings[1:])
-            if b > a + 1
-        ]
-        wrong += [
-            f"{page.name}: id {i} stands twice"
-            for i in {i for i in page.main_ids if page.main_ids.count(i) > 1}
-        ]
+        if levels[:1] != [1] or levels.count(1) != 1:
+            wrong.append(f"{page.name}: not one title at the top, levels {levels}")
+        if any(b > a + 1 for a, b in zip(levels, levels[1:])):
+            wrong.append(f"{page.name}: a heading jumps, levels {levels}")
+        twice = {i for i in ids if ids.count(i) > 1}
+        wrong += [f"{page.name}: id {i} stands twice" for i in twice]
         titles.append(re.search(r"<title>(.*?)</title>", page.text)[1])
     assert not wrong, "\n".join(wrong)
-    assert all(titles) and len(set(titles)) == len(titles), titles
+    assert all(titles)
+    assert len(set(titles)) == len(titles)
 
 
 def test_no_markup_is_left_in_the_text(pages):
     "No fence of a div, no TeX, no directive outside code."
-    wrong = [
-        f"{page.name}: {m[0]!r}"
-        for page in pages.values()
-        for m in re.finditer(
-            r".{0,30}(:::|\\\(|\\\[|\$\$|\\begin\{|#\|).{0,30}", "".join(page.prose)
-        )
-    ]
+    left = re.compile(r".{0,30}(:::|\\\(|\\\[|\$\$|\\begin\{|#\||\[\d+mm\]).{0,30}")
+    wrong = []
+    for page in pages.values():
+        found = left.finditer("".join(page.prose))
+        wrong += [f"{page.name}: {m[0]!r}" for m in found]
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_picture_is_described(pages):
-    wrong = [
-        f"{page.name}: {a.get('src', '')[:60]}"
-        for page in pages.values()
-        for _, a in page.all("img")
-        if not (a.get("alt") or "").strip()
-    ]
-    wrong += [
-        f"{page.name}: a player without a name"
-        for page in pages.values()
-        for _, a in page.all("audio", "video")
-        if not a.get("aria-label")
-    ]
+def test_every_picture_and_player_is_described(pages):
+    wrong = []
+    for page in pages.values():
+        for tag, a in page.all("img", "audio", "video", "svg"):
+            if not (a.get("alt") or a.get("aria-label") or "").strip():
+                wrong.append(f"{page.name}: <{tag}> {str(a)[:80]}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_stored_outputs_are_on_the_page(pages):
-    "Players, pictures and tables of results, as many as the notebook stores in cells that are shown."
+    "Players, pictures and tables, as many as are stored in cells that are shown."
+    hide = r"^#\|\s*(hide|export|exporti|default_exp)\b(?!s)"
+    hide += r"|^#\|\s*(include|output):\s*false"
     for src in site.chapters():
-        html = ""
-        for cell in json.loads((ROOT / "nbs" / src).read_text(encoding="utf-8"))[
-            "cells"
-        ]:
-            hidden = re.search(
-                r"^#\|\s*(hide|export|exporti|default_exp)\b(?!s)|^#\|\s*(include|output):\s*false",
-                "".join(cell["source"]),
-                re.M,
-            )
-            for out in [] if hidden or cell["cell_type"] != "code" else cell["outputs"]:
+        nb = json.loads((site.NBS / src).read_text(encoding="utf-8"))
+        stored = ""
+        for cell in nb["cells"]:
+            hidden = re.search(hide, "".join(cell["source"]), re.M)
+            for out in [] if hidden else cell.get("outputs", []):
                 data = out.get("data", {})
-                html += "".join(data.get("text/html", "")) or "<img " * any(
-                    k.startswith("image/") for k in data
-                )
-        page = pages[html_of(src)].text
-        for tag in ("<audio ", "<table", "<img "):
-            assert page.count(tag) >= html.count(tag), f"{src}: {tag}"
+                picture = any(k.startswith("image/") for k in data)
+                stored += "<figure class='plot'" * picture
+                plain = "<table" * ("|:-" in "".join(data.get("text/markdown", "")))
+                stored += "".join(data.get("text/html", plain))
+        page = pages[html_of(src)].text.replace('"plot"', "'plot'")
+        for tag in ("<audio ", "<table", "<figure class='plot'"):
+            assert page.count(tag) >= stored.count(tag), f"{src}: {tag}"
+
+
+def links(page):
+    "(tag, link) of all that a page refers to on its own site."
+    for tag, a in page.tags:
+        for key in ("href", "src", "poster"):
+            link = a.get(key)
+            if link is None or tag == "base" or link.startswith("//"):
+                continue
+            if not urlsplit(link).scheme:
+                yield tag, link
 
 
 def test_links_and_anchors_lead_somewhere(pages, built):
     wrong = []
     for page in pages.values():
-        for tag, a in page.tags:
-            for key in ("href", "src", "poster"):
-                link = a.get(key)
-                if (
-                    link is None
-                    or urlsplit(link).scheme
-                    or link.startswith("//")
-                    or tag == "base"
-                ):
-                    continue
-                target, anchor = urldefrag(urljoin(page.name, link))
-                target = unquote(target) or page.name
-                if target.endswith("/") or target in (".", ""):
-                    target = (target.rstrip("./") + "/index.html").lstrip("/")
-                if (
-                    link.startswith("/")
-                    or target.startswith("../")
-                    or not (built[0] / target).is_file()
-                ):
-                    wrong.append(f"{page.name}: {link} leads nowhere")
-                elif (
-                    anchor
-                    and tag == "a"
-                    and target in pages
-                    and unquote(anchor) not in pages[target].ids
-                ):
-                    wrong.append(f"{page.name}: {link}: no such anchor")
+        for tag, link in links(page):
+            target, anchor = urldefrag(urljoin(page.name, link))
+            target, anchor = unquote(target) or page.name, unquote(anchor)
+            if target.endswith("/") or target in (".", ""):
+                target = (target.rstrip("./") + "/index.html").lstrip("/")
+            outside = link.startswith("/") or target.startswith("../")
+            if outside or not (built[0] / target).is_file():
+                wrong.append(f"{page.name}: {link} leads nowhere")
+            elif tag == "a" and target in pages and anchor not in pages[target].anchors:
+                wrong.append(f"{page.name}: {link}: no such anchor")
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
 def test_nothing_comes_from_another_host(pages, built):
-    wrong = [
-        f"{page.name}: <{tag}> {a.get('src') or a.get('href') or a.get('data')}"
-        for page in pages.values()
-        for tag, a in page.tags
-        if tag
-        in (
-            "script",
-            "img",
-            "iframe",
-            "audio",
-            "video",
-            "source",
-            "embed",
-            "object",
-            "link",
-        )
-        and tag + str(a.get("rel")) != "linkcanonical"
-        and re.match(
-            r"(https?:)?//", a.get("src") or a.get("href") or a.get("data") or ""
-        )
-    ]
+    loads = "script", "img", "iframe", "audio", "video", "source", "embed", "object"
+    wrong = []
+    for page in pages.values():
+        for tag, a in page.all("link", *loads):
+            link = a.get("src") or a.get("href") or a.get("data") or ""
+            if re.match("(https?:)?//", link) and a.get("rel") != "canonical":
+                wrong.append(f"{page.name}: <{tag}> {link}")
     for css in built[0].rglob("*.css"):
-        for m in re.finditer(
-            r'(?:@import\s+|url\(\s*)[\'"]?([^\'")]+)', css.read_text(encoding="utf-8")
-        ):
-            if re.match(r"(https?:)?//", m[1]):
+        text = css.read_text(encoding="utf-8")
+        for m in re.finditer(r'(?:@import\s+|url\(\s*)[\'"]?([^\'")]+)', text):
+            here = css.parent / re.split("[?#]", m[1])[0]
+            if not m[1].startswith(("data:", "#")) and not here.is_file():
                 wrong.append(f"{css.relative_to(built[0])}: {m[1]}")
-            elif (
-                not m[1].startswith(("data:", "#"))
-                and not (css.parent / re.split("[?#]", m[1])[0]).is_file()
-            ):
-                wrong.append(f"{css.relative_to(built[0])}: {m[1]} is not there")
     assert not wrong, "\n".join(wrong)
+
+
+def test_pages_are_light(pages):
+    "At most 1.5 MB as served."
+    sizes = {p.name: len(gzip.compress(p.text.encode(), 6)) for p in pages.values()}
+    heavy = [f"{name}: {n:,} bytes" for name, n in sizes.items() if n > 1_500_000]
+    assert not heavy, "\n".join(heavy)
+
+
+def test_font_has_what_the_formulas_draw(pages, built):
+    from fontTools.ttLib import TTFont
+
+    known = set(TTFont(built[0] / "site" / "math.woff").getBestCmap())
+    source = set(TTFont(site.math_source()).getBestCmap())
+    for page in pages.values():
+        lacking = site.drawn(page.text) & source - known
+        assert not lacking, f"{page.name}: {''.join(map(chr, lacking))}"
 
 
 def test_each_chapter_opens_in_colab_and_downloads(pages, built):
     s = site.settings()
     for src in site.chapters():
-        assert (built[0] / "notebooks" / src).read_bytes() == (
-            ROOT / "nbs" / src
-        ).read_bytes(), src
+        copy, notebook = built[0] / "notebooks" / src, site.NBS / src
+        assert copy.read_bytes() == notebook.read_bytes(), src
         if src.parent == Path():
             continue  # the home page
-        links = [a for _, a in pages[html_of(src)].all("a")]
+        anchors = [a for _, a in pages[html_of(src)].all("a")]
         blob = f"{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{src.as_posix()}"
-        assert f"https://colab.research.google.com/github/{blob}" in [
-            a.get("href") for a in links
-        ], src
-        assert f"{'../' * len(src.parent.parts)}notebooks/{src.as_posix()}" in [
-            a.get("href") for a in links if "download" in a
-        ], src
+        colab = f"https://colab.research.google.com/github/{blob}"
+        assert colab in [a.get("href") for a in anchors], src
+        down = f"{'../' * len(src.parent.parts)}notebooks/{src.as_posix()}"
+        assert down in [a.get("href") for a in anchors if "download" in a], src
 
 
-def test_exercises_have_a_folded_solution(pages):
+def test_exercises_and_questions_have_a_folded_answer(pages):
+    fold = re.compile(
+        r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*(?:Solution|Answer) '
+        r'<span class="exercise-id">([\w.]+)</span>\s*</summary>(.*?)</details>',
+        re.S,
+    )
+    _, questions = site.answers()
     for src in site.chapters():
-        asked = re.findall(
-            site.CHECK,
-            "\n".join(s for kind, s in site.cells(src) if kind == "code"),
-            re.M,
-        )
-        wanted = [i for i in dict.fromkeys(asked) if i not in site.defined_here(src)]
-        text = pages[html_of(src)].text
-        fold = r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*Solution <span class="exercise-id">([\w.]+)</span>\s*</summary>(.*?)</details>'
-        folds = re.findall(fold, text, re.S)
+        text = "\n".join(site.sources(src, "code"))
+        asked = dict.fromkeys(re.findall(site.CHECK, text, re.M))
+        wanted = [i for i in asked if i not in site.defined_here(src)]
+        folds = fold.findall(pages[html_of(src)].text)
         assert [id for _, id, _ in folds] == wanted, src
         for opened, id, body in folds:
-            assert not opened and "<code" in body, f"{id}: folded, with code"
+            assert not opened, id
+            assert ("right.</em>" if id in questions else "<code") in body, id
 
 
 def test_library_page_names_what_the_modules_export(pages):
@@ -520,56 +692,44 @@ def test_library_page_names_what_the_modules_export(pages):
 
 
 def test_search_knows_every_page(pages, built):
-    known = {
-        e["href"].split("#")[0]
-        for e in json.loads((built[0] / "search.json").read_text(encoding="utf-8"))
-    }
+    entries = json.loads((built[0] / "search.json").read_text(encoding="utf-8"))
+    known = {e["href"].split("#")[0] for e in entries}
     assert set(pages) <= known | {"404.html"}
 
 
-# ---------------------------------------------------------------- the pages in a browser
+# ---------------------------------------------------------------- in a browser
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update"),
     "--disable-sync",
-]
+)
+APPS = {
+    "/Applications": (
+        "Google Chrome.app/Contents/MacOS/Google Chrome",
+        "Chromium.app/Contents/MacOS/Chromium",
+        "Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    ),
+    **dict.fromkeys(
+        [
+            os.environ.get(v, "")
+            for v in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
+        ],
+        (
+            "Google/Chrome/Application/chrome.exe",
+            "Microsoft/Edge/Application/msedge.exe",
+        ),
+    ),
+}
 
 
 def browser_path():
     "Chromium, Chrome or Edge on Linux, macOS or Windows; $CHROMIUM names another."
-    names = [
-        "chromium",
-        "chromium-browser",
-        "google-chrome",
-        "google-chrome-stable",
-        "chrome",
-        "microsoft-edge",
-        "msedge",
-    ]
-    apps = [
-        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-        "/Applications/Chromium.app/Contents/MacOS/Chromium",
-        "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
-    ]
-    windows = [
-        os.path.join(os.environ.get(v, ""), *p)
-        for v in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
-        for p in (
-            ("Google", "Chrome", "Application", "chrome.exe"),
-            ("Microsoft", "Edge", "Application", "msedge.exe"),
-        )
-    ]
-    found = [
-        os.environ.get("CHROMIUM"),
-        *map(shutil.which, names),
-        *(p for p in apps + windows if os.path.isfile(p)),
-    ]
-    return next(filter(None, found), None)
+    names = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
+    named = map(shutil.which, (*names, "chrome", "microsoft-edge", "msedge"))
+    apps = [str(Path(place, app)) for place, found in APPS.items() for app in found]
+    there = filter(os.path.isfile, apps)
+    return next(filter(None, [os.environ.get("CHROMIUM"), *named, *there]), None)
 
 
 @pytest.fixture(scope="session")
@@ -578,9 +738,7 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         missing('playwright is not installed: pip install -e ".[dev]"')
-    path = browser_path() or missing(
-        "no Chromium, Chrome or Edge found: install one, or set CHROMIUM to its path"
-    )
+    path = browser_path() or missing("no Chromium, Chrome or Edge: set CHROMIUM")
     with sync_playwright() as p:
         b = p.chromium.launch(executable_path=path, headless=True, args=FLAGS)
         yield b
@@ -595,136 +753,186 @@ def address(built):
     httpd.shutdown()
 
 
-# Runs in the page; returns what is wrong there. A colour's contrast is WCAG 2's: 4.5 for text, 3 for large text.
-LOOK = r"""async () => {
-  const wrong = [], wide = innerWidth, main = document.querySelector('main');
-  document.querySelectorAll('details').forEach(d => d.open = true);
-  for (const img of document.images) {
-    img.loading = 'eager';
-    try { await img.decode() } catch (e) {}
-    if (!img.naturalWidth) wrong.push('a picture did not load: ' + img.src.slice(0, 80));
-  }
-  await document.fonts.ready;
-  const maths = [...document.querySelectorAll('math')];
-  for (const m of maths) {
-    const r = m.getBoundingClientRect();
-    if (m.checkVisibility() && (r.width < 2 || r.height < 4)) wrong.push('a formula is not drawn: ' + m.textContent.slice(0, 60));
-  }
-  const font = [...document.fonts].find(f => f.family.includes('Course Math'));
-  if (maths.length && font?.status !== 'loaded') wrong.push('the mathematics font is not loaded');
-  if (document.documentElement.scrollWidth > wide) wrong.push(`the page is ${document.documentElement.scrollWidth} wide in a window of ${wide}`);
-  const scrolls = e => { for (; e && e !== main; e = e.parentElement) if (/auto|scroll/.test(getComputedStyle(e).overflowX)) return true; return false };
-  for (const e of main.querySelectorAll('*')) {
-    const r = e.getBoundingClientRect();
-    if (!r.width || !r.height || r.right <= wide + 1 || scrolls(e) || e.closest('math')) continue;
-    wrong.push(`<${e.localName} class="${e.className}"> reaches ${Math.round(r.right)} of ${wide}`);
-    break;
-  }
-  const rgb = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number), f = c.startsWith('color(srgb') ? 255 : 1; return [r*f, g*f, b*f, a] };
-  const over = (a, b) => [0, 1, 2].map(i => a[i]*a[3] + b[i]*(1 - a[3]));
-  const ground = e => {
-    if (!e) return [255, 255, 255];
-    const c = rgb(getComputedStyle(e).backgroundColor);
-    return c[3] === 1 ? c.slice(0, 3) : over(c, ground(e.parentElement));
-  };
-  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4); return .2126*r + .7152*g + .0722*b };
-  const said = new Set();
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (texts.nextNode()) {
-    const e = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !e || /^(script|style|annotation|noscript|template)$/i.test(e.localName)) continue;
-    if (!e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
-    const r = e.getBoundingClientRect(), s = getComputedStyle(e), px = parseFloat(s.fontSize);
-    if (!r.width || !r.height) continue;
-    let alpha = 1; for (let p = e; p; p = p.parentElement) alpha *= getComputedStyle(p).opacity;
-    const back = ground(e), col = rgb(s.color), front = over([...col.slice(0, 3), col[3]*alpha], back);
-    const [a, b] = [light(front), light(back)].sort((x, y) => y - x), ratio = (a + .05)/(b + .05);
-    const enough = px >= 24 || (px >= 18.66 && s.fontWeight >= 700) ? 3 : 4.5;
-    const key = s.color + back;
-    if (ratio >= enough || said.has(key)) continue;
-    said.add(key);
-    const what = `<${e.localName} class="${e.className}"> ${texts.currentNode.data.trim().slice(0, 40)}`;
-    wrong.push(`contrast ${ratio.toFixed(2)} of ${s.color} on rgb(${back.map(Math.round)}): ${what}`);
-  }
-  const paper = light(ground(document.body));
-  return {wrong, dark: paper < .2, maths: maths.length};
-}"""
+@pytest.fixture(scope="session")
+def axe():
+    "The accessibility checker axe-core, as a script."
+    from importlib.resources import files
 
+    try:
+        return (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
+    except ModuleNotFoundError:
+        missing('axe-playwright-python is not installed: pip install -e ".[dev]"')
+
+
+LOOK = (ROOT / "tests" / "look.js").read_text(encoding="utf-8")
+# LOOK looks at contrast; words in colours, formulas and drawings have nothing to find
+AXE = """async () => {
+  for (const e of document.querySelectorAll("code.sourceCode, math, svg"))
+    e.replaceChildren(e.textContent);
+  const rules = {"color-contrast": {enabled: false}};
+  const found = await axe.run(document, {resultTypes: ["violations"], rules});
+  const said = v => `${v.id}, ${v.nodes.length} times: ${v.nodes[0].html}`;
+  return found.violations.map(said);
+}"""
 SIZES = {
     "desktop": {"width": 1280, "height": 800},
+    "tablet": {"width": 820, "height": 1180},
     "phone": {"width": 390, "height": 844},
 }
 
 
+def watched(tab, address, problems):
+    "Write down what the pages of a tab complain about, and whom they ask."
+
+    def say(text):
+        problems.append(f"{tab.url.removeprefix(address)}: {text}")
+
+    def console(m):
+        if m.type in ("error", "warning"):
+            say(f"console: {m.text}")
+
+    def request(r):
+        if not r.url.startswith((address, "data:", "blob:")):
+            say(f"asks {r.url[:100]}")
+
+    def failed(r):
+        if "ERR_ABORTED" not in (r.failure or ""):  # aborted: the walk went on
+            say(f"no answer for {r.url[:100]}")
+
+    def response(r):
+        if r.status >= 400:
+            say(f"{r.status} for {r.url}")
+
+    tab.on("console", console)
+    tab.on("pageerror", lambda e: say(str(e)))
+    tab.on("request", request)
+    tab.on("requestfailed", failed)
+    tab.on("response", response)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_walk(browser, address, pages, size, scheme):
-    "Every page: no console message, no request to elsewhere, pictures and formulas drawn, nothing wider than the window, readable in both modes."
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_walk(browser, address, pages, axe, size, scheme):
+    "Every page: quiet, on its own, drawn, within the window, readable, accessible."
     context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
-    problems, here = [], ""
-    tab = context.new_page()
-    tab.on(
-        "console",
-        lambda m: (
-            m.type in ("error", "warning")
-            and problems.append(f"{here}: console: {m.text}")
-        ),
-    )
-    tab.on("pageerror", lambda e: problems.append(f"{here}: {e}"))
-    tab.on(
-        "request",
-        lambda r: (
-            r.url.startswith((address, "data:", "blob:"))
-            or problems.append(f"{here}: asks {r.url[:100]}")
-        ),
-    )
-    tab.on(
-        "requestfailed",
-        lambda r: (
-            "ERR_ABORTED" in (r.failure or "")
-            or problems.append(f"{here}: no answer for {r.url[:100]}")
-        ),
-    )  # aborted: the walk went on
-    tab.on(
-        "response",
-        lambda r: (
-            r.status >= 400 and problems.append(f"{here}: {r.status} for {r.url}")
-        ),
-    )
-    for here in pages:
-        tab.goto(address + here, wait_until="load")
-        tab.wait_for_timeout(120)  # the mode is set, as scripts end
+    tab, problems = context.new_page(), []
+    watched(tab, address, problems)
+    for name, page in pages.items():
+        tab.goto(address + name, wait_until="load")
+        tab.wait_for_timeout(60)  # the mode is set, as scripts end
         seen = tab.evaluate(LOOK)
-        problems += [f"{here}: {w}" for w in seen["wrong"]]
+        problems += [f"{name}: {w}" for w in seen["wrong"]]
         if seen["dark"] != (scheme == "dark"):
-            problems.append(
-                f"{here}: not in {scheme} mode, which the reader’s system asks for"
-            )
-        if ("<math" in pages[here].text) != bool(seen["maths"]):
-            problems.append(f"{here}: formulas are missing")
+            problems.append(f"{name}: not {scheme}, which the reader’s system asks for")
+        if ("<math" in page.text) != bool(seen["maths"]):
+            problems.append(f"{name}: formulas are missing")
+        if scheme == "light":  # what axe looks at is the same in both
+            tab.evaluate(axe)
+            problems += [f"{name}: axe: {v}" for v in tab.evaluate(AXE)]
     context.close()
     assert not problems, "\n".join(problems)
 
 
-def test_reader_changes_the_mode_and_it_stays(browser, address):
-    context = browser.new_context(viewport=SIZES["desktop"], color_scheme="light")
-    tab = context.new_page()
-    tab.goto(address)
+@pytest.fixture
+def tab(browser, request):
+    "A tab of the size that a test's parameter names, desktop without one."
+    size = getattr(request, "param", "desktop")
+    rights = ["clipboard-read", "clipboard-write"]
+    context = browser.new_context(viewport=SIZES[size], permissions=rights)
+    yield context.new_page()
+    context.close()
+
+
+FIRST = next(html_of(src) for src in site.chapters() if src.parent != Path())
+
+
+@pytest.mark.parametrize(
+    "tab, most", [("phone", 110), ("tablet", 110)], indirect=["tab"]
+)
+def test_header_leaves_room_and_text_takes_it(tab, address, most):
+    tab.goto(address + FIRST)
+    seen = tab.evaluate(LOOK)
+    assert seen["head"] <= most
+    assert seen["text"] >= 0.85 * tab.viewport_size["width"]
+
+
+def test_code_column_holds_88_characters(tab, address):
+    tab.goto(address + FIRST)
+    rows = tab.evaluate(
+        """() => {
+          const line = document.querySelector("main code.sourceCode > span");
+          const heights = [8, 88].map(n => {
+            line.textContent = "m".repeat(n);
+            line.style.setProperty("--in", 0);
+            return line.getBoundingClientRect().height;
+          });
+          return heights[1] / heights[0];
+        }"""
+    )
+    assert rows == 1
+
+
+def test_figures_follow_the_mode_and_are_sharp(tab, address):
+    "Ink on no paper, in the page's letters: matplotlib's drawings turn with the mode."
+    tab.goto(address + "0_tools/explore.html")
+    look = """() => [...document.querySelectorAll("figure.plot > svg")].map(svg => {
+      const text = getComputedStyle(svg.querySelector("text"));
+      const box = svg.getBoundingClientRect();
+      const below = svg.nextSibling.getBoundingClientRect();
+      return {fill: text.fill, font: text.fontFamily, gap: below.top - box.bottom};
+    })"""
+    light = tab.evaluate(look)
     tab.locator(".quarto-color-scheme-toggle:visible").first.click()
+    tab.wait_for_timeout(300)
+    dark = tab.evaluate(look)
+    body = tab.evaluate("getComputedStyle(document.body).fontFamily")
+    assert len(light) == 3
+    assert light[0]["fill"] != dark[0]["fill"]
+    for figure in light:
+        assert figure["font"] == body
+        assert figure["gap"] < 20
+
+
+@pytest.mark.parametrize("tab", ["phone"], indirect=True)
+def test_wide_things_scroll_by_keyboard(tab, address):
+    tab.goto(address + FIRST)
+    tab.wait_for_timeout(200)
+    box = tab.locator('main div.sourceCode[role="group"]').first
+    assert box.get_attribute("aria-label") == "Code, wider than the page"
+    box.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_timeout(300)
+    assert box.evaluate("e => e.scrollLeft") > 0
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    tab.wait_for_timeout(300)
+    assert tab.locator('main div.sourceCode[role="group"]').count() == 0
+
+
+def test_sidebar_folds_by_keyboard(tab, address):
+    tab.goto(address)
+    opener = tab.locator("#quarto-sidebar a[role=button]").first
+    opener.focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_timeout(600)
+    assert opener.get_attribute("aria-expanded") == "false"
+
+
+def test_reader_changes_the_mode_and_it_stays(tab, address):
+    toggle = tab.locator(".quarto-color-scheme-toggle:visible").first
+    tab.goto(address)
+    toggle.click()
     tab.wait_for_timeout(300)
     assert tab.evaluate(LOOK)["dark"], "the toggle turns the page dark"
     tab.goto(address + "library.html")
     tab.wait_for_timeout(300)
     assert tab.evaluate(LOOK)["dark"], "and the next page too"
-    tab.locator(".quarto-color-scheme-toggle:visible").first.click()
+    toggle.click()
     tab.wait_for_timeout(300)
     assert not tab.evaluate(LOOK)["dark"], "and back"
-    context.close()
 
 
-def test_reader_searches(browser, address):
-    context = browser.new_context(viewport=SIZES["desktop"])
-    tab = context.new_page()
+def test_reader_searches(tab, address):
     tab.goto(address)
     title = site.title_of(site.chapters()[-1])
     box = tab.locator("#quarto-search input").first
@@ -734,52 +942,33 @@ def test_reader_searches(browser, address):
     hit.wait_for(state="visible", timeout=5000)
     hit.click()
     tab.wait_for_url(re.compile(r"\.html"))
-    context.close()
 
 
-def test_reader_copies_code(browser, address, pages):
-    name = next((html_of(src) for src in site.chapters() if src.parent != Path()), None)
-    if not name:
-        pytest.skip("no chapter yet")
-    context = browser.new_context(
-        viewport=SIZES["desktop"], permissions=["clipboard-read", "clipboard-write"]
-    )
-    tab = context.new_page()
-    tab.goto(address + name)
-    blocks, buttons = (
-        tab.locator("main pre code.sourceCode").count(),
-        tab.locator("main .code-copy-button").count(),
-    )
-    assert blocks and buttons == blocks, (
-        f"{name}: {buttons} copy buttons on {blocks} blocks of code"
-    )
-    block = tab.locator(
-        "main .code-copy-outer-scaffold:visible, main div.sourceCode:visible"
-    ).first
+def test_reader_copies_code(tab, address):
+    tab.goto(address + FIRST)
+    blocks = tab.locator("main pre code.sourceCode").count()
+    buttons = tab.locator("main .code-copy-button").count()
+    assert blocks
+    assert buttons == blocks
+    outer = "main .code-copy-outer-scaffold:visible, main div.sourceCode:visible"
+    block = tab.locator(outer).first
     block.hover()
     block.locator(".code-copy-button").click()
     tab.wait_for_timeout(200)
-    assert (
-        tab.evaluate("navigator.clipboard.readText()").strip()
-        == block.locator("code").inner_text().strip()
-    )
-    context.close()
+    copied = tab.evaluate("navigator.clipboard.readText()").strip()
+    assert copied == block.locator("code").inner_text().strip()
 
 
-def test_reader_on_a_phone_opens_the_sidebar(browser, address):
-    context = browser.new_context(viewport=SIZES["phone"])
-    tab = context.new_page()
+@pytest.mark.parametrize("tab", ["phone"], indirect=True)
+def test_reader_on_a_phone_opens_the_sidebar(tab, address):
     tab.goto(address)
-    link = tab.locator(
-        "#quarto-sidebar a", has_text=site.title_of(site.chapters()[-1])
-    ).first
-    assert not link.is_visible() or link.bounding_box()["x"] < 0, (
-        "the sidebar is closed at first"
-    )
+    last = site.chapters()[-1]
+    link = tab.locator("#quarto-sidebar a", has_text=site.title_of(last)).first
+    closed = not link.is_visible() or link.bounding_box()["x"] < 0
+    assert closed
     tab.locator(".quarto-btn-toggle").first.click()
     tab.wait_for_timeout(500)
     box = link.bounding_box()
-    assert box and 0 <= box["x"] < SIZES["phone"]["width"], "and opens"
+    assert 0 <= box["x"] < SIZES["phone"]["width"]
     link.click()
-    tab.wait_for_url(re.compile(re.escape(html_of(site.chapters()[-1]))))
-    context.close()
+    tab.wait_for_url(re.compile(re.escape(html_of(last))))

@@ -3,14 +3,18 @@
     python tools/site.py build [--out _site] [--renderer quarto|smalldocs]
     python tools/site.py serve [--out _site] [--port 4200]
 
-Three steps. *Stage*: every chapter passes through nbdev's processors into a folder where no nbdev directive is left; addresses, anchors, the "open in Colab"
-line and the folded solutions are added as plain Markdown, and _quarto.yml gets its sidebar. *Render*: Quarto where it is installed, smalldocs where not, both
-from that folder. *Finish*: mathematics becomes MathML, and the notebooks and the mathematics font are put beside the pages. Nothing is executed, and no page
-asks another host for anything.
+Three steps. *Stage*: every chapter passes through nbdev's processors into a folder
+where no nbdev directive is left. What the two renderers would write differently is
+written here, once: figures with their captions, players, folded answers, links, the
+sidebar. *Render*: Quarto where it is installed, smalldocs where not, both from that
+folder. *Finish*: mathematics becomes MathML, wide things get boxes that scroll,
+landmarks get names, what would come from another host goes, and the notebooks and the
+font for mathematics are put beside the pages. Nothing is executed.
 """
 
 import argparse
 import ast
+import contextlib
 import functools
 import html
 import json
@@ -20,14 +24,16 @@ import shutil
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path, PurePosixPath
-import contextlib
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 STAGE = ROOT / "_proc"
-UNLISTED = "exercises"  # nbs/0_tools/exercises/ defines the exercises and holds their solutions: no pages of their own
+# nbs/0_tools/exercises/ holds the exercises' solutions: no pages of their own
+UNLISTED = "exercises"
 
 
 class SiteError(Exception):
@@ -44,52 +50,54 @@ def settings() -> dict:
     return dict(ini["DEFAULT"])
 
 
+def listed(path: Path) -> bool:
+    "Whether a path below nbs/ belongs to the site."
+    hidden = any(part.startswith((".", "_")) for part in path.parts)
+    return not hidden and UNLISTED not in path.parts
+
+
 def chapters() -> list[Path]:
-    "The notebooks that are pages, as paths below nbs/, in the order of the course."
+    "The notebooks that are pages, below nbs/, in order; tools come last."
     found = (p.relative_to(NBS) for p in NBS.rglob("*.ipynb"))
-    pages = (
-        p
-        for p in found
-        if UNLISTED not in p.parts
-        and not any(part.startswith((".", "_")) for part in p.parts)
-    )
-    return sorted(
-        pages, key=lambda p: (p.parts[0].startswith("0_"), p)
-    )  # the tools come after the course
+    pages = [p for p in found if listed(p)]
+    return sorted(pages, key=lambda p: (p.parts[0].startswith("0_"), p))
 
 
 def staged(src: Path) -> PurePosixPath:
-    "Where a notebook stands on the site, which is where nbdev links to it: without the chapter's number, 2_models/convolution.ipynb."
-    return PurePosixPath(src.parent.as_posix()) / re.sub(
-        r"^\d+[a-zA-Z0-9]*_", "", src.name
-    )
+    "Where a notebook stands on the site: without its number, as nbdev links to it."
+    name = re.sub(r"^\d+[a-zA-Z0-9]*_", "", src.name)
+    return PurePosixPath(src.parent.as_posix()) / name
 
 
 @functools.cache
 def cells(src: Path) -> list[tuple[str, str]]:
     "The type and the source of each cell of nbs/`src`."
-    return [
-        (c["cell_type"], "".join(c["source"]))
-        for c in json.loads((NBS / src).read_text(encoding="utf-8"))["cells"]
-    ]
+    nb = json.loads((NBS / src).read_text(encoding="utf-8"))
+    return [(c["cell_type"], "".join(c["source"])) for c in nb["cells"]]
+
+
+def sources(src: Path, kind: str) -> list[str]:
+    "The sources of the cells of one type, 'code' or 'markdown'."
+    return [source for k, source in cells(src) if k == kind]
 
 
 def title_of(src: Path) -> str:
     "The title of a notebook with its chapter's number: '08 Convolution'."
-    for kind, source in cells(src):
-        if kind == "markdown" and (m := re.search(r"^#\s+(\S.*?)\s*$", source, re.M)):
+    for source in sources(src, "markdown"):
+        if m := re.search(r"^#\s+(\S.*?)\s*$", source, re.M):
             n = re.match(r"(\d+)_", src.name)
             return f"{n[1]} {m[1]}" if n else m[1]
     raise SiteError(
-        f"nbs/{src.as_posix()}: no title; the first cell holds `# Title` and a `> quote`, alone"
+        f"nbs/{src.as_posix()}: no title; "
+        "the first cell holds `# Title` and a `> quote`, alone"
     )
 
 
-# ---------------------------------------------------------------- the library and the solutions, read without running anything
+# ------------------------------- the library and the solutions, read, not executed
 
 
 def arguments(f: ast.FunctionDef) -> str:
-    "A function's parameters as a caller sees them: `model, train, valid=None, *, lr=0.01`."
+    "Parameters as a caller sees them: `model, train, valid=None, *, lr=0.01`."
     for a in ast.walk(f.args):
         if isinstance(a, ast.arg):
             a.annotation = None
@@ -97,79 +105,86 @@ def arguments(f: ast.FunctionDef) -> str:
 
 
 def definitions(source: str) -> list[tuple[str, str, str]]:
-    "(name, parameters, docstring) of each public function and class that a cell defines."
+    "(name, parameters, docstring) of each public function and class of a cell."
     try:
         body = ast.parse(source).body
     except SyntaxError:
         return []  # a cell with a magic
     out = []
     for node in body:
-        if isinstance(
-            node, (ast.FunctionDef, ast.ClassDef)
-        ) and not node.name.startswith("_"):
-            f = (
-                node
-                if isinstance(node, ast.FunctionDef)
-                else next(
-                    (m for m in node.body if getattr(m, "name", "") == "__init__"), None
-                )
-            )
-            out.append(
-                (node.name, arguments(f) if f else "", ast.get_docstring(node) or "")
-            )
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            continue
+        if node.name.startswith("_"):
+            continue
+        name, f = node.name, node
+        if isinstance(node, ast.ClassDef):
+            own = {getattr(m, "name", ""): m for m in node.body}
+            f = own.get("__init__")
+        elif "patch" in [getattr(d, "id", "") for d in node.decorator_list]:
+            name = f"{ast.unparse(node.args.args[0].annotation)}.{name}"  # a method
+        params = arguments(f) if f else ""
+        out.append((name, params, ast.get_docstring(node) or ""))
     return out
+
+
+def module_of(src: Path) -> str:
+    "The module that a notebook exports, or ''."
+    text = "\n".join(sources(src, "code"))
+    m = re.search(r"^#\|\s*default_exp\s+(\S+)", text, re.M)
+    return m[1] if m else ""
 
 
 @functools.cache
 def library() -> dict[str, list]:
-    "Each module of the library, in the order of the course: [(notebook, name, parameters, docstring, whether its page shows it)]."
+    "Each module: [(notebook, name, parameters, docstring, whether its page shows it)]."
     out = {}
     for src in chapters():
-        code = [source for kind, source in cells(src) if kind == "code"]
-        module = next(
-            (
-                m[1]
-                for source in code
-                if (m := re.search(r"^#\|\s*default_exp\s+(\S+)", source, re.M))
-            ),
-            None,
-        )
-        for source in code if module else []:
+        module, found = module_of(src), []
+        for source in sources(src, "code") if module else []:
             if m := re.search(r"^#\|\s*(exports?)\s*$", source, re.M):
-                out.setdefault(module, []).extend(
-                    (src, *d, m[1] == "exports") for d in definitions(source)
-                )
-    return {module: found for module, found in out.items() if found}
+                shown = m[1] == "exports"
+                found += [(src, *d, shown) for d in definitions(source)]
+        if found:
+            out[module] = found
+    return out
 
 
 DEFINE = "exercise", "prediction", "challenge"  # mmcourse.check's decorators
 
 
 @functools.cache
-def solutions() -> dict[str, tuple[str, str, str]]:
-    "(source of the reference, hint, why it matters) of each exercise that mmcourse/exercises/ defines."
-    out = {}
+def answers() -> tuple[dict, dict]:
+    "What mmcourse/exercises/ defines by id: solutions, and questions."
+    solutions, questions = {}, {}
     for path in sorted((ROOT / "mmcourse" / "exercises").glob("*.py")):
         text = path.read_text(encoding="utf-8")
         for node in ast.parse(text).body:
             for deco in getattr(node, "decorator_list", []):
-                if (
-                    isinstance(deco, ast.Call)
-                    and getattr(deco.func, "attr", getattr(deco.func, "id", ""))
-                    in DEFINE
-                    and deco.args
-                ):
-                    said = {
-                        k.arg: k.value.value
-                        for k in deco.keywords
-                        if isinstance(k.value, ast.Constant)
-                    }
-                    id = ast.literal_eval(deco.args[0])
-                    out[id] = (
-                        ast.get_source_segment(text, node),
-                        said.get("hint", ""),
-                        said.get("why", ""),
-                    )
+                if called(deco) in DEFINE:
+                    said, code = keywords(deco), ast.get_source_segment(text, node)
+                    hint, why = said.get("hint", ""), said.get("why", "")
+                    solutions[said["id"]] = code, hint, why
+            if isinstance(node, ast.Expr) and called(node.value) == "question":
+                said = keywords(node.value)
+                questions[said["id"]] = said["choices"], said["answer"]
+    return solutions, questions
+
+
+def called(node: ast.AST) -> str:
+    "The name of the function that an expression calls, or ''."
+    if not isinstance(node, ast.Call):
+        return ""
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
+def keywords(call: ast.Call) -> dict:
+    "The literal arguments of a call; those without a name have `question`'s names."
+    names = ("id", "text", "choices", "answer")
+    given = dict(zip(names, call.args)) | {k.arg: k.value for k in call.keywords}
+    out = {}
+    for name, value in given.items():
+        with contextlib.suppress(ValueError):
+            out[name] = ast.literal_eval(value)
     return out
 
 
@@ -177,47 +192,34 @@ CHECK = r'^check\(\s*[\'"]([\w.]+)[\'"]'  # a call that asks for an exercise's a
 
 
 def defined_here(src: Path) -> list[str]:
-    "The exercises that a notebook defines itself, as the one that explains `check` does."
-    return re.findall(
-        rf'^@(?:{"|".join(DEFINE)})\(\s*[\'"]([\w.]+)[\'"]',
-        "\n".join(s for kind, s in cells(src) if kind == "code"),
-        re.M,
-    )
+    "The exercises that a notebook defines itself: the one that explains `check`."
+    names = "|".join((*(f"@{name}" for name in DEFINE), "question"))
+    text = "\n".join(sources(src, "code"))
+    return re.findall(rf'^(?:{names})\(\s*[\'"]([\w.]+)[\'"]', text, re.M)
 
 
-# ---------------------------------------------------------------- stage
+# ---------------------------------------------------------------- stage: links
 
 
 class Links:
     "Rewrites what a notebook links to into what its page links to."
 
-    def __init__(self, src: Path, warn):
+    def __init__(self, src: Path, warn: Callable):
         self.src, self.warn, self.pages = src, warn, set(chapters())
-        names = [
-            (name, module, where)
-            for module, found in library().items()
-            for where, name, *_, shown in found
-            if shown
-        ]
-        self.names = {
-            f"{module}.{name}": (where, name) for name, module, where in names
-        }
-        self.names |= {
-            name: (where, name)
-            for name, _, where in names
-            if [n for n, *_ in names].count(name) == 1
-        }
+        self.names = {}
+        for module, found in library().items():
+            for where, name, *_, shown in found:
+                if shown:
+                    self.names[f"{module}.{name}"] = where, name
+                    twice = name in self.names
+                    self.names[name] = (None, name) if twice else (where, name)
 
     def to(self, target: Path, anchor: str = "") -> str:
         "The address of a chapter's page, relative to this page's folder."
-        return (
-            PurePosixPath(
-                os.path.relpath(staged(target), staged(self.src).parent)
-            ).as_posix()
-            + anchor
-        )
+        path = os.path.relpath(staged(target), staged(self.src).parent)
+        return PurePosixPath(path).as_posix() + anchor
 
-    def notebook(self, m):
+    def notebook(self, m: re.Match) -> str:
         before, href, anchor, after = m.groups()
         target = Path(os.path.normpath(self.src.parent / href))
         if target in self.pages:
@@ -225,72 +227,343 @@ class Links:
         self.warn(f"nbs/{self.src.as_posix()}: link to {href}, which is no page")
         return before[1:-2] if after == ")" else before + "#" + after  # the words stay
 
-    def name(self, m):
-        "A name of the library in backticks, defined on another page, becomes a link to its definition."
-        where = self.names.get(m[1].removesuffix("()").removeprefix("mmcourse."))
-        if (
-            not where
-            or where[0] == self.src
-            or not (m[1].endswith("()") or "_" in m[1] or "." in m[1])
-        ):
+    def name(self, m: re.Match) -> str:
+        "A library's name in backticks becomes a link to its definition elsewhere."
+        where, name = self.names.get(
+            m[1].removesuffix("()").removeprefix("mmcourse."), (None, "")
+        )
+        plain = not m[1].endswith("()") and "_" not in m[1] and "." not in m[1]
+        if where in (None, self.src) or plain:
             return m[0]
-        return f"[{m[0]}]({self.to(where[0], '#' + where[1])})"
+        return f"[{m[0]}]({self.to(where, '#' + name)})"
 
     def markdown(self, text: str) -> str:
-        out = []
-        for i, block in enumerate(
-            re.split(r"^(```.*?^```.*?$)", text, flags=re.M | re.S)
-        ):
-            if i % 2 == 0:
-                block = re.sub(
-                    r"(\[[^\[\]]*\]\()(?![a-z]+:)([^)\s#]+\.ipynb)(#[^)\s]*)?(\))",
-                    self.notebook,
-                    block,
-                )
-                block = re.sub(
-                    r"^(?!#).*",
-                    lambda line: re.sub(
-                        r"(?<![`\[])`([\w.]+(?:\(\))?)`(?![`\]])", self.name, line[0]
-                    ),
-                    block,
-                    flags=re.M,
-                )
-                block = self.html(block)
-            out.append(block)
-        return "".join(out)
+        blocks = re.split(r"^(```.*?^```.*?$)", text, flags=re.M | re.S)
+        return "".join(b if i % 2 else self._prose(b) for i, b in enumerate(blocks))
+
+    def _prose(self, text: str) -> str:
+        link = r"(\[[^\[\]]*\]\()(?![a-z]+:)([^)\s#]+\.ipynb)(#[^)\s]*)?(\))"
+        text = re.sub(link, self.notebook, text)
+        lines = text.split("\n")
+        for i, line in enumerate(lines):
+            if not line.startswith("#"):
+                name = r"(?<![`\[])`([\w.]+(?:\(\))?)`(?![`\]])"
+                lines[i] = re.sub(name, self.name, line)
+        return self.html("\n".join(lines))
 
     def html(self, text: str) -> str:
-        return re.sub(
-            r'(href=")(?![a-z]+:)([^"#]+\.ipynb)(#[^"]*)?(")', self.notebook, text
-        )
+        link = r'(href=")(?![a-z]+:)([^"#]+\.ipynb)(#[^"]*)?(")'
+        return re.sub(link, self.notebook, text)
+
+
+# ---------------------------------------------------------------- stage: figures
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+ET.register_namespace("", SVG)
+ET.register_namespace("xlink", XLINK)
+COLOUR = re.compile(r"((?:fill|stroke|stop-color): )#([0-9a-f]{6})")
+FAMILY = re.compile(r"((?:font|font-family): [^;'\"]*?)'[^;]*")
+
+
+def greyness(hexa: str) -> int | None:
+    "0 for black to 100 for white; None for a colour."
+    rgb = [int(hexa[i : i + 2], 16) for i in (0, 2, 4)]
+    return None if max(rgb) - min(rgb) > 12 else round(sum(rgb) / 7.65)
+
+
+def ink(m: re.Match) -> str:
+    "Black becomes the page's ink, white its paper, grey a mix; colours stay."
+    grey = greyness(m[2])
+    if grey is None:
+        return m[0]
+    mixed = f"color-mix(in srgb, currentColor {100 - grey}%, var(--paper))"
+    return m[1] + {0: "currentColor", 100: "var(--paper)"}.get(grey, mixed)
+
+
+def typeface(m: re.Match) -> str:
+    "The site's letters in place of matplotlib's."
+    return m[1] + ("var(--mono)" if "Mono" in m[0] else "var(--sans)")
+
+
+def kind(e: ET.Element) -> str:
+    "What matplotlib drew: 'axes' of `axes_2`."
+    return re.sub(r"[_\d]+$", "", e.get("id", "").split(":")[-1])
+
+
+def corners(patch: ET.Element) -> list[float]:
+    "Left, top, right, bottom of a patch."
+    numbers = re.findall(r"-?[\d.]+", shape(patch).get("d", "0 0"))
+    xs, ys = [[float(n) for n in numbers[i::2]] for i in (0, 1)]
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def shape(patch: ET.Element) -> ET.Element:
+    found = patch.find(f".//{{{SVG}}}path")
+    return ET.Element("path") if found is None else found
+
+
+def coloured(patch: ET.Element) -> bool:
+    "Whether a patch is filled with a colour that hides what is behind it."
+    style = shape(patch).get("style", "")
+    fill = re.search("fill: #([0-9a-f]{6})", style)
+    return bool(fill) and "opacity" not in style and greyness(fill[1]) is None
+
+
+def paper(group: ET.Element) -> ET.Element | None:
+    "The patch behind a figure or behind its axes: the first child."
+    first = next(iter(group), None)
+    return first if first is not None and kind(first) == "patch" else None
+
+
+def lies_in(text: ET.Element, boxes: list) -> bool:
+    "Whether a text starts within one of the boxes."
+    for t in text.iter():
+        place = t.get("transform", "") if not t.get("x") else ""
+        at = re.findall(r"-?[\d.]+", place) or [t.get("x"), t.get("y")]
+        if at[0] is not None:
+            x, y = float(at[0]), float(at[1])
+            return any(a < x < c and b < y < d for a, b, c, d in boxes)
+    return False
+
+
+def kept(group: ET.Element) -> Iterator[ET.Element]:
+    "What lies on an image or on a coloured patch, and keeps its own colours."
+    ground = paper(group)
+    picture = kind(group) == "axes" and group.find(f".//{{{SVG}}}image") is not None
+    if ground is None:
+        return
+    box = corners(ground)
+    boxes = [box] if picture else []
+    for e in [*group][1:]:
+        if kind(e) == "text":
+            boxes += [corners(patch) for patch in e if coloured(patch)]
+            if lies_in(e, boxes):
+                yield e
+        elif kind(e) == "patch":
+            left, top, right, bottom = corners(e)
+            if coloured(e):
+                boxes.append([left, top, right, bottom])
+            frame = left == right or top == bottom  # the line beside an axis
+            frame |= abs(left - box[0]) + abs(bottom - box[3]) < 1
+            if picture and not frame:
+                yield e
+        elif picture and kind(e) not in ("matplotlib.axis", "legend"):
+            yield e
+
+
+def drawing(
+    svg: str,  # as matplotlib writes it
+    mark: str,  # put before each id, which a page may hold once only
+    alt: str,  # what the figure shows
+) -> str:  # for a page: the site's letters, no paper, ink that follows the mode
+    "A figure for a page in two modes."
+    root = ET.fromstring(svg)
+    for e in [*root]:
+        if e.tag.endswith("metadata") or e.find(f"{{{SVG}}}style") is not None:
+            root.remove(e)  # the second holds a style that would bind the whole page
+    same = set()
+    for group in [e for e in root.iter() if kind(e) in ("figure", "axes")]:
+        for e in kept(group):
+            e.set("fill", "#000000")
+            same |= set(e.iter())
+        if (ground := paper(group)) is not None:
+            style = shape(ground).get("style", "")
+            shape(ground).set("style", style.replace("fill: #ffffff", "fill: none"))
+    for e in root.iter():
+        for name, value in list(e.attrib.items()):
+            if name == "id":
+                value = mark + value
+            elif name == f"{{{XLINK}}}href":
+                value = re.sub("^#", f"#{mark}", value)
+            else:
+                value = value.replace("url(#", f"url(#{mark}")
+            if name == "style":
+                value = FAMILY.sub(typeface, value)
+                value = value if e in same else COLOUR.sub(ink, value)
+            e.set(name, value)
+    for side in ("width", "height"):  # points to a page's pixels
+        size = float(root.get(side, "100").removesuffix("pt")) * 4 / 3
+        root.set(side, f"{size:.0f}")
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
+
+
+def caption_html(text: str) -> str:
+    "A caption's text, with `code` and $formulas$."
+    text = html.escape(text, quote=False)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"\$([^$]+)\$", r'<span class="math inline">\\(\1\\)</span>', text)
+
+
+def figure(
+    data: dict,  # an output's data, by type
+    alt: str,  # what the figure shows
+    caption: str = "",
+    *,
+    n: int = 1,  # its number on the page
+) -> str:  # HTML
+    "A figure with its numbered caption, as both renderers show it."
+    if "image/svg+xml" in data:
+        picture = drawing("".join(data["image/svg+xml"]), f"f{n}-", alt)
+    else:
+        png = "".join(data["image/png"]).strip()
+        alt = html.escape(alt)
+        picture = f'<img src="data:image/png;base64,{png}" alt="{alt}">'
+    words = f'<span class="number">Figure {n}.</span> {caption_html(caption)}'
+    below = f"<figcaption>{words}</figcaption>" if caption else ""
+    return f'<figure class="plot" id="figure-{n}">{picture}{below}</figure>'
+
+
+# ---------------------------------------------------------------- stage: notebooks
 
 
 def processors():
-    "nbdev's processors for documentation, without those that execute cells: a chapter shows its code, which carries its documentation beside each parameter."
+    "nbdev's processors for documentation, without those that execute cells."
     from nbdev.processors import FilterDefaults
 
-    runs = [
-        "add_show_docs",
-        "exec_show_docs",
-        "clean_show_doc",
-        "mv_exports",
-        "add_fold",
-    ]  # execute definitions, and arrange what that yields
-    ours = [
-        "add_links",
-        "clean_magics",
-        "insert_warning",
-    ]  # absolute addresses; `%%gpu` tells the reader something; nobody edits the staged copy
+    # execute definitions and arrange what that yields; give links absolute addresses;
+    # drop `%%gpu`, which says something to a reader; warn editors of the copy
+    left_out = {
+        *("add_show_docs", "exec_show_docs", "clean_show_doc", "mv_exports"),
+        *("add_fold", "add_links", "clean_magics", "insert_warning"),
+    }
 
     class Shown(FilterDefaults):
         def base_procs(self):
-            return [p for p in super().base_procs() if p.__name__ not in runs + ours]
+            procs = super().base_procs()
+            return [p for p in procs if p.__name__ not in left_out]
 
     return Shown()
 
 
-def stage_notebook(src: Path, dest: Path, warn=print):
-    "Write the notebook nbs/`src` to `dest` as the renderers read it: no nbdev directive, only YAML options, plain Markdown around the cells."
+def markdown(text: str):
+    "A Markdown cell."
+    from execnb.nbio import mk_cell
+
+    return mk_cell(text, "markdown")
+
+
+def raw(page: str) -> str:
+    "HTML that both renderers pass through."
+    return f"```{{=html}}\n{page}\n```"
+
+
+def code_lines(source: str) -> tuple[list[str], list[str], list[str]]:
+    "A code cell's YAML options, its cell magic, and its code."
+    lines = source.splitlines()
+    top = 0
+    while top < len(lines) and re.match(r"#\||%%|\s*$", lines[top]):
+        top += 1
+    options = [line for line in lines[:top] if line.startswith("#|")]
+    magics = [line for line in lines[:top] if line.startswith("%%")]
+    return options, magics, lines[top:]
+
+
+class Staged:
+    "What becomes of the cells of one notebook."
+
+    def __init__(self, src: Path, warn: Callable):
+        self.src, self.links, self.figures = src, Links(src, warn), 0
+        self.warn = lambda text: warn(f"nbs/{src.as_posix()}: {text}")
+        self.asked = defined_here(src)  # their definition stands on the page
+        self.module = module_of(src)
+        # the title is front matter and has no anchor; others have
+        prose = "\n".join(sources(src, "markdown"))
+        heads = re.findall(r"^##+\s+(.+?)\s*$", prose, re.M)
+        self.anchors = {re.sub(r"[^\w]+", "-", h.lower()).strip("-") for h in heads}
+
+    def prose(self, cell) -> list:
+        bare = re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S)
+        for m in re.finditer(r"^#+ .*\$.*$", bare, re.M):
+            self.warn(f"a formula in a heading, which contents show as TeX: {m[0]}")
+        for m in re.finditer(r"^```\s*\{?(mermaid|dot)\b", cell.source, re.M):
+            self.warn(f"a {m[1]} diagram needs a script: draw it in a cell, or as SVG")
+        cell.source = self.links.markdown(cell.source)
+        return [cell]
+
+    def code(self, cell) -> list:
+        "The cell itself, with what is drawn here after it, and answers folded."
+        options, magics, code = code_lines(cell.source)
+        out = []
+        if "exports" in cell.directives_ and self.module:
+            out.append(markdown(self.exported("\n".join(code))))
+        text = "\n".join(code)
+        cell.source = "\n".join(options + magics + code).rstrip()
+        cell.execution_count = None
+        out += self.outputs(cell)
+        for id in re.findall(CHECK, text, re.M):
+            if id not in self.asked:
+                self.asked.append(id)
+                out.append(markdown(self.answer(id)))
+        return out
+
+    def exported(self, code: str) -> str:
+        "The name of the module above a definition, with an anchor for each name."
+        names = [name for name, *_ in definitions(code) if name not in self.anchors]
+        spans = "".join(f'<span id="{name}"></span>' for name in names)
+        return raw(
+            f'<p class="exported">{spans}<code>mmcourse.{self.module}</code></p>'
+        )
+
+    def outputs(self, cell) -> list:
+        "The cell and its outputs in their order; those drawn here stand between cells."
+        from execnb.nbio import mk_cell
+
+        hidden = re.search(r"^#\|\s*(include|output):\s*false", cell.source, re.M)
+        given, cell.outputs = list(cell.outputs), []
+        out, last = [cell], cell
+        pictures = [o for o in given if {"image/svg+xml", "image/png"} & {*data_of(o)}]
+        for o in [] if hidden else given:
+            data = data_of(o)
+            if o in pictures:
+                page = self.figure(cell, data, o is pictures[-1])
+            elif "text/html" in data:
+                page = self.links.html("".join(data["text/html"]))
+                page = f'<div class="cell-html">{page}</div>'
+            else:
+                if "text/markdown" in data:
+                    text = captioned("".join(data["text/markdown"]))
+                    data["text/markdown"] = self.links.markdown(text)
+                if last is None:  # something was drawn here in between
+                    last = mk_cell("#| echo: false\npass", "code")
+                    last.outputs = []
+                    out.append(last)
+                last.outputs.append(o)
+                continue
+            out.append(markdown(raw(page)))
+            last = None
+        return out
+
+    def figure(self, cell, data: dict, last: bool) -> str:
+        self.figures += 1
+        alt, caption = (cell.metadata.get(k, "") for k in ("fig-alt", "fig-cap"))
+        if not alt:
+            self.warn(f"figure {self.figures} has no fig-alt: {cell.source[:60]!r}")
+            alt = caption or f"Figure {self.figures}"
+        return figure(data, alt, caption if last else "", n=self.figures)
+
+    def answer(self, id: str) -> str:
+        solutions, questions = answers()
+        if id in solutions:
+            return solution(id, *solutions[id])
+        if id in questions:
+            return quiz(id, *questions[id])
+        self.warn(f"exercise {id} is not defined in mmcourse/exercises/")
+        return ""
+
+
+def data_of(output: dict) -> dict:
+    return output.get("data", {})
+
+
+def captioned(text: str) -> str:
+    "A table's caption, which a notebook shows in italics above it, as its caption."
+    return re.sub(r"\A\*(.+)\*\n\n(\|.*)", r"\2\n\n: \1", text, flags=re.S)
+
+
+def stage_notebook(src: Path, dest: Path, warn: Callable = print):
+    "Write nbs/`src` to `dest` as the renderers read it: YAML options, no directive."
     import yaml
     from execnb.nbio import mk_cell, read_nb, write_nb
 
@@ -299,217 +572,120 @@ def stage_notebook(src: Path, dest: Path, warn=print):
     front = {k: v for k, v in (nb.frontmatter_ or {}).items() if k != "output-file"}
     if "title" not in front:
         title_of(src)  # says what is missing
-    links, md = Links(src, warn), lambda text: mk_cell(text, "markdown")
-    module = next((m for m, found in library().items() if found[0][0] == src), None)
-    headings = [
-        h
-        for kind, s in cells(src)
-        if kind == "markdown"
-        for h in re.findall(r"^##+\s+(.+?)\s*$", s, re.M)
-    ]  # not the title: as front matter it has no anchor
-    headings = {
-        re.sub(r"[^\w]+", "-", h.lower()).strip("-") for h in headings
-    }  # their anchors
-    out = [
-        mk_cell(
-            "---\n"
-            + yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
-            + "---\n",
-            "raw",
-        )
-    ]
+    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
+    out, page = [mk_cell(f"---\n{head}---\n", "raw")], Staged(src, warn)
     if src.parent != Path():
-        out.append(md(chapter_line(src)))
-    asked = defined_here(src)  # their definition stands on the page
+        out.append(markdown(chapter_line(src)))
     for cell in nb.cells:
-        if cell.cell_type == "raw":
-            continue  # the front matter
         if cell.cell_type == "markdown":
-            for m in re.finditer(
-                r"^#+ .*\$.*$",
-                re.sub(r"^```.*?^```", "", cell.source, flags=re.M | re.S),
-                re.M,
-            ):
-                warn(
-                    f"nbs/{src.as_posix()}: a formula in a heading, which contents and search show as TeX: {m[0]}"
-                )
-            for m in re.finditer(r"^```\s*\{?(mermaid|dot)\b", cell.source, re.M):
-                warn(
-                    f"nbs/{src.as_posix()}: a {m[1]} diagram needs a script to be drawn: draw it in a cell, or as an SVG file"
-                )
-            cell.source = links.markdown(cell.source)
-            out.append(cell)
-            continue
-        options, magics, code = code_lines(cell.source)
-        for key in ("fig-alt", "fig-cap"):
-            if key in cell.metadata:
-                text = json.dumps(cell.metadata[key], ensure_ascii=False)
-                options.append(f"#| {key}: {text}")
-        cell.source = "\n".join(options + magics + code).rstrip()
-        cell.execution_count = None
-        for o in cell.outputs:
-            if "data" in o:
-                for mime, rewrite in (
-                    ("text/markdown", links.markdown),
-                    ("text/html", links.html),
-                ):
-                    if mime in o.data:
-                        o.data[mime] = rewrite("".join(o.data[mime]))
-        if "exports" in cell.directives_ and module:
-            ids = "".join(
-                f'<span id="{name}"></span>'
-                for name, *_ in definitions("\n".join(code))
-                if name not in headings
-            )
-            out.append(
-                md(
-                    f'```{{=html}}\n<p class="exported">{ids}<code>mmcourse.{module}</code></p>\n```'
-                )
-            )
-        out.append(cell)
-        for i in re.findall(CHECK, cell.source, re.M):
-            if i not in asked:
-                asked.append(i)
-            else:
-                continue
-            if i in solutions():
-                out.append(md(solution(i)))
-            else:
-                warn(
-                    f"nbs/{src.as_posix()}: exercise {i} is not defined in mmcourse/exercises/"
-                )
+            out += page.prose(cell)
+        elif cell.cell_type == "code":
+            out += page.code(cell)
     for i, cell in enumerate(out):
         cell["id"], cell["metadata"] = f"cell-{i}", {}
-    nb.cells, nb.metadata = (
-        out,
-        {
-            "kernelspec": {
-                "display_name": "python3",
-                "language": "python",
-                "name": "python3",
-            }
-        },
-    )
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    nb.cells, nb.metadata = out, {"kernelspec": kernel}
     dest.parent.mkdir(parents=True, exist_ok=True)
     write_nb(nb, dest)
-
-
-def code_lines(source: str) -> tuple[list[str], list[str], list[str]]:
-    "A code cell's YAML options, its cell magic, and its code without remarks to nbval: renderers want the options first."
-    lines = [l for l in source.splitlines() if not re.match(r"#\s*NBVAL_\w+\s*$", l)]
-    top = next(
-        (
-            i
-            for i, l in enumerate(lines)
-            if l.strip() and not l.startswith(("#|", "%%"))
-        ),
-        len(lines),
-    )
-    return (
-        [l for l in lines[:top] if l.startswith("#|")],
-        [l for l in lines[:top] if l.startswith("%%")],
-        lines[top:],
-    )
 
 
 def chapter_line(src: Path) -> str:
     "The line under a chapter's title: open it in Colab, download it, see its source."
     s = settings()
     path = f"{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{src.as_posix()}"
-    up = "../" * len(src.parent.parts)
-    return (
-        f'```{{=html}}\n<p class="chapter-links"><a href="https://colab.research.google.com/github/{path}">Open in Colab</a>'
-        f' <a href="{up}notebooks/{src.as_posix()}" download>Download notebook</a> <a href="https://github.com/{path}">View on GitHub</a></p>\n```'
-    )
+    links = {
+        f"https://colab.research.google.com/github/{path}": "Open in Colab",
+        f"notebook:{src.as_posix()}": "Download notebook",  # `finish` knows where
+        f"https://github.com/{path}": "View on GitHub",
+    }
+    page = " ".join(f'<a href="{to}">{name}</a>' for to, name in links.items())
+    return raw(f'<p class="chapter-links">{page}</p>')
 
 
-def solution(id: str) -> str:
-    "A folded hint and a folded reference solution: <details>, which needs no JavaScript."
-    code, hint, why = solutions()[id]
-    fold = lambda name, text: (
-        f'<details class="exercise">\n<summary>{name} <span class="exercise-id">{id}</span></summary>\n\n{text}\n\n</details>\n'
-    )
-    return (fold("Hint", hint) + "\n" if hint else "") + fold(
-        "Solution", f"```python\n{code}\n```" + (f"\n\n{why}" if why else "")
-    )
+def fold(name: str, id: str, text: str) -> str:
+    "Markdown under a line that opens it, without JavaScript."
+    head = f'<summary>{name} <span class="exercise-id">{id}</span></summary>'
+    return f'<details class="exercise">\n{head}\n\n{text}\n\n</details>\n'
+
+
+def solution(id: str, code: str, hint: str, why: str) -> str:
+    "A folded hint and a folded reference solution."
+    text = f"```python\n{code}\n```" + (f"\n\n{why}" if why else "")
+    return (fold("Hint", id, hint) if hint else "") + "\n" + fold("Solution", id, text)
+
+
+def quiz(id: str, choices: dict, answer: str) -> str:
+    "A folded answer to a question: which choice is right, and why each is or is not."
+    lines = []
+    for letter, (choice, why) in choices.items():
+        mark = "✓ right" if letter == answer else "✗ not right"
+        lines.append(f"- **{letter}.** {choice}\n\n  *{mark}.* {why}\n")
+    return fold("Answer", id, "\n".join(lines))
+
+
+# ---------------------------------------------------------------- stage: the site
+
+
+def sidebar(entries: list, left: set) -> list:
+    "The sidebar's entries with globs filled in; takes what is listed out of `left`."
+    out = []
+    for entry in entries:
+        if isinstance(entry, str):  # a glob: the chapters of a folder
+            folder = entry.removesuffix("/*")
+            found = [src for src in chapters() if src.parent.as_posix() == folder]
+            left.difference_update(found)
+            out += [{"text": title_of(s), "href": str(staged(s))} for s in found]
+        elif "href" in entry:
+            left -= {src for src in chapters() if str(staged(src)) == entry["href"]}
+            out.append(entry)
+        else:
+            inside = entry["contents"]
+            inside = sidebar([inside] if isinstance(inside, str) else inside, left)
+            out += [{**entry, "contents": inside}] if inside else []
+    return out
 
 
 def stage_config(dest: Path):
     "Write _quarto.yml with the sidebar's chapters and the addresses filled in."
     import yaml
 
-    cfg, s, left = (
-        yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8")),
-        settings(),
-        set(chapters()),
-    )
-
-    def expand(entry):
-        if isinstance(entry, str):  # a glob: the chapters of a folder
-            found = [
-                src
-                for src in chapters()
-                if src.parent.as_posix() == entry.removesuffix("/*")
-            ]
-            left.difference_update(found)
-            return [{"text": title_of(src), "href": str(staged(src))} for src in found]
-        if "href" in entry:
-            left.difference_update(
-                src for src in chapters() if str(staged(src)) == entry["href"]
-            )
-            return [entry]
-        inside = entry["contents"]
-        inside = [
-            e
-            for c in (inside if isinstance(inside, list) else [inside])
-            for e in expand(c)
-        ]
-        return (
-            [{**entry, "contents": inside}] if inside else []
-        )  # a part that has no chapter yet
-
-    bar = cfg["website"]["sidebar"]
-    bar["contents"] = [e for c in bar["contents"] for e in expand(c)]
+    cfg = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    web, s, left = cfg["website"], settings(), set(chapters())
+    web["sidebar"]["contents"] = sidebar(web["sidebar"]["contents"], left)
     if left:
-        raise SiteError(
-            "_quarto.yml: the sidebar has no section for "
-            + ", ".join(f"nbs/{src.as_posix()}" for src in sorted(left))
-        )
-    cfg["website"]["site-url"] = s["doc_host"] + s["doc_baseurl"]
-    cfg["website"]["navbar"]["tools"] = [
-        {"icon": "github", "href": s["git_url"], "text": "The repository on GitHub"}
-    ]
-    dest.write_text(
-        yaml.safe_dump(cfg, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+        names = ", ".join(f"nbs/{src.as_posix()}" for src in sorted(left))
+        raise SiteError(f"_quarto.yml: the sidebar has no section for {names}")
+    web["site-url"] = s["doc_host"] + s["doc_baseurl"]
+    code = {"icon": "github", "href": s["git_url"], "text": "The repository on GitHub"}
+    web["navbar"]["tools"] = [code]
+    text = yaml.safe_dump(cfg, sort_keys=False, allow_unicode=True)
+    dest.write_text(text, encoding="utf-8")
 
 
 def library_page() -> str:
-    "The index of the library: every function and class that the chapters export, with a link to where it is explained."
-    promise = "Every function and class that the chapters export, in the order of the course, with the chapter that explains it."
+    "The index of the library: every function and class, with a link to its chapter."
+    promise = (
+        "Every function and class that the chapters export, in the order of the "
+        "course, with the chapter that explains it."
+    )
     out = [f"---\ntitle: The library\ndescription: {promise}\n---\n"]
     for module, found in library().items():
         src = found[0][0]
-        out.append(
-            f"## mmcourse.{module} {{#{module}}}\n\nFrom [{title_of(src)}]({staged(src)}).\n\n::: {{.library}}\n"
-        )
+        out.append(f"## mmcourse.{module} {{#{module}}}\n")
+        out.append(f"From [{title_of(src)}]({staged(src)}).\n\n::: {{.library}}\n")
         for where, name, params, doc, shown in found:
-            first = next(
-                (l for l in doc.splitlines() if l.strip()), "No description."
-            ).replace("$", "\\$")
-            out.append(
-                f"[`{name}`]({staged(where)}{f'#{name}' if shown else ''})"
-                + (f"`({params})`" if params else "")
-                + f"\n:   {first}\n"
-            )
+            first = doc.strip().partition("\n")[0] or "No description."
+            link = f"[`{name}`]({staged(where)}{f'#{name}' if shown else ''})"
+            link += f"`({params})`" if params else ""
+            out.append(f"{link}\n:   {first.replace('$', chr(92) + '$')}\n")
         out.append(":::\n")
     return "\n".join(out)
 
 
 def stage(dest: Path = STAGE) -> list[str]:
-    "Fill the folder `dest` with all that a renderer reads; returns what an author should look at."
+    "Fill `dest` with all that a renderer reads; returns what to look at."
     warnings = []
-    for f in (cells, library, solutions):
+    for f in (cells, library, answers):
         f.cache_clear()
     if dest.exists():
         if any(dest.iterdir()) and not (dest / "_quarto.yml").is_file():
@@ -521,12 +697,7 @@ def stage(dest: Path = STAGE) -> list[str]:
         stage_notebook(src, dest / staged(src), warnings.append)
     for path in NBS.rglob("*"):  # pictures and other files that pages show
         rel = path.relative_to(NBS)
-        if (
-            path.is_file()
-            and path.suffix != ".ipynb"
-            and UNLISTED not in rel.parts
-            and not any(p.startswith((".", "_")) for p in rel.parts)
-        ):
+        if path.is_file() and path.suffix != ".ipynb" and listed(rel):
             (dest / rel).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, dest / rel)
     shutil.copytree(ROOT / "site", dest / "site")
@@ -548,10 +719,12 @@ def renderer() -> str:
     return "smalldocs"
 
 
-# Options of _quarto.yml that are Quarto's alone. What they ask for holds under smalldocs anyway: it runs nothing, keeps HTML tables, follows the reader's
-# colour scheme, and step 3 makes the MathML.
+# Options of _quarto.yml that are Quarto's alone. What they ask for holds under
+# smalldocs anyway: it runs nothing, keeps HTML tables, follows the reader's colour
+# scheme, course.css sets its widths, and `finish` makes the MathML.
 QUARTO_ONLY = (
     "execute.enabled",
+    "format.html.grid",
     "format.html.html-math-method",
     "format.html.html-table-processing",
     "format.html.respect-user-color-scheme",
@@ -561,93 +734,98 @@ QUARTO_ONLY = (
 def render(folder: Path, by: str) -> list[str]:
     "Render the staging folder into its own _site; returns the renderer's warnings."
     if by == "quarto":
-        subprocess.run(
-            [shutil.which("quarto"), "render", str(folder), "--no-execute"], check=True
-        )
+        quarto = [shutil.which("quarto"), "render", str(folder), "--no-execute"]
+        subprocess.run(quarto, check=True)
         return []
     from smalldocs.config import load
     from smalldocs.site import Site
 
     site = Site(load(folder), quiet=True)
     site.build()
-    return [
-        w
-        for w in site.warnings
-        if not any(
-            w.startswith((f"{key} ", f"unknown key {key}")) for key in QUARTO_ONLY
-        )
-    ]
+    known = tuple(f"{p}{key}" for key in QUARTO_ONLY for p in ("", "unknown key "))
+    return [w for w in site.warnings if not w.startswith(known)]
 
 
-# ---------------------------------------------------------------- finish
+# ---------------------------------------------------------------- finish: mathematics
 
-MATH = re.compile(
-    r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.S
+TEX = re.compile(
+    r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>'  # smalldocs
+    r"|<math([^>]*)>(?:(?!</math>).)*?"  # Quarto: Pandoc's MathML keeps the TeX
+    r'<annotation encoding="application/x-tex">(.*?)</annotation>\s*'
+    r"</semantics>\s*</math>",
+    re.S,
 )
-KATEX = re.compile(r"<(link|script)[^>]*/katex@[^>]*>(</script>)?")
-
-CODE = re.compile(r'(<code class="sourceCode[^"]*">)(.*?)(</code>)', re.S)
 
 
-def code_with_lines(m):
-    "A block of code with each line in a span that knows its indent (`--in`): site/course.css breaks long lines and hangs the rest under the indent."
-    if '<span id="cb' in m[2]:  # Quarto has the spans
-        return (
-            m[1]
-            + re.sub(
-                r'(<span id="cb[\w-]+")(>(?:<a [^>]*></a>)?)( *)',
-                lambda l: f'{l[1]} style="--in:{len(l[3])}"{l[2]}{l[3]}',
-                m[2],
-            )
-            + m[3]
-        )
-    out, over = (
-        [],
-        [],
-    )  # over: the spans that a line leaves open, as those of a long string
-    for line in m[2].split("\n"):
-        line, indent = "".join(over) + line, len(line) - len(line.lstrip(" "))
-        for tag in re.findall(r"<span[^>]*>|</span>", line[len("".join(over)) :]):
-            over = over[:-1] if tag == "</span>" else [*over, tag]
-        out.append(
-            f'<span class="line" style="--in:{indent}">{line}{"</span>" * len(over)}</span>'
-            if line
-            else ""
-        )
-    return m[1] + "\n".join(out) + m[3]
+def mathml(tex: str, display: bool = False) -> str:
+    "TeX as MathML, the same under both renderers. Raises `SiteError`."
+    from math_core import LatexError
+
+    tex = re.sub(r"\\\\\s*\[-?[\d.]+\s*[a-z]+\]", r"\\\\", tex.strip())  # row gaps
+    try:
+        return converter().convert_with_local_state(tex, displaystyle=display)
+    except LatexError as e:
+        raise SiteError(f"${tex}$: {e}") from None
 
 
-def finish(site: Path):
-    "What neither renderer does: MathML where there is still TeX, lines of code that can be broken, the notebooks to download, and the font for mathematics."
-    from math_core import LatexError, LatexToMathML
+@functools.cache
+def converter():
+    from math_core import LatexToMathML
 
-    converter, used = LatexToMathML(annotation=True), set()
-    for page in site.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-
-        def mathml(m):
-            tex = html.unescape(m[2]).strip()
-            try:
-                return converter.convert_with_local_state(
-                    tex, displaystyle=m[1] == "display"
-                )
-            except LatexError as e:
-                raise SiteError(f"{page.relative_to(site)}: ${tex}$: {e}") from None
-
-        new = CODE.sub(code_with_lines, KATEX.sub("", MATH.sub(mathml, text)))
-        for m in re.findall(r"<math.*?</math>", new, re.S):
-            used.update(html.unescape(re.sub(r"<[^>]*>", "", m)))
-        if new != text:
-            page.write_text(new, encoding="utf-8")
-    for src in chapters():
-        (site / "notebooks" / src).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(NBS / src, site / "notebooks" / src)
-    math_font(site / "site" / "math.woff", used)
+    return LatexToMathML(annotation=True)
 
 
-def math_font(dest: Path, used: set):
-    "STIX Two Math (SIL Open Font Licence), which the package ziamath carries, cut down to the characters the site uses: the same formulas on every machine."
+def as_mathml(m: re.Match) -> str:
+    "A formula; a displayed one in a box that scrolls."
+    tex = m[4] if m[2] is None else m[2]
+    display = m[1] == "display" or 'display="block"' in (m[3] or "")
+    page = mathml(html.unescape(tex), display)
+    return f'<span class="formula">{page}</span>' if display else page
+
+
+INVISIBLE = {0x2061, 0x2062, 0x2063, 0x2064, 0xFE00, 0x200B, 0xFEFF}
+
+
+def drawn(page: str) -> set[int]:
+    "The characters that the formulas of a page need: their text and what MathML draws."
+    found = set()
+    for formula in re.findall(r"<math.*?</math>", page, re.S):
+        if re.search("<(msqrt|mroot)", formula):
+            found.add(0x221A)  # √ stands in no text
+        formula = re.sub(r"<annotation.*?</annotation>", "", formula, flags=re.S)
+        for tag, text in re.findall(r"<(m[a-z]+)[^>]*>([^<>]*)", formula):
+            text = html.unescape(text).strip()
+            found |= set(map(ord, text))
+            if tag == "mi" and len(text) == 1:
+                found.add(italic(ord(text)))
+    return {c for c in found if c > 0x20 and c not in INVISIBLE}
+
+
+def italic(c: int) -> int:
+    "The italic that a browser draws for a single letter of `<mi>`."
+    if c == ord("h"):
+        return 0x210E
+    for first, last, to in (
+        ("A", "Z", 0x1D434),
+        ("a", "z", 0x1D44E),
+        ("Α", "Ω", 0x1D6E2),
+        ("α", "ω", 0x1D6FC),
+    ):
+        if ord(first) <= c <= ord(last):
+            return to + c - ord(first)
+    others = {"∇": 0x1D6FB, "∂": 0x1D715, "ϵ": 0x1D716, "ϑ": 0x1D717, "ϕ": 0x1D719}
+    return others.get(chr(c), c)
+
+
+def math_source() -> Path:
+    "STIX Two Math (SIL Open Font Licence), which the package ziamath carries."
     import ziamath
+
+    return Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
+
+
+def math_font(dest: Path, used: set[int]):
+    "The font for mathematics, cut down to what the site draws."
     from fontTools import subset
 
     dest.parent.mkdir(parents=True, exist_ok=True)
@@ -658,36 +836,159 @@ def math_font(dest: Path, used: set):
         notdef_outline=True,
         name_IDs=[0, 1, 2, 13, 14],
     )
-    font = subset.load_font(
-        Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf", options
-    )
+    font = subset.load_font(math_source(), options)
     cut = subset.Subsetter(options)
-    # always letters, Greek, and their italics: browsers write a single letter with its italic, of which h stands apart
-    always = [
-        *range(0x20, 0x7F),
-        *range(0x391, 0x3D7),
-        *range(0x1D434, 0x1D468),
-        0x210E,
-        *range(0x1D6E2, 0x1D71C),
-    ]
-    cut.populate(unicodes=always + [ord(c) for c in used])
+    # always what keyboards have, Greek, italics, and what stretches
+    letters = [*range(0x20, 0x7F), *range(0x391, 0x3D7), *range(0x1D434, 0x1D468)]
+    italics = [0x210E, *range(0x1D6E2, 0x1D71C)]
+    stretch = map(ord, "√∑∏∫‖∣⟨⟩⌈⌉⌊⌋⏞⏟⏜⏝→←↔⇒ˆˇ˜¯‾˙¨^~̂̃̄⃗−×·′")
+    cut.populate(unicodes={*letters, *italics, *stretch, *used})
     cut.subset(font)
     subset.save_font(font, str(dest), options)
+
+
+# ---------------------------------------------------------------- finish: pages
+
+CODE = re.compile(r'(<code class="sourceCode[^"]*">)(.*?)(</code>)', re.S)
+
+
+def code_with_lines(m: re.Match) -> str:
+    "Code with each line in a span that knows its indent, under which it may go on."
+    if '<span id="cb' in m[2]:  # Quarto has the spans
+        line = re.compile(r'(<span id="cb[\w-]+")(>(?:<a [^>]*></a>)?)( *)')
+        return m[1] + line.sub(quarto_line, m[2]) + m[3]
+    out, over = [], []  # over: the spans that a line leaves open, as a long string's
+    for line in m[2].split("\n"):
+        indent = len(line) - len(line.lstrip(" "))
+        opened = "".join(over)
+        for tag in re.findall(r"<span[^>]*>|</span>", line):
+            over = over[:-1] if tag == "</span>" else [*over, tag]
+        head = f'<span class="line" style="--in:{indent}">'
+        closed = "</span>" * len(over)
+        out.append(f"{head}{opened}{line}{closed}</span>" if opened + line else "")
+    return m[1] + "\n".join(out) + m[3]
+
+
+def quarto_line(m: re.Match) -> str:
+    return f'{m[1]} style="--in:{len(m[3])}"{m[2]}{m[3]}'
+
+
+# What Quarto adds for output that might hold a widget; and KaTeX, which MathML replaces
+FOREIGN = re.compile(
+    r'<script\b[^>]*\bsrc="(?:https?:)?//[^>]*>\s*</script>\s*'
+    r"|<script\b[^>]*>\s*define\('jquery'.*?</script>\s*"
+    r'|<link\b(?=[^>]*\brel="(?:stylesheet|preload|preconnect)")'
+    r'[^>]*\bhref="(?:https?:)?//[^>]*>\s*',
+    re.S,
+)
+TABLE = re.compile(r"<table\b.*?</table>", re.S)
+
+
+def scrolling(page: str) -> str:
+    "Each table in a box of its own that scrolls, by keyboard too, and has a name."
+    n = 0
+
+    def boxed(m: re.Match) -> str:
+        nonlocal n
+        n += 1
+        said = re.search(r"<caption[^>]*>(.*?)</caption>", m[0], re.S)
+        words = re.sub(
+            r"<annotation.*?</annotation>|<[^>]*>", "", said[1] if said else ""
+        )
+        words = " ".join(html.unescape(words).split())
+        name = html.escape(f"Table {n}: {words}" if words else f"Table {n}")
+        box = f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
+        return f"{box}{m[0]}</div>"
+
+    return TABLE.sub(boxed, page)
+
+
+# Landmarks of both renderers' pages that need names to be told apart
+LANDMARKS = {
+    'class="navbar ': "Site",
+    'class="quarto-secondary-nav': "Where you are",
+    'id="quarto-sidebar"': "Chapters",
+    'id="TOC"': "On this page",
+    'class="page-navigation': "Previous and next",
+    "quarto-title-breadcrumbs": "Path",
+}
+
+
+def named(m: re.Match) -> str:
+    "The opening tag of a landmark, with a name."
+    for mark, name in LANDMARKS.items():
+        if mark in m[0]:
+            tag = re.sub(r'\s+aria-label="[^"]*"', "", m[0])
+            return f'{tag[:-1]} aria-label="{name}">'
+    return m[0]
+
+
+def finished(page: str, up: str) -> str:
+    "A page as it is published; `up` leads from its folder to the site's."
+    page = FOREIGN.sub("", page)
+    page = TEX.sub(as_mathml, page)
+    page = CODE.sub(code_with_lines, page)
+    page = re.sub(r"<nav\b[^>]*>", named, page)
+    page = re.sub(r"<i\b[^>]*>", icon, page)
+    page = re.sub(r'<a class="sidebar-item-t[^>]*role="navigation"[^>]*>', opener, page)
+    page = re.sub(
+        r'href="notebook:([^"]+)"', rf'href="{up}notebooks/\1" download', page
+    )
+    head, main, rest = re.split(r"(<main\b.*</main>)", page, maxsplit=1, flags=re.S)
+    script = f'<script src="{up}site/course.js" defer></script></head>'
+    return head.replace("</head>", script, 1) + scrolling(main) + rest
+
+
+def icon(m: re.Match) -> str:
+    "An icon that has no name of its own says nothing beside what it stands in."
+    if re.search('aria-label="[^"]|aria-hidden', m[0]):
+        return m[0]
+    tag = re.sub(r' (role|aria-label)="[^"]*"', "", m[0])
+    return f'{tag[:-1]} aria-hidden="true">'
+
+
+def opener(m: re.Match) -> str:
+    "What folds a part of the sidebar: a button, its arrow a picture of the same."
+    if "sidebar-item-toggle" in m[0]:
+        tag = re.sub(r' (role|aria-label|aria-expanded)="[^"]*"', "", m[0])
+        return f'{tag[:-1]} aria-hidden="true">'
+    return m[0].replace('role="navigation"', 'role="button" tabindex="0"')
+
+
+def finish(site: Path):
+    "What neither renderer does."
+    used = set()
+    for path in site.rglob("*.html"):
+        if "site_libs" in path.parts:
+            continue
+        rel = path.relative_to(site)
+        try:
+            page = finished(path.read_text("utf-8"), "../" * len(rel.parent.parts))
+        except SiteError as e:
+            raise SiteError(f"{rel.as_posix()}: {e}") from None
+        used |= drawn(page)
+        path.write_text(page, encoding="utf-8")
+    for src in chapters():
+        (site / "notebooks" / src).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(NBS / src, site / "notebooks" / src)
+    (site / "site").mkdir(exist_ok=True)
+    shutil.copy2(ROOT / "site" / "course.js", site / "site")
+    math_font(site / "site" / "math.woff", used)
 
 
 # ---------------------------------------------------------------- the commands
 
 
 def build(out: Path, by: str = "", folder: Path = STAGE) -> list[str]:
-    "Build the whole site into `out`, which is replaced at the end and in one go; returns warnings."
+    "Build the whole site into `out`, replaced in one go; returns warnings."
     out, by = Path(out).resolve(), by or renderer()
     if not by:
         raise SiteError(
-            'no renderer: install Quarto, or smalldocs (Python 3.11 or newer) with pip install "smalldocs>=0.5.4"'
+            "no renderer: install Quarto, or smalldocs (Python 3.11 or newer) "
+            'with pip install "smalldocs>=0.5.4"'
         )
-    if out.exists() and (
-        not out.is_dir() or any(out.iterdir()) and not (out / "site_libs").is_dir()
-    ):
+    ours = out.is_dir() and ((out / "site_libs").is_dir() or not any(out.iterdir()))
+    if out.exists() and not ours:
         raise SiteError(f"{out}: there is something there that is no built site")
     warnings = stage(folder) + render(folder, by)
     finish(folder / "_site")
@@ -706,54 +1007,49 @@ def server(site: Path, port: int = 0):
         def log_message(self, *args):
             pass
 
-    return ThreadingHTTPServer(
-        ("127.0.0.1", port), functools.partial(Quiet, directory=str(site))
-    )
+    handler = functools.partial(Quiet, directory=str(site))
+    return ThreadingHTTPServer(("127.0.0.1", port), handler)
 
 
-def main() -> int:
+def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sub = parser.add_subparsers(dest="command", required=True)
     b = sub.add_parser("build", help="build the site")
-    b.add_argument(
-        "--renderer",
-        choices=["quarto", "smalldocs"],
-        default="",
-        help="Quarto where it is installed, smalldocs where not",
-    )
+    by = "Quarto where it is installed, smalldocs where not"
+    b.add_argument("--renderer", choices=["quarto", "smalldocs"], default="", help=by)
     v = sub.add_parser(
-        "serve",
-        help="serve the built site on 127.0.0.1; builds it first where it is missing",
+        "serve", help="serve the site on 127.0.0.1; builds it where it is missing"
     )
     v.add_argument("--port", type=int, default=4200)
     for p in (b, v):
-        p.add_argument(
-            "--out",
-            type=Path,
-            default=ROOT / "_site",
-            help="the folder of the built site",
-        )
-    args = parser.parse_args()
+        where = "the folder of the built site"
+        p.add_argument("--out", type=Path, default=ROOT / "_site", help=where)
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace):
+    if args.command == "build" or not (args.out / "index.html").is_file():
+        start, by = time.perf_counter(), getattr(args, "renderer", "") or renderer()
+        for w in build(args.out, by):
+            print("warning:", w, file=sys.stderr)
+        seconds = time.perf_counter() - start
+        print(f"{len(chapters()) + 1} pages by {by} in {seconds:.0f} s: {args.out}")
+    if args.command == "serve":
+        with server(args.out, args.port) as httpd:
+            address = f"http://127.0.0.1:{httpd.server_address[1]}/"
+            print(f"{address} (Ctrl-C ends it)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                httpd.serve_forever()
+
+
+def main(argv: list[str] | None = None) -> int:
     try:
-        if args.command == "build" or not (args.out / "index.html").is_file():
-            start, by = time.perf_counter(), getattr(args, "renderer", "") or renderer()
-            for w in build(args.out, by):
-                print("warning:", w, file=sys.stderr)
-            print(
-                f"{len(chapters()) + 1} pages by {by} in {time.perf_counter() - start:.0f} s: {args.out}"
-            )
-        if args.command == "serve":
-            with server(args.out, args.port) as httpd:
-                print(
-                    f"http://127.0.0.1:{httpd.server_address[1]}/ (Ctrl-C ends it)",
-                    flush=True,
-                )
-                with contextlib.suppress(KeyboardInterrupt):
-                    httpd.serve_forever()
+        run(arguments_of(argv))
     except (SiteError, OSError) as e:
-        return print(f"tools/site.py: {e}", file=sys.stderr) or 1
+        print(f"tools/site.py: {e}", file=sys.stderr)
+        return 1
     except subprocess.CalledProcessError as e:
         return e.returncode
     return 0
