@@ -9,6 +9,9 @@ __all__ = [
     "train_model",
     "fuse_predictions",
     "fuse_models",
+    "concat_model",
+    "concat_inputs",
+    "train_concat_model",
     "load_views",
     "compare_fusions",
     "result_rows",
@@ -28,9 +31,6 @@ __all__ = [
     "train_text_classifier",
     "train_image_classifier",
     "train_audio_classifier",
-    "concat_model",
-    "concat_inputs",
-    "train_concat_model",
 ]
 
 # %% ../nbs/4_fusion/19_project.ipynb #cell-003
@@ -60,11 +60,15 @@ from mmcourse.classifiers import (
 
 from .audio import augment_audio, preprocess_audio
 from .checkpoint import CheckpointError, read_tensors, write_tensors
+from .classifiers import extract_audio_features as extract_audio_features
+from .classifiers import extract_image_features as extract_image_features
+from .classifiers import extract_text_features as extract_text_features
 from .datasets import MODALITIES
 from .decision_fusion import ARTICLE, fuse_product, fuse_weighted, learn_weights
-from .feature_fusion import concat_inputs, concat_model, train_concat_model
 from .image import augment_image, preprocess_image
+from .keras_weights import keras_on_torch
 from .measure import over_seeds
+from .pipeline import normalize_data as normalize_data
 from .pipeline import preprocess_data
 from .text import preprocess_text
 
@@ -154,6 +158,65 @@ def fuse_models(
     )
 
 
+# %% ../nbs/4_fusion/19_project.ipynb #concat-54
+def concat_model(
+    n_grams: int,  # words and pairs that the text's numbers stand for
+    *,
+    bands: int = 20,  # of the spectrograms
+    frames: int = 51,
+):  # keras.Model with inputs {'text', 'image', 'audio'}, compiled
+    "The article's 5.2.3 with real inputs: three branches, concatenated, two layers."
+    keras = keras_on_torch()
+    L, Input = keras.layers, keras.Input
+
+    last = {"data_format": "channels_last"}
+    relu = {"padding": "same", "activation": "relu", **last}
+    text = Input((None,), dtype="int32", name="text")
+    image = Input((28, 28, 1), name="image")
+    audio = Input((frames, bands), name="audio")
+    t = L.Embedding(n_grams + 1, 64, mask_zero=True)(text)
+    t = L.GlobalAveragePooling1D(**last)(t)
+    i = L.Conv2D(16, 5, strides=2, **relu)(image)
+    i = L.Flatten(**last)(L.Conv2D(32, 3, strides=2, **relu)(i))
+    a = L.Conv1D(64, 5, **relu)(L.Rescaling(1 / 15, 2.0)(audio))
+    a = L.Conv1D(64, 5, **relu)(L.MaxPooling1D(2, **last)(a))
+    joined = L.Concatenate()([t, i, L.GlobalMaxPooling1D(**last)(a)])
+    joined = L.Dropout(0.4)(L.Dense(128, activation="relu")(joined))
+    inputs = {"text": text, "image": image, "audio": audio}
+    model = keras.Model(inputs, L.Dense(10, activation="softmax")(joined))
+    model.compile(keras.optimizers.AdamW(4e-3), "sparse_categorical_crossentropy")
+    return model
+
+
+# %% ../nbs/4_fusion/19_project.ipynb #concat-55
+def concat_inputs(
+    features: dict[str, Tensor],  # as `load_features` gives them
+) -> dict[str, np.ndarray]:  # as `concat_model` takes them
+    "Channels last, as Keras has them."
+    return {
+        "text": features["text"].numpy().astype(np.int32),
+        "image": features["image"].permute(0, 2, 3, 1).numpy(),
+        "audio": features["audio"].transpose(1, 2).numpy(),
+    }
+
+
+def train_concat_model(
+    features: dict[str, Tensor],
+    labels,  # (N,) digits
+    *,
+    seed: int = 0,
+    epochs: int = 8,
+):  # keras.Model
+    "`concat_model`, fitted."
+    keras = keras_on_torch()
+    with seeded(seed):
+        keras.utils.set_random_seed(seed)
+        model = concat_model(int(features["text"].max()))
+        x, y = concat_inputs(features), np.asarray(labels)
+        model.fit(x, y, epochs=epochs, batch_size=100, verbose=0)
+    return model
+
+
 # %% ../nbs/4_fusion/19_project.ipynb #cell-089
 def load_views(
     n: int = 1500,  # training examples
@@ -226,11 +289,18 @@ def compare_fusions(
         )  # a fusion needs its three classifiers
     since = time.perf_counter()
     keras_model = train_concat_model(
-        train["features"], train["label"], seed=seed, epochs=epochs
+        dict(zip(MODALITIES, train["features"])),
+        train["label"],
+        seed=seed,
+        epochs=epochs,
     )
     lap(
         "Keras concatenation",
-        keras_model.predict(concat_inputs(test["features"]), batch_size=500, verbose=0),
+        keras_model.predict(
+            concat_inputs(dict(zip(MODALITIES, test["features"]))),
+            batch_size=500,
+            verbose=0,
+        ),
         since,
     )
     return done | {
