@@ -247,7 +247,8 @@ def fingerprint(
         return f"({', '.join(map(fingerprint, x))})"
     if isinstance(x, Tensor):
         flat = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        return f"{tuple(x.shape)} {zlib.crc32(flat.numpy()):08x}"
+        kind = str(x.dtype).removeprefix("torch.")
+        return f"{kind} {tuple(x.shape)} {zlib.crc32(flat.numpy()):08x}"
     return getattr(x, "__qualname__", type(x).__name__) if callable(x) else repr(x)
 
 
