@@ -19,9 +19,18 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("course_site", ROOT / "tools" / "site.py")
-site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(site)
+
+
+def tool(name):
+    "A script of tools/ as a module."
+    path = ROOT / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"course_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+site = tool("site")
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 
@@ -152,6 +161,15 @@ def test_hidden_output_stays_hidden(small_course, tmp_path):
     assert told == []
 
 
+def test_a_cell_for_a_gpu_is_shown_where_it_was_recorded(small_course, tmp_path):
+    cells = [code("%%gpu here\nf()", ["one\n"]), code("%%gpu gone\ng()", ["no\n"])]
+    src = small_course(cells)
+    (tmp_path / "data" / "gpu").mkdir(parents=True)
+    (tmp_path / "data" / "gpu" / "here.json").write_text("{}")
+    found, _ = staged(src, tmp_path)
+    assert [text for _, text, _ in found[2:]] == ["%%gpu here\nf()"]
+
+
 def test_answers_are_folded_under_their_cell(small_course, tmp_path):
     exercises = (
         "question(\n'first.q1', 'Which?',\n"
@@ -249,6 +267,31 @@ def test_links_between_chapters_and_to_the_library():
     kept = "# `{0}`", "[`{0}`](x)", "```\n`{0}`\n```", "``{0}``", "`player`"
     for text in (k.format(name) for k in kept):
         assert home.markdown(text) == text
+
+
+def test_readme_has_code_text_pictures_and_links_from_the_root():
+    draw = "#| code-fold: true\ndraw()"
+    text, pictures = tool("readme").readme(
+        {
+            "cells": [
+                words("[a](1_data/b.ipynb) [c](https://x.org) [d](#e)"),
+                code("#| hide\nf()", ["hidden\n"]),
+                code("x", [{"text/plain": "3"}]),
+                code(draw, [{"image/svg+xml": SVG}], **{"fig-alt": "What it is"}),
+                code("table", [{"text/markdown": "| a |", "text/plain": "no"}]),
+            ]
+        }
+    )
+    _, *parts = text.strip().split("\n\n")
+    assert parts == [
+        "[a](nbs/1_data/b.ipynb) [c](https://x.org) [d](#e)",
+        "```python\nx\n```",
+        "```\n3\n```",
+        "![What it is](nbs/images/index-0.svg)",
+        "```python\ntable\n```",
+        "| a |",
+    ]
+    assert pictures == {"images/index-0.svg": SVG.encode()}
 
 
 # ---------------------------------------------------------------- figures

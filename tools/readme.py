@@ -3,8 +3,9 @@
     python tools/readme.py            # README.md and the pictures it shows
     python tools/readme.py --check    # exit 1 where they are out of step
 
-Hidden cells (`#| hide`, `#| export`) and code stay on the site; a cell's stored picture becomes nbs/images/index-N.png; relative links are written as seen from
-the repository's root.
+Hidden cells (`#| hide`, `#| export`) are left out, and so is folded code. The picture
+that a cell has stored becomes nbs/images/index-N.svg or .png, its text stands under its
+code; relative links are written as seen from the repository's root.
 """
 
 import argparse
@@ -15,65 +16,82 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTE = "<!-- Written by tools/readme.py from nbs/index.ipynb: change that, then `make readme`. -->\n"
+HOME, IMAGES = ROOT / "nbs/index.ipynb", ROOT / "nbs/images"
+NOTE = (
+    "Written by tools/readme.py from nbs/index.ipynb: change that, then `make readme`."
+)
 LINK = re.compile(r"(\]\()(?!https?:|#|/)([^)\s]+\))")
+HIDDEN = re.compile(r"^#\|\s*(hide|exporti?|default_exp|code-fold: true)", re.M)
+
+
+def picture(data: dict) -> tuple[str, bytes] | None:
+    "The kind and the content of an output's picture."
+    if "image/svg+xml" in data:
+        return "svg", "".join(data["image/svg+xml"]).encode()
+    if "image/png" in data:
+        return "png", base64.b64decode("".join(data["image/png"]))
+    return None
+
+
+def plain(output: dict) -> str:
+    "An output's text, as a block; a table as it is."
+    data = output.get("data", {})
+    if "text/markdown" in data:
+        return "".join(data["text/markdown"])
+    text = "".join(output.get("text", data.get("text/plain", "")))
+    return f"```\n{text.rstrip()}\n```" if text.strip() else ""
 
 
 def readme(
     nb: dict,  # a notebook as JSON
-) -> tuple[
-    str, dict[str, bytes]
-]:  # the README's text; its pictures by their path below nbs/
+) -> tuple[str, dict[str, bytes]]:  # text; pictures by their path below nbs/
     "What README.md and its pictures should be."
-    parts, pictures = [], {}
+    parts, pictures = [f"<!-- {NOTE} -->"], {}
     for cell in nb["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             parts.append(LINK.sub(r"\1nbs/\2", source))
-        for out in cell.get("outputs", []):
-            png = out.get("data", {}).get("image/png")
-            if png:
-                name = f"images/index-{len(pictures)}.png"
-                pictures[name] = base64.b64decode("".join(png))
+            continue
+        hidden = HIDDEN.search(source)
+        if not hidden:
+            parts.append(f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            found = picture(output.get("data", {}))
+            if found:
+                name = f"images/index-{len(pictures)}.{found[0]}"
+                pictures[name] = found[1]
                 alt = cell["metadata"].get("fig-alt", "")
                 parts.append(f"![{alt}](nbs/{name})")
-            elif out.get("data", {}).get("text/markdown"):
-                parts.append("".join(out["data"]["text/markdown"]))
-    return NOTE + "\n" + "\n\n".join(p.strip() for p in parts) + "\n", pictures
+            elif not hidden:
+                parts.append(plain(output))
+    return "\n\n".join(p.strip() for p in parts if p.strip()) + "\n", pictures
 
 
-def main():
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="change nothing, tell whether README.md is in step",
-    )
-    check = parser.parse_args().check
-    text, pictures = readme(
-        json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))
-    )
-    wanted = {
-        ROOT / "README.md": text.encode(),
-        **{ROOT / "nbs" / name: png for name, png in pictures.items()},
-    }
-    behind = [
-        p
-        for p, content in wanted.items()
-        if not p.exists() or p.read_bytes() != content
-    ]
-    if check:
-        for p in behind:
-            print(
-                f"{p.relative_to(ROOT)} is not what nbs/index.ipynb says: make readme"
-            )
-        return 1 if behind else 0
+    told = "change nothing, tell whether README.md is in step"
+    parser.add_argument("--check", action="store_true", help=told)
+    check = parser.parse_args(argv).check
+    text, pictures = readme(json.loads(HOME.read_text(encoding="utf-8")))
+    wanted = {ROOT / "nbs" / name: content for name, content in pictures.items()}
+    wanted[ROOT / "README.md"] = text.encode()
+    there = {p: p.read_bytes() for p in IMAGES.glob("index-*")}
+    there |= {p: p.read_bytes() for p in wanted if p.exists()}
+    behind = [p for p in {**there, **wanted} if there.get(p) != wanted.get(p)]
     for p in behind:
-        p.parent.mkdir(parents=True, exist_ok=True)
-        p.write_bytes(wanted[p])
-        print(f"wrote {p.relative_to(ROOT)}")
+        name = p.relative_to(ROOT)
+        if check:
+            print(f"{name} is not what nbs/index.ipynb says: make readme")
+        elif p in wanted:
+            p.parent.mkdir(parents=True, exist_ok=True)
+            p.write_bytes(wanted[p])
+            print(f"wrote {name}")
+        else:
+            p.unlink()
+            print(f"removed {name}")
+    return 1 if check and behind else 0
 
 
 if __name__ == "__main__":

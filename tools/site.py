@@ -485,6 +485,8 @@ class Staged:
     def code(self, cell) -> list:
         "The cell itself, with what is drawn here after it, and answers folded."
         options, magics, code = code_lines(cell.source)
+        if any(unrecorded(line) for line in magics):
+            return []
         out = []
         if "exports" in cell.directives_ and self.module:
             out.append(markdown(self.exported("\n".join(code))))
@@ -551,6 +553,12 @@ class Staged:
             return quiz(id, *questions[id])
         self.warn(f"exercise {id} is not defined in mmcourse/exercises/")
         return ""
+
+
+def unrecorded(magic: str) -> bool:
+    "Whether a cell needs a GPU and nobody has recorded what it gave."
+    name = re.match(r"%%gpu\s+(\S+)", magic)
+    return bool(name) and not (ROOT / "data" / "gpu" / f"{name[1]}.json").is_file()
 
 
 def data_of(output: dict) -> dict:
