@@ -19,7 +19,7 @@ from study import Study
 from torch import nn
 
 from mmcourse.classifiers import AudioNet, ImageNet28, TextNet
-from mmcourse.datasets import three_views
+from mmcourse.datasets import MODALITIES, three_views
 from mmcourse.feature_fusion import (
     FUSIONS,
     ROWS,
@@ -100,12 +100,15 @@ def three(data: dict, name: str, epochs: int, seed: int) -> dict:
     if name not in FUSIONS:
         from mmcourse.project import concat_inputs, train_concat_model
 
+        parts = {
+            s: tuple(v["features"][m] for m in MODALITIES) for s, v in data.items()
+        }
         keras = train_concat_model(
-            train["features"], train["label"], seed=seed, epochs=epochs
+            parts["train"], train["label"], seed=seed, epochs=epochs
         )
         found = {"weights": keras.count_params()}
         for s in ("valid", "test"):
-            x = concat_inputs(data[s]["features"])
+            x = concat_inputs(parts[s])
             said = keras.predict(x, batch_size=500, verbose=0).argmax(1)
             found[s] = round(float(np.mean(said == data[s]["label"].numpy())), 5)
         return found

@@ -190,18 +190,19 @@ def concat_model(
 
 # %% ../nbs/4_fusion/19_project.ipynb #concat-55
 def concat_inputs(
-    features: dict[str, Tensor],  # as `load_features` gives them
+    features: tuple,  # text, image and audio features, from `extract_features`
 ) -> dict[str, np.ndarray]:  # as `concat_model` takes them
     "Channels last, as Keras has them."
+    text, image, audio = features
     return {
-        "text": features["text"].numpy().astype(np.int32),
-        "image": features["image"].permute(0, 2, 3, 1).numpy(),
-        "audio": features["audio"].transpose(1, 2).numpy(),
+        "text": text.numpy().astype(np.int32),
+        "image": image.permute(0, 2, 3, 1).numpy(),
+        "audio": audio.transpose(1, 2).numpy(),
     }
 
 
 def train_concat_model(
-    features: dict[str, Tensor],
+    features: tuple,  # as `concat_inputs` takes them
     labels,  # (N,) digits
     *,
     seed: int = 0,
@@ -211,7 +212,7 @@ def train_concat_model(
     keras = keras_on_torch()
     with seeded(seed):
         keras.utils.set_random_seed(seed)
-        model = concat_model(int(features["text"].max()))
+        model = concat_model(int(features[0].max()))
         x, y = concat_inputs(features), np.asarray(labels)
         model.fit(x, y, epochs=epochs, batch_size=100, verbose=0)
     return model
@@ -289,7 +290,7 @@ def compare_fusions(
         )  # a fusion needs its three classifiers
     since = time.perf_counter()
     keras_model = train_concat_model(
-        dict(zip(MODALITIES, train["features"])),
+        train["features"],
         train["label"],
         seed=seed,
         epochs=epochs,
@@ -297,7 +298,7 @@ def compare_fusions(
     lap(
         "Keras concatenation",
         keras_model.predict(
-            concat_inputs(dict(zip(MODALITIES, test["features"]))),
+            concat_inputs(test["features"]),
             batch_size=500,
             verbose=0,
         ),
