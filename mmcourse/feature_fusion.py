@@ -121,7 +121,7 @@ def check_laws(
     assert len(before) == len(fusion.state_dict()) > 0, "every weight is registered"
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-018
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-019
 class ConcatFusion(Fusion):
     "One linear layer on all features side by side, and a 1 for what is there."
 
@@ -138,7 +138,7 @@ class ConcatFusion(Fusion):
         return self.linear(self.joined(features, mask))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-021
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-022
 class MLPFusion(ConcatFusion):
     "A concatenation with one hidden layer behind it."
 
@@ -150,7 +150,7 @@ class MLPFusion(ConcatFusion):
         return self.head(self.linear(self.joined(features, mask)).relu())
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-024
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-025
 class GatedFusion(Fusion):
     "Each modality speaks, and gates that see all decide how loudly [Arevalo 2017]."
 
@@ -173,7 +173,7 @@ class GatedFusion(Fusion):
         return self.head(torch.einsum("bmw,bmw->bw", z, said))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-031
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-032
 def extended(x: Tensor) -> Tensor:  # (B, d) -> (B, 1+d)
     "A constant 1 before the features [Zadeh et al. 2017, eq. 1]."
     return F.pad(x, (1, 0), value=1.0)
@@ -184,7 +184,7 @@ def scales(d: int) -> Tensor:  # (1+d,)
     return torch.cat([torch.ones(1), torch.full((d,), d**-0.5)]) / 2**0.5
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-032
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-033
 class TensorFusion(Fusion):
     "A weight for each product of one feature of every modality [Zadeh 2017]."
 
@@ -210,7 +210,7 @@ class TensorFusion(Fusion):
         return y
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-040
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-041
 class LowRankFusion(Fusion):
     "`TensorFusion` whose weight is a sum of `rank` products of vectors [Liu 2018]."
 
@@ -231,7 +231,7 @@ class LowRankFusion(Fusion):
         return torch.stack(z).prod(0).sum(1)  # (B, rank, out) -> (B, out)
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-045
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-046
 class TokenFusion(Fusion):
     "What fusions of tokens share: every modality as tokens of one width."
 
@@ -257,7 +257,7 @@ def fusion_block(width: int, heads: int) -> TransformerBlock:
     return block
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-046
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-047
 class AttentionFusion(TokenFusion):
     "Every token looks into the other modalities [cross-attention: Tsai 2019]."
 
@@ -280,7 +280,7 @@ class AttentionFusion(TokenFusion):
         return self.head(self.norm(masked_mean(x, here)))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-051
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-052
 class BottleneckFusion(TokenFusion):
     "Each modality keeps to itself; all exchange through a few tokens [Nagrani 2021]."
 
@@ -304,7 +304,7 @@ class BottleneckFusion(TokenFusion):
         return self.head(self.norm(b.mean(1)))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-055
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-056
 FUSIONS = {
     "concat": ConcatFusion,
     "mlp": MLPFusion,
@@ -315,7 +315,7 @@ FUSIONS = {
     "bottleneck": BottleneckFusion,
 }
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-058
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-059
 ROWS = {"top": slice(0, 3), "middle": slice(3, 5), "bottom": slice(5, 8)}
 
 
@@ -339,7 +339,7 @@ def digit_views(
     return found
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-061
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-062
 class FusionClassifier(nn.Module):
     "An encoder a modality, a fusion, a head; takes the pair (views, mask)."
 
@@ -367,7 +367,7 @@ class FusionClassifier(nn.Module):
         return self.head(self.fusion(features, mask))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-062
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-063
 def digit_net(
     fusion: type[Fusion] = TensorFusion,
     *,
@@ -386,7 +386,7 @@ def digit_net(
     return FusionClassifier(encoders, joined, head)
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-064
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-065
 def modality_dropout(
     mask: dict[str, Tensor],  # {modality: (B,) bool}: what is there
     p: float = 0.5,  # chance that a modality goes, each by itself
@@ -400,7 +400,7 @@ def modality_dropout(
     return dict(zip(sorted(mask), keep.unbind(1)))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-066
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-067
 def train_digits(
     data: dict[str, tuple],  # from `digit_views`
     fusion: type[Fusion] = TensorFusion,
@@ -431,7 +431,7 @@ def train_digits(
     return model
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-067
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-068
 def without_each(
     model: nn.Module,
     data: tuple,  # ((views, mask), labels)

@@ -67,7 +67,7 @@ from .datasets import MODALITIES
 from .decision_fusion import ARTICLE, fuse_product, fuse_weighted, learn_weights
 from .image import augment_image, preprocess_image
 from .keras_weights import keras_on_torch
-from .measure import over_seeds
+from .measure import over_seeds, seeded
 from .pipeline import normalize_data as normalize_data
 from .pipeline import preprocess_data
 from .text import preprocess_text
