@@ -205,16 +205,28 @@ def padded_noise(start, length, size=8000, seed=0):
     return wave
 
 
-@pytest.mark.parametrize(
-    ("start", "length"),
-    [(2600, 2800), (0, 1), (7999, 1), (31, 160), (129, 1), (0, 8000)],
-)
-def test_frames_of_a_clip_are_those_whose_windows_touch_it(start, length):
-    wave = torch.from_numpy(padded_noise(start, length))
-    heard = torch.nn.functional.pad(wave, (WINDOW // 2, WINDOW // 2 + HOP))
-    windows = heard.unfold(1, WINDOW, HOP)[:, :51]
-    weighed = windows * torch.hann_window(WINDOW)
-    assert torch.equal(clip_frames(wave), (weighed != 0).any(2))
+def touched(waves):
+    "Frames in which some sample of a clip has a weight, looked up one by one."
+    clip = torch.zeros_like(waves)
+    for row, wave in zip(clip, waves):
+        first, last = wave.nonzero()[[0, -1], 0]
+        row[first : last + 1] = 1
+    heard = torch.nn.functional.pad(clip, (WINDOW // 2, WINDOW // 2))
+    weighed = heard.unfold(1, WINDOW, HOP) * torch.hann_window(WINDOW)
+    return (weighed != 0).any(2)
+
+
+def test_frames_of_a_clip_are_those_whose_windows_touch_it():
+    places = [*range(140), *range(1460, 1480), *range(1720, 1740), *range(7860, 8000)]
+    waves = torch.zeros(len(places), 8000)
+    waves[torch.arange(len(places)), places] = 0.1  # clips of one sample
+    assert torch.equal(clip_frames(waves), touched(waves))
+    longer = torch.zeros(300, 8000)
+    for wave, (a, b) in zip(
+        longer, np.random.default_rng(0).integers(0, 8000, (300, 2))
+    ):
+        wave[[min(a, b), max(a, b)]] = 0.1
+    assert torch.equal(clip_frames(longer), touched(longer))
 
 
 def test_silence_inside_a_clip_is_part_of_it():
@@ -286,13 +298,17 @@ def test_rows_where_it_cannot():
     some = draw_split(by_rows, "train", 7, seed=1)
     again = draw_split(by_rows, "train", 7, seed=1)
     other = draw_split(by_rows, "train", 7, seed=2)
+    default = [draw_split(by_rows, "train", 7, **kw) for kw in ({}, {"seed": 0})]
+    assert np.array_equal(default[0]["image"], default[1]["image"])
     assert np.array_equal(some["image"], again["image"])
     assert not np.array_equal(some["image"], other["image"])
     for image, voice in zip(some["image"], some["voice"]):
         place = (everything["image"] == image).all((1, 2)).argmax()
         assert everything["voice"][place] == voice
-    with pytest.raises(ValueError, match="n: "):
-        draw_split(by_rows, "train", 21)
+    assert len(draw_split(by_rows, "train", 1)["label"]) == 1
+    for n in (0, 21):
+        with pytest.raises(ValueError, match="n: "):
+            draw_split(by_rows, "train", n)
 
 
 def test_everything_is_fitted_on_the_training_split(views):
@@ -318,6 +334,8 @@ def test_raw_columns_stay(views):
 def test_seeds_draw_anew():
     one, two = (load_features(by_rows, 9, seed)["train"] for seed in (0, 1))
     assert not torch.equal(one["features"]["image"], two["features"]["image"])
+    default = load_features(by_rows, 9)["train"]
+    assert torch.equal(one["features"]["image"], default["features"]["image"])
 
 
 @pytest.mark.parametrize(("load", "has"), [(mnist, "image"), (spoken_digits, "audio")])
@@ -349,7 +367,12 @@ def test_an_example_holds_what_is_there(views):
     view = views["train"]
     for i in range(20):
         here = {m for m in MODALITIES if view["mask"][m][i]}
-        assert set(Views(view)[i]) == {*here, "label"}
+        example = Views(view)[i]
+        assert set(example) == {*here, "label"}
+        if "text" in here:
+            words = view["features"]["text"][i]
+            assert example["text"].tolist() == words[: len(example["text"])].tolist()
+            assert (example["text"] > 0).all()
 
 
 example = st.fixed_dictionaries(
@@ -410,3 +433,15 @@ def test_loader_same_seed_same_batches(views):
     assert not torch.equal(one, order(view, shuffle=True, seed=2))
     assert not torch.equal(one, in_order)
     torch.testing.assert_close(one.sort().values, in_order.sort().values)
+
+
+def test_loader_defaults(views):
+    view = {
+        k: {m: x.repeat_interleave(3, 0) for m, x in views["train"][k].items()}
+        for k in ("features", "mask")
+    }
+    view["label"] = torch.arange(180)
+    default = [b["label"] for b in view_loader(Views(view), shuffle=True)]
+    assert [len(y) for y in default] == [64, 64, 52]
+    same = view_loader(Views(view), 64, shuffle=True, seed=0)
+    assert torch.equal(torch.cat(default), torch.cat([b["label"] for b in same]))
