@@ -5,29 +5,40 @@ time, and here you build that picture down to the last sum."""
 
 # %% auto #0
 __all__ = [
-    "CLIP",
     "RATES",
-    "NEPER",
+    "CLIP",
+    "in_range",
     "load_audio",
     "resample",
     "level",
     "peak",
     "trim",
+    "loudest_second",
     "preprocess_audio",
     "frames",
-    "window",
     "dft_matrix",
+    "window",
     "spectrogram",
+    "hz_to_mel",
+    "mel_to_hz",
     "mel_bank",
+    "mel_power",
     "log_mel",
     "dct_matrix",
     "mfcc",
+    "stripe",
     "spec_augment",
+    "random_curve",
+    "add_decibels",
+    "normal_numbers",
+    "other_mouth",
+    "other_room",
     "augment_audio",
     "standardise_mel",
 ]
 
 # %% ../nbs/1_data/04_audio.ipynb #cell-003
+from functools import partial
 from math import gcd
 from pathlib import Path
 
@@ -37,421 +48,281 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .datasets import SR
-from .inputs import each, numbers, opened, what
-
-# %% ../nbs/1_data/04_audio.ipynb #cell-010
-CLIP = 8000  # samples that a model hears: one second
-RATES = 1000, 384_000  # Hz: no recorder is slower or faster
-
-
-def _whole(name: str, v, low: int = 1, high: int = 2**31 - 1) -> int:
-    if (
-        not isinstance(v, (int, np.integer))
-        or isinstance(v, bool)
-        or not low <= v <= high
-    ):
-        raise ValueError(
-            f"{name}: expected a whole number from {low:,} to {high:,}, got {what(v)}"
-        )
-    return int(v)
-
-
-def _number(name: str, v, low: float, high: float) -> float:
-    if (
-        not isinstance(v, (int, float, np.integer, np.floating))
-        or isinstance(v, bool)
-        or not low <= v <= high
-    ):
-        raise ValueError(
-            f"{name}: expected a number from {low:g} to {high:g}, got {what(v)}"
-        )
-    return float(v)
-
-
-def _bounded(a: np.ndarray, name: str) -> np.ndarray:
-    "`a`; its squares must stay finite, so that a power is one."
-    if (top := max(abs(float(a.max())), abs(float(a.min())))) > 1e30:
-        raise ValueError(
-            f"{name}: expected samples of about -1 to 1, got one of size {top:g}"
-        )
-    return a
-
-
-def _mono(x, name: str) -> np.ndarray:  # (T,) float64 in [-1, 1]
-    a = numbers(x, name)
-    if a.dtype.kind in "ui":  # 8 bit sound is unsigned, its silence 128
-        a = (
-            (a - 128.0) / 128
-            if a.dtype == np.uint8
-            else a / (np.iinfo(a.dtype).max + 1.0)
-            if a.dtype.kind == "i"
-            else a / np.iinfo(a.dtype).max * 2.0 - 1
-        )
-    a = _bounded(a.astype(np.float64), name)
-    if a.ndim == 2 and min(a.shape) <= 8:
-        a = a.mean(np.argmin(a.shape))  # the short axis holds the channels
-    if a.ndim != 1:
-        raise ValueError(
-            f"{name}: expected (T,), or up to 8 channels first or last, got {tuple(np.shape(x))}"
-        )
-    return a
+from .inputs import each, number, numbers, opened, what, whole
 
 
 # %% ../nbs/1_data/04_audio.ipynb #cell-011
-def _open_sound(x, name: str) -> tuple:  # (T, channels) float32, Hz
+def in_range(a: np.ndarray) -> np.ndarray:
+    "Samples as floats in [-1, 1]: integers over the range of their format."
+    if a.dtype.kind not in "iu":
+        return a.astype(float)
+    bits = 8 * a.dtype.itemsize
+    if a.dtype.kind == "u":
+        return (a - 2.0 ** (bits - 1)) / 2 ** (bits - 1)
+    if bits > 16:
+        top = abs(a.astype(float)).max()
+        bits = min(b for b in (16, 24, 32, 64) if top <= 2 ** (b - 1))
+    return a / 2.0 ** (bits - 1)
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-014
+RATES = 1000, 384_000  # Hz: no recorder is slower or faster
+
+
+def _decoded(x, name: str) -> tuple[np.ndarray, int]:
+    "Samples (T, channels) and rate of a file."
     import soundfile
 
     file = opened(x, name)
     try:
         return soundfile.read(file, dtype="float32", always_2d=True)
     except Exception as e:  # soundfile raises its own, and what its decoders raise
-        raise ValueError(
-            f"{name}: expected a recording, got {what(x)} that cannot be read as one ({type(e).__name__})"
-        ) from None
+        wanted = "a recording (WAV, FLAC, OGG, MP3 or AIFF)"
+        got = f"{what(x)} that cannot be read as one ({type(e).__name__})"
+        raise ValueError(f"{name}: expected {wanted}, got {got}") from None
 
 
-def _recording(
-    x, sr: int, name: str
-) -> tuple:  # (T,) float64; its rate, `sr` where it does not say
+def _mono(x, name: str) -> np.ndarray:  # (T,) floats
+    a = in_range(numbers(x, name))
+    if a.ndim == 2 and min(a.shape) <= 8:
+        a = a.mean(np.argmin(a.shape))
+    if a.ndim != 1:
+        wanted = "(T,), or up to 8 channels first or last"
+        raise ValueError(f"{name}: expected {wanted}, got {np.shape(x)}")
+    number(abs(a).max(), f"{name} size", 0, 1e30)  # its square must stay finite
+    return a
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-015
+def _recording(x, sr: int, name: str) -> tuple[np.ndarray, int]:
+    "One channel of floats and its rate, `sr` where `x` does not say."
     if isinstance(x, (str, Path, bytes, bytearray)):
-        x = _open_sound(x, name)
-    wave, old = x if isinstance(x, tuple) and len(x) == 2 else (x, sr)
-    if (
-        isinstance(old, bool)
-        or not isinstance(old, (int, float, np.integer, np.floating))
-        or not RATES[0] <= old <= RATES[1]
-        or old != int(old)
-    ):
-        raise ValueError(
-            f"{name}: expected (wave, rate) with a rate from 1,000 to 384,000 Hz, got {what(old)} for a rate"
-        )
-    return _mono(wave, name), int(old)
-
-
-def load_audio(
-    x,  # path, file contents, (wave, rate) pair, or a wave at `sr`: floats or full-range integers, one channel or up to 8
-    sr: int = SR,  # Hz wanted
-    name: str = "audio",  # for errors
-) -> np.ndarray:  # (T,) float32, the mean of the channels
-    "A recording at the rate `sr`. Raises `ValueError`, `TypeError` or `FileNotFoundError` that says what is wrong with it."
-    wave, old = _recording(x, _whole("sr", sr, *RATES), name)
-    return resample(wave, old, sr).astype(np.float32)
+        x = _decoded(x, name)
+    wave, rate = x if isinstance(x, tuple) and len(x) == 2 else (x, sr)
+    rate = number(rate, f"{name} rate", *RATES)
+    rate = whole(rate if rate % 1 else int(rate), f"{name} rate")
+    return _mono(wave, name), rate
 
 
 # %% ../nbs/1_data/04_audio.ipynb #cell-016
-def _floats(x, name: str = "wave") -> tuple:  # (T,) float64, and the type that came
-    a = numbers(x, name)
-    if a.dtype.kind != "f":
-        raise TypeError(
-            f"{name}: expected floats, got {what(x)}; divide by the largest integer"
-        )
-    if a.ndim != 1:
-        raise ValueError(f"{name}: expected (T,), got {a.shape}")
-    return _bounded(a, name).astype(np.float64), a.dtype
+def load_audio(
+    x,  # path, file contents, samples, or a pair (samples, rate)
+    sr: int = SR,  # Hz wanted, and the rate of samples without one
+    name: str = "audio",  # for errors
+) -> np.ndarray:  # (T,) float32 in [-1, 1]
+    "A recording as one channel at the rate `sr`. Raises where it is none."
+    wave, rate = _recording(x, sr, name)
+    return resample(wave, rate, sr).astype(np.float32)
 
 
+# %% ../nbs/1_data/04_audio.ipynb #cell-021
 def resample(
     wave: np.ndarray,  # (T,) floats
-    old: int,
-    new: int = SR,  # Hz, 1,000 to 384,000
+    old: int,  # Hz
+    new: int = SR,  # Hz
 ) -> np.ndarray:  # (T·new/old,) rounded up, of the same type
-    "The wave at another rate, what is too high for it filtered away. Raises `ValueError` or `TypeError`."
+    "The wave at another rate; tones too high for it are filtered away."
     from scipy.signal import resample_poly
 
-    (x, kind), old, new = (
-        _floats(wave),
-        _whole("old", old, *RATES),
-        _whole("new", new, *RATES),
-    )
-    return (
-        x
-        if old == new
-        else resample_poly(x, new // gcd(old, new), old // gcd(old, new))
-    ).astype(kind)
+    if old == new:
+        return wave
+    common = gcd(old, new)
+    return resample_poly(wave, new // common, old // common).astype(wave.dtype)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-023
-def _voiced(wave) -> tuple:  # as `_floats`
-    x, kind = _floats(wave)
-    if np.abs(x).max() < 1e-30:
-        raise ValueError(f"wave: expected a sound, got {len(x)} samples of silence")
-    return x, kind
-
-
+# %% ../nbs/1_data/04_audio.ipynb #cell-030
 def level(
-    wave: np.ndarray,  # (T,) floats
-    rms: float = 0.1,  # root mean square wanted, up to 1
-) -> np.ndarray:  # of the same shape and type
-    "The wave at one loudness: `la.norm` put to use, since RMS is the norm over √T. Raises `ValueError` for silence."
-    x, kind = _voiced(wave)
-    return (
-        x * (_number("rms", rms, 1e-6, 1) * np.sqrt(len(x)) / np.linalg.norm(x))
-    ).astype(kind)
+    wave: np.ndarray,  # (T,) floats, not all zero
+    rms: float = 0.1,  # root mean square wanted
+) -> np.ndarray:  # (T,) of the same type
+    "The wave at one level: `la.norm` put to use."
+    return wave * float(rms * len(wave) ** 0.5 / np.linalg.norm(wave))
 
 
 def peak(
-    wave: np.ndarray,  # (T,) floats
-    top: float = 1.0,  # size of the largest sample wanted, up to 1
-) -> np.ndarray:  # of the same shape and type
-    "The wave with its largest sample at `top`. Raises `ValueError` for silence."
-    x, kind = _voiced(wave)
-    return (x / np.abs(x).max() * _number("top", top, 1e-6, 1)).astype(kind)
-
-
-# %% ../nbs/1_data/04_audio.ipynb #cell-028
-def trim(
-    wave: np.ndarray,  # (T,) floats
-    top_db: float = 40.0,  # 1 to 200: what is so much quieter than the loudest moment is silence
-    *,
-    margin: int = 400,  # samples kept around the rest
-) -> np.ndarray:  # (up to T,) of the same type
-    "The wave without the silence at its ends. Raises `ValueError` for nothing but silence."
-    (x, kind), n = _voiced(wave), 160  # samples of 20 ms
-    power = np.add.reduceat(x**2, np.arange(0, len(x), n))
-    loud = np.flatnonzero(
-        power > power.max() * 10 ** (-_number("top_db", top_db, 1, 200) / 10)
-    )
-    return x[
-        max(0, loud[0] * n - _whole("margin", margin, 0)) : (loud[-1] + 1) * n + margin
-    ].astype(kind)
-
-
-# %% ../nbs/1_data/04_audio.ipynb #cell-031
-def _second(x, name: str) -> np.ndarray:  # (CLIP,) float32
-    wave, sr = _recording(x, SR, name)
-    wave = wave - wave.mean()
-    if len(wave) < sr / 20:
-        raise ValueError(
-            f"{name}: expected at least 0.05 s, got {len(wave)} samples at {sr} Hz"
-        )
-    seconds, wave = len(wave) / sr, resample(wave, sr)
-    if np.abs(wave).max() < 1e-5:
-        raise ValueError(f"{name}: expected a voice, got {seconds:.2f} s of silence")
-    wave = trim(wave)
-    if len(wave) > CLIP:  # the second that holds most of it
-        energy = np.append(0, (wave**2).cumsum())
-        start = np.argmax(energy[CLIP:] - energy[:-CLIP])
-        wave = wave[start : start + CLIP]
-    wave, out = level(wave), np.zeros(CLIP, np.float32)
-    start = (CLIP - len(wave)) // 2
-    out[start : start + len(wave)] = wave
-    return out
-
-
-def preprocess_audio(
-    clips,  # list of paths, file contents, (wave, rate) pairs, or waves at 8 kHz of floats or full-range integers; None
-) -> np.ndarray:  # (N, 8000) float32: mono, 8 kHz, its ends cut, RMS 0.1, in the middle of a second; zeros where there is none
-    "Clips at one rate, length and level [article 5.2.1]. Raises `ValueError`, `TypeError` or `FileNotFoundError` that names the clip and what is wrong."
-    done = each("audio", clips, _second)
-    out = np.zeros((len(done), CLIP), np.float32)
-    for row, x in zip(out, done):
-        if x is not None:
-            row[:] = x
-    return out
+    wave: np.ndarray,  # (T,) floats, not all zero
+    top: float = 1.0,  # size of the largest sample wanted
+) -> np.ndarray:  # (T,) of the same type
+    "The wave with its largest sample at `top`."
+    return wave * float(top / abs(wave).max())
 
 
 # %% ../nbs/1_data/04_audio.ipynb #cell-034
-def _waves(x, name: str = "wave") -> Tensor:  # (B, T) or (T,)
-    a = numbers(x, name)
-    if a.dtype.kind != "f":
-        raise TypeError(
-            f"{name}: expected floats, got {what(x)}; divide by the largest integer"
-        )
-    if a.ndim not in (1, 2):
-        raise ValueError(f"{name}: expected (B, T) or (T,), got {a.shape}")
-    a = _bounded(a, name)
-    return torch.as_tensor(
-        a
-        if a.dtype in (np.float16, np.float32, np.float64)
-        and a.dtype.isnative
-        and min(a.strides) >= 0
-        else a.astype(np.float64)
-    )
+def trim(
+    wave: np.ndarray,  # (T,) floats
+    top_db: float = 40.0,  # silence is so much quieter than the loudest 20 ms
+    *,
+    margin: int = 400,  # samples kept on both sides
+) -> np.ndarray:  # (up to T,)
+    "The wave without the silence at its ends."
+    power = np.add.reduceat(wave**2, np.arange(0, len(wave), 160))
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-top_db / 10))
+    start, end = loud[0] * 160, (loud[-1] + 1) * 160
+    return wave[max(0, start - margin) : end + margin]
 
 
-def frames(
-    wave,  # (B, T) or (T,) floats
-    size: int = 256,
-    hop: int = 80,  # samples in a frame, and from one to the next
-) -> (
-    Tensor
-):  # (B, n, size) with n = 1 + (T-size)//hop; without B for a single wave; a view
-    "Overlapping pieces of a wave. Raises `ValueError` for a wave shorter than one."
-    x = _waves(wave)
-    if x.shape[-1] < _whole("size", size):
-        raise ValueError(
-            f"wave: expected at least {size} samples, got {tuple(x.shape)}"
-        )
-    return x.unfold(-1, size, _whole("hop", hop))
+# %% ../nbs/1_data/04_audio.ipynb #cell-037
+CLIP = 8000  # samples that a model hears: one second
 
 
-def window(
-    n: int = 256,  # samples, up to 65,536
-) -> Tensor:  # (n,) float64 in [0, 1]
-    "The periodic Hann window, w_n = ½ - ½cos(2πn/N): a frame's ends fade."
-    k = torch.arange(_whole("n", n, 1, 65_536), dtype=torch.float64)
-    return (
-        0.5 - 0.5 * torch.cos(2 * torch.pi * k / n)
-        if n > 1
-        else torch.ones(1, dtype=torch.float64)
-    )
+def loudest_second(wave: np.ndarray) -> np.ndarray:  # (up to CLIP,)
+    "The second that holds most of the wave's energy."
+    if len(wave) <= CLIP:
+        return wave
+    energy = np.append(0, (wave**2).cumsum())
+    start = np.argmax(energy[CLIP:] - energy[:-CLIP])
+    return wave[start : start + CLIP]
+
+
+def _second(x, name: str) -> np.ndarray:  # (CLIP,)
+    wave, sr = _recording(x, SR, name)
+    seconds = f"{len(wave) / sr:.3f} s"
+    if len(wave) < sr / 20:
+        raise ValueError(f"{name}: expected at least 0.05 s, got {seconds}")
+    wave = resample(wave - wave.mean(), sr)
+    if abs(wave).max() < 1e-5:
+        raise ValueError(f"{name}: expected a voice, got {seconds} of silence")
+    wave = level(loudest_second(trim(wave)))
+    before = (CLIP - len(wave)) // 2
+    return np.pad(wave, (before, CLIP - len(wave) - before))
 
 
 # %% ../nbs/1_data/04_audio.ipynb #cell-038
+def preprocess_audio(
+    clips,  # a list of what `load_audio` takes; None where a clip is missing
+) -> np.ndarray:  # (N, CLIP) float32, RMS 0.1 over the clip; zeros where there is none
+    "Clips at one rate, length and level [article 5.2.1]. Raises for what is no clip."
+    done = each("audio", clips, _second)
+    nothing = np.zeros(CLIP)
+    return np.stack([nothing if x is None else x for x in done]).astype(np.float32)
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-041
+def frames(
+    wave,  # (..., T) samples
+    size: int = 256,  # samples in a frame
+    hop: int = 80,  # samples from one frame to the next
+) -> Tensor:  # (..., n, size) with n = 1 + (T-size)//hop; a view
+    "Overlapping pieces of a wave."
+    return torch.as_tensor(wave).unfold(-1, size, hop)
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-047
 def dft_matrix(
-    n: int,  # samples in a frame, up to 2,048
-) -> Tensor:  # (n, n) complex128: row k is the wave that fits k times
+    n: int,  # samples in a frame
+) -> Tensor:  # (n, n) complex128; row k is the wave that fits k times
     "The discrete Fourier transform, W[k, n] = exp(-2πi kn/N)."
-    k = torch.arange(_whole("n", n, 1, 2048))
-    turns = (
-        k[:, None] * k % n
-    ).double() / n  # kn/N without its whole turns, which would cost precision
+    k = torch.arange(n)
+    turns = (k[:, None] * k % n).double() / n  # whole turns would cost precision
     return torch.exp(-2j * torch.pi * turns)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-046
-def _power(
-    x: Tensor, n_fft: int, hop: int
-) -> Tensor:  # (..., T) -> (..., 1 + n_fft//2, n) float64
-    pieces = F.pad(x.double(), (n_fft // 2, n_fft // 2)).unfold(-1, n_fft, hop)
-    X = torch.fft.rfft(pieces * window(n_fft))
-    return (X.real.square() + X.imag.square()).transpose(
-        -1, -2
-    )  # abs() would take a root first
+# %% ../nbs/1_data/04_audio.ipynb #cell-054
+def window(
+    n: int = 256,  # samples, from 2
+) -> Tensor:  # (n,) float64 in [0, 1]
+    "The periodic Hann window: a frame's ends fade."
+    turns = torch.arange(n, dtype=torch.float64) / n
+    return 0.5 - 0.5 * torch.cos(2 * torch.pi * turns)
 
 
-def _checked(sr=SR, n_mels=1, n_fft=1, hop=1):
-    _whole("sr", sr, 1, RATES[1])
-    _whole("n_mels", n_mels, 1, 1024)
-    _whole("n_fft", n_fft, 1, 65_536)
-    _whole("hop", hop)
-
-
+# %% ../nbs/1_data/04_audio.ipynb #cell-059
 def spectrogram(
-    wave,  # (B, T) or (T,) floats
+    wave,  # (..., T) samples
     *,
-    n_fft: int = 256,
-    hop: int = 80,  # samples in a window, and from one to the next
-) -> Tensor:  # (B, 1 + n_fft//2, 1 + T//hop) float64; without B for a single wave
-    "Power of each pitch at each moment: row k is k·sr/n_fft Hz. Raises `ValueError` or `TypeError`."
-    _checked(n_fft=n_fft, hop=hop)
-    return _power(_waves(wave), n_fft, hop)
+    n_fft: int = 256,  # samples in a frame
+    hop: int = 80,  # samples from one frame to the next
+) -> Tensor:  # (..., 1 + n_fft//2, 1 + T//hop) float64
+    "Power of each pitch at each moment; row k is k·sr/n_fft Hz."
+    x = torch.as_tensor(wave).double()
+    x = F.pad(x, (n_fft // 2, n_fft // 2))
+    X = torch.fft.rfft(frames(x, n_fft, hop) * window(n_fft).to(x))
+    return (X.real.square() + X.imag.square()).mT
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-049
+# %% ../nbs/1_data/04_audio.ipynb #cell-066
+def hz_to_mel(f: np.ndarray) -> np.ndarray:
+    "Slaney's mel scale: even below 1,000 Hz, logarithmic above."
+    above = 15 + 27 * np.log(np.maximum(f, 1000) / 1000) / np.log(6.4)
+    return np.where(f < 1000, 3 * f / 200, above)
+
+
+def mel_to_hz(m: np.ndarray) -> np.ndarray:
+    "The way back."
+    return np.where(m < 15, 200 * m / 3, 1000 * 6.4 ** ((m - 15) / 27))
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-068
 def mel_bank(
     sr: int = SR,  # Hz
-    n_fft: int = 256,
-    n_mels: int = 40,
+    n_fft: int = 256,  # samples in a frame
+    n_mels: int = 40,  # bands
 ) -> Tensor:  # (n_mels, 1 + n_fft//2) float64
-    "Triangles evenly spaced on Slaney's mel scale, each of area 1 [Slaney 1998, Auditory Toolbox]: `librosa.filters.mel`."
-    _checked(sr, n_mels, n_fft)
-    to_mel = lambda f: np.where(
-        f < 1000, f * 3 / 200, 15 + 27 * np.log(np.maximum(f, 1) / 1000) / np.log(6.4)
-    )
-    to_hz = lambda m: np.where(m < 15, m * 200 / 3, 1000 * 6.4 ** ((m - 15) / 27))
-    edges = to_hz(np.linspace(0, to_mel(sr / 2), n_mels + 2))
-    low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    "Triangles of equal area, evenly spaced in mel [Slaney 1998]."
+    centres = mel_to_hz(np.linspace(0, hz_to_mel(sr / 2), n_mels + 2))
+    low, mid, high = centres[:-2, None], centres[1:-1, None], centres[2:, None]
     f = np.fft.rfftfreq(n_fft, 1 / sr)
-    return torch.tensor(
-        np.minimum((f - low) / (mid - low), (high - f) / (high - mid)).clip(0)
-        * 2
-        / (high - low)
-    )
+    rising, falling = (f - low) / (mid - low), (high - f) / (high - mid)
+    triangles = np.minimum(rising, falling).clip(0)
+    return torch.from_numpy(2 / (high - low) * triangles)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-055
-def _decibels(
-    wave, sr, n_mels, n_fft, hop, top_db
-) -> tuple:  # (..., n_mels, n) float64, and the type to return
-    _checked(sr, n_mels, n_fft, hop)
-    _number("top_db", top_db, 0, np.inf)
-    x, bank = _waves(wave), mel_bank(sr, n_fft, n_mels)
-    rows = x.reshape(-1, x.shape[-1])
-    few = max(
-        1, 2**19 // (n_fft * (1 + rows.shape[1] // hop))
-    )  # clips whose frames fit a processor's cache
-    mel = torch.cat([bank @ _power(part, n_fft, hop) for part in rows.split(few)])
-    db = mel.clamp_min(1e-10).log10().mul(10).reshape(*x.shape[:-1], *mel.shape[1:])
-    return db.maximum(
-        db.amax((-2, -1), keepdim=True) - top_db
-    ), torch.float32 if x.dtype == torch.float16 else x.dtype
+# %% ../nbs/1_data/04_audio.ipynb #cell-072
+def mel_power(wave, sr: int = SR, *, n_mels=40, n_fft=256, hop=80) -> Tensor:
+    "Power (..., n_mels, 1 + T//hop) in each mel band at each moment."
+    x, bank = torch.as_tensor(wave), mel_bank(sr, n_fft, n_mels)
+    parts = x.reshape(-1, x.shape[-1]).split(64)
+    mel = [bank.to(x.device) @ spectrogram(p, n_fft=n_fft, hop=hop) for p in parts]
+    return torch.cat(mel).unflatten(0, x.shape[:-1]) if x.ndim > 1 else mel[0][0]
 
 
+# %% ../nbs/1_data/04_audio.ipynb #cell-073
 def log_mel(
-    wave,  # (B, T) or (T,) floats, usually in [-1, 1]
+    wave,  # (..., T) samples, usually in [-1, 1]
     sr: int = SR,  # Hz
     *,
-    n_mels: int = 40,
-    n_fft: int = 256,
-    hop: int = 80,  # bands; samples in a window, and from one to the next
+    n_mels: int = 40,  # bands
+    n_fft: int = 256,  # samples in a frame
+    hop: int = 80,  # samples from one frame to the next
     top_db: float = 80.0,  # range kept below each clip's loudest value
-) -> Tensor:  # (B, n_mels, 1 + T//hop) decibels; without B for a single wave
-    "Log-mel spectrogram, librosa's to 1e-3 dB. Raises `ValueError` for an empty, non-finite or deep wave, `TypeError` for no floats."
-    db, kind = _decibels(wave, sr, n_mels, n_fft, hop, top_db)
-    return db.to(kind)
+) -> Tensor:  # (..., n_mels, 1 + T//hop) dB, of the wave's float type
+    "Log-mel spectrogram; librosa's to 1e-3 dB, clip by clip."
+    mel = mel_power(wave, sr, n_mels=n_mels, n_fft=n_fft, hop=hop)
+    db = 10 * mel.clamp_min(1e-10).log10()
+    floor = db.amax((-2, -1), keepdim=True) - top_db
+    return db.maximum(floor).to(torch.as_tensor(wave).dtype)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-062
+# %% ../nbs/1_data/04_audio.ipynb #cell-081
 def dct_matrix(
     rows: int,  # cosines kept
-    n: int,  # numbers to describe, up to 1,024
-) -> Tensor:  # (rows, n) float64, rows at right angles and of length 1
+    n: int,  # numbers to describe
+) -> Tensor:  # (rows, n) float64; rows at right angles and of length 1
     "The first rows of the discrete cosine transform, type II [Ahmed et al. 1974]."
-    c, m = (
-        torch.arange(_whole("rows", rows, 1, _whole("n", n, 1, 1024))),
-        torch.arange(n),
-    )
-    D = (2 / n) ** 0.5 * torch.cos(
-        torch.pi * (c[:, None] * (2 * m + 1)).double() / (2 * n)
-    )
+    c, m = torch.arange(rows), torch.arange(n)
+    half_turns = (c[:, None] * (2 * m + 1)).double() / (2 * n)
+    D = (2 / n) ** 0.5 * torch.cos(torch.pi * half_turns)
     D[0] = n**-0.5
     return D
 
 
+# %% ../nbs/1_data/04_audio.ipynb #cell-082
 def mfcc(
-    wave,  # (B, T) or (T,) floats, usually in [-1, 1]
-    sr: int = SR,  # Hz
+    wave,  # (..., T) samples
+    sr: int = SR,
     *,
-    n_mfcc: int = 13,  # coefficients, up to `n_mels`
+    n_mfcc: int = 13,  # coefficients
     n_mels: int = 40,
-    n_fft: int = 256,
-    hop: int = 80,
-    top_db: float = 80.0,  # of `log_mel`
-) -> Tensor:  # (B, n_mfcc, 1 + T//hop); without B for a single wave
-    "Mel-frequency cepstral coefficients [Davis and Mermelstein 1980], librosa's to 1e-3. Raises as `log_mel` does."
-    _checked(n_mels=n_mels)
-    D = dct_matrix(_whole("n_mfcc", n_mfcc, 1, n_mels), n_mels)
-    db, kind = _decibels(wave, sr, n_mels, n_fft, hop, top_db)
-    return (D @ db).to(kind)
+    **options,  # of `log_mel`
+) -> Tensor:  # (..., n_mfcc, 1 + T//hop)
+    "Mel-frequency cepstral coefficients [Davis and Mermelstein 1980]."
+    mel = log_mel(wave, sr, n_mels=n_mels, **options)
+    return dct_matrix(n_mfcc, n_mels).to(mel) @ mel
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-067
-def _mels(x, name: str = "x") -> Tensor:  # (B, bands, T) floats
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name}: expected a tensor of floats, got {what(x)}")
-    if x.ndim != 3 or 0 in x.shape:
-        raise ValueError(f"{name}: expected (B, bands, T), got {tuple(x.shape)}")
-    if not torch.isfinite(x).all():
-        raise ValueError(
-            f"{name}: expected finite values, got {int((~torch.isfinite(x)).sum())} of {x.numel()} NaN or infinite"
-        )
-    if (top := float(x.detach().abs().max())) > 1e15:
-        raise ValueError(
-            f"{name}: expected decibels, or powers up to 1e15, got one of size {top:g}"
-        )
-    return x
-
-
-def _generator(generator) -> torch.Generator:
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected a torch.Generator, got {what(generator)}")
-    return generator
-
-
-def _stripe(
-    x: Tensor, axis: int, widest: int, generator
-) -> Tensor:  # (B, bands, 1) or (B, 1, T) bool: what to hide
+# %% ../nbs/1_data/04_audio.ipynb #cell-088
+def stripe(x: Tensor, axis: int, widest: int, generator: torch.Generator) -> Tensor:
+    "Where to hide, as a mask: in each clip a stripe of random width and place."
     b, n = len(x), x.shape[axis]
     width = torch.randint(0, min(widest, n) + 1, (b, 1), generator=generator)
     start = (torch.rand(b, 1, generator=generator) * (n - width + 1)).long()
@@ -459,122 +330,112 @@ def _stripe(
     return ((place >= start) & (place < start + width)).unsqueeze(3 - axis)
 
 
+# %% ../nbs/1_data/04_audio.ipynb #cell-089
 def spec_augment(
     x: Tensor,  # (B, bands, T)
     generator: torch.Generator,
     *,
-    bands: int = 8,
-    time: int = 12,  # the widest stripes
-    stripes: int = 1,  # of each kind
-) -> Tensor:  # the same shape
-    "Stripes of bands and of frames at each clip's mean [Park et al. 2019, section 2, without its time warp]. Raises `ValueError` or `TypeError`."
-    mean = _mels(x).mean((1, 2), keepdim=True)
-    _whole("bands", bands, 0)
-    _whole("time", time, 0)
-    _generator(generator)
-    for _ in range(_whole("stripes", stripes, 1, 100)):
-        x = torch.where(
-            _stripe(x, 1, bands, generator) | _stripe(x, 2, time, generator), mean, x
-        )
+    bands: int = 8,  # the widest stripe of bands
+    time: int = 12,  # the widest stripe of frames
+    stripes: int = 1,  # of each
+) -> Tensor:  # (B, bands, T)
+    "Stripes of bands and frames at the clip's mean [Park et al. 2019]."
+    mean = x.mean((1, 2), keepdim=True)
+    for _ in range(stripes):
+        rows, columns = stripe(x, 1, bands, generator), stripe(x, 2, time, generator)
+        x = torch.where(rows | columns, mean, x)
     return x
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-071
-NEPER = np.log(10) / 10
-
-
-def _smooth(
-    shape: tuple, points: int, size: float, generator
-) -> Tensor:  # (B, n) random curves through `points` normal values
+# %% ../nbs/1_data/04_audio.ipynb #cell-091
+def random_curve(shape, points: int, size: float, generator) -> Tensor:
+    "Smooth curves (B, n) through a few random numbers of deviation `size`."
     b, n = shape
-    return F.interpolate(
-        size * torch.randn(b, 1, points, generator=generator),
-        size=n,
-        mode="linear",
-        align_corners=True,
-    )[:, 0]
+    knots = size * torch.randn(b, 1, points, generator=generator)
+    return F.interpolate(knots, size=n, mode="linear", align_corners=True)[:, 0]
 
 
-def _warp(
-    x: Tensor, when: Tensor, pitch: Tensor
-) -> Tensor:  # (B, bands, T), (B, T) and (B, bands) places in [-1, 1] to look at
-    "The spectrograms read off at other times and pitches; the frames that hold something stay known."
+# %% ../nbs/1_data/04_audio.ipynb #cell-092
+def _warp(x: Tensor, when: Tensor, pitch: Tensor) -> Tensor:
+    "Spectrograms read off at other places of [-1, 1]: `when` (B, T), `pitch` (B, f)."
     (b, f, t), there = x.shape, (x > -60).any(1).float()
-    grid = torch.stack(
-        [when[:, None].expand(b, f, t), pitch[:, :, None].expand(b, f, t)], -1
-    )
-    out = F.grid_sample(x[:, None], grid, padding_mode="border", align_corners=True)[
-        :, 0
-    ]
+    grid = [when[:, None].expand(b, f, t), pitch[:, :, None].expand(b, f, t)]
+    look = partial(F.grid_sample, align_corners=True)
+    moved = look(x[:, None], torch.stack(grid, -1), padding_mode="border")[:, 0]
     line = torch.stack([when, torch.zeros_like(when)], -1)[:, None]
-    new = (
-        F.grid_sample(there[:, None, None], line, align_corners=True)[:, 0] > 0.5
-    )  # (B, 1, T)
-    keep = new.sum(2, keepdim=True) > 3
-    return torch.where(keep, torch.where(new, out.clamp_min(-59), -60), x)
+    still_there = look(there[:, None, None], line)[:, 0] > 0.5  # (B, 1, T)
+    warped = torch.where(still_there, moved.clamp_min(-59), -60)
+    long_enough = still_there.sum(2, keepdim=True) > 3
+    return torch.where(long_enough, warped, x)
 
 
-def _hide(
-    x: Tensor, axis: int, generator
-) -> Tensor:  # a stretch of up to a tenth of `axis` at the clip's mean
-    n, b = x.shape[axis], len(x)
-    start, width = (n * s * torch.rand(b, 1, generator=generator) for s in (1, 0.1))
-    place = torch.arange(n)
-    gone = ((place >= start) & (place < start + width)).unsqueeze(3 - axis)
-    return torch.where(gone & (x > -60), x.mean((1, 2), keepdim=True).clamp_min(-59), x)
+# %% ../nbs/1_data/04_audio.ipynb #cell-094
+def add_decibels(a: Tensor, b: Tensor) -> Tensor:
+    "The level of two sounds together: their powers add."
+    neper = np.log(10) / 10
+    return torch.logaddexp(a * neper, b * neper) / neper
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-072
-def augment_audio(
-    x: Tensor,  # (B, bands, T) decibels against each clip's loudest value, from -59; -60 where there is no clip
-    generator: torch.Generator,
-) -> Tensor:  # the same shape
-    "Other mouths, microphones and rooms: pace and pitch warped, the spectrum tilted, noise added, a band and a moment hidden [Park et al. 2019]. Raises as `spec_augment` does."
-    (b, f, t), kind, x = _mels(x).shape, x.dtype, x.float()
-    _generator(generator)
-    draw = lambda size: size * torch.randn(b, 1, generator=generator)
-    level = lambda size: size * torch.rand(b, 1, generator=generator)
-    tilt = lambda size: draw(size) * torch.linspace(-1, 1, f)
-    when = (
-        torch.linspace(-1, 1, t) * draw(0.25).exp()
-        + draw(0.1)
-        + _smooth((b, t), 5, 0.06, generator)
-    )
-    pitch = (
-        (torch.linspace(-1, 1, f) + 1) * draw(0.1).exp()
-        - 1
-        + draw(0.03)
-        + _smooth((b, f), 4, 0.08, generator)
-    )
-    x = _warp(x, when, pitch)
+# %% ../nbs/1_data/04_audio.ipynb #cell-096
+def normal_numbers(b: int, generator: torch.Generator, size: float) -> Tensor:
+    "One random number a clip, (B, 1), of standard deviation `size`."
+    return size * torch.randn(b, 1, generator=generator)
+
+
+def other_mouth(x: Tensor, generator: torch.Generator) -> Tensor:
+    "The clips at another pace and from throats of other lengths."
+    b, f, t = x.shape
+    draw = partial(normal_numbers, b, generator)
+    curve = partial(random_curve, generator=generator)
+    when = torch.linspace(-1, 1, t) * draw(0.25).exp() + draw(0.1)
+    when = when + curve((b, t), 5, 0.06)
+    bands = torch.linspace(-1, 1, f)
+    pitch = (bands + 1) * draw(0.1).exp() - 1 + draw(0.03)
+    return _warp(x, when, pitch + curve((b, f), 4, 0.08))
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-097
+def other_room(x: Tensor, generator: torch.Generator) -> Tensor:
+    "The clips through other microphones, half of them in noise."
+    (b, f, t), bands = x.shape, torch.linspace(-1, 1, x.shape[1])
+    draw = partial(normal_numbers, b, generator)
+    curve = partial(random_curve, generator=generator)
     there = (x > -60).any(1, keepdim=True)
-    x = x + (_smooth((b, f), 6, 3.5, generator) + tilt(3.5))[:, :, None]
-    loud = torch.where(
-        level(1.0) < 0.5, -13 - level(30.0), -90.0
-    )  # of the noise, below the clip's loudest value
+    x = x + (curve((b, f), 6, 3.5) + draw(3.5) * bands)[:, :, None]
+    noisy = torch.rand(b, 1, generator=generator) < 0.5
+    loud = -13 - 30 * torch.rand(b, 1, generator=generator)
     hiss = torch.empty(b, f, t).exponential_(generator=generator).clamp_min(1e-4)
-    noise = (loud + _smooth((b, f), 5, 5.0, generator) + tilt(4.0))[
-        :, :, None
-    ] + 10 * hiss.log10()
-    x = torch.logaddexp(x * NEPER, noise * NEPER) / NEPER  # powers add, decibels do not
-    x = torch.where(there, (x - x.amax((1, 2), keepdim=True)).clamp_min(-59), -60)
-    return _hide(_hide(x, 1, generator), 2, generator).to(kind)
+    level = torch.where(noisy, loud, -90.0)
+    colour = level + curve((b, f), 5, 5.0) + draw(4.0) * bands
+    x = add_decibels(x, colour[:, :, None] + 10 * hiss.log10())
+    x = torch.where(there, x, -200)  # the loudest value is that of the clip
+    x = (x - x.amax((1, 2), keepdim=True)).clamp_min(-59)
+    return torch.where(there, x, -60)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-074
+# %% ../nbs/1_data/04_audio.ipynb #cell-098
+def augment_audio(
+    x: Tensor,  # (B, bands, T) dB below the loudest, from -59; -60 where no clip is
+    generator: torch.Generator,
+) -> Tensor:  # (B, bands, T)
+    "Other mouths, microphones and rooms, and a band and a moment hidden."
+    (_, f, t), y = x.shape, other_room(other_mouth(x.float(), generator), generator)
+    hidden = stripe(y, 1, f // 10, generator) | stripe(y, 2, t // 10, generator)
+    mean = y.mean((1, 2), keepdim=True).clamp_min(-59)
+    return torch.where(hidden & (y > -60), mean, y).to(x.dtype)
+
+
+# %% ../nbs/1_data/04_audio.ipynb #cell-103
 def standardise_mel(
-    x: Tensor,  # (B, bands, T) decibels, -60 where there is nothing
-    own: float = 0.5,  # share of each band's own mean that is taken away: a microphone's colour
-) -> (
-    Tensor
-):  # the same shape; mean 0, deviation 1 over each clip; its lowest value around it
-    "Loud or faint, near or far, sharp or dull: each clip on a scale of its own. Raises `ValueError` or `TypeError`."
-    kind, x = _mels(x).dtype, x.float()
-    there = (x > -60).any(1, keepdim=True)
-    n = there.sum(2, keepdim=True).clamp_min(1)  # (B, 1, 1) frames
-    band = (x * there).sum(2, keepdim=True) / n  # (B, bands, 1) means
+    x: Tensor,  # (B, bands, T) dB, -60 where there is no clip
+    own: float = 0.5,  # share of each band's own mean in what is subtracted
+) -> Tensor:  # (B, bands, T); around a clip its lowest value
+    "Each clip at mean 0 and deviation 1, its microphone's colour in part removed."
+    kind, x = x.dtype, x.float()
+    there = (x > -60).any(1, keepdim=True)  # (B, 1, T)
+    n = there.sum(2, keepdim=True).clamp_min(1)  # frames of each clip
+    band = (x * there).sum(2, keepdim=True) / n  # (B, bands, 1)
     x = (x - own * band - (1 - own) * band.mean(1, keepdim=True)) * there
-    x = x / ((x**2).mean(1, keepdim=True).sum(2, keepdim=True) / n).sqrt().clamp_min(
-        0.5
-    )
+    variance = x.square().mean(1, keepdim=True).sum(2, keepdim=True) / n
+    x = x / variance.sqrt().clamp_min(0.5)
     return torch.where(there, x, x.amin((1, 2), keepdim=True)).to(kind)

@@ -1,5 +1,7 @@
-"A learner's own files and slips: handled as one would expect, or refused by name."
+"""What a learner's own files and slips do to the project's entry points: handled as one would expect, or refused by name."""
 
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from conftest import REFUSED, drawing, refused, saved, tone, wav
 from mmcourse.audio import log_mel, preprocess_audio
 from mmcourse.datasets import MODALITIES
 from mmcourse.decision_fusion import fuse_product, learn_weights
@@ -21,9 +22,25 @@ from mmcourse.project import fuse_predictions
 from mmcourse.text import preprocess_text
 
 rng = np.random.default_rng(0)
+REFUSED = ValueError, TypeError, FileNotFoundError
 
 
-# --- text
+def refused(function, *args, error=REFUSED, name, **kwargs):
+    "The message; it must begin with the argument's name and be one line."
+    with pytest.raises(error) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert message.startswith(name), message
+    assert (
+        "\n" not in message
+        and re.search("expected|found none", message)
+        and "got" in message
+        or "found none" in message
+    ), message
+    return message
+
+
+# ------------------------------------------------------------------------------------------------------------------------------------ text
 def test_text_is_lower_case_words():
     assert preprocess_text(["Below FIVE, odd."]) == [["below", "five", ",", "odd", "."]]
 
@@ -73,10 +90,20 @@ def test_text_empty_list():
     refused(preprocess_text, [], error=ValueError, name="text")
 
 
-# --- image
+# ----------------------------------------------------------------------------------------------------------------------------------- image
+def drawing(mode="L", size=(120, 160), ink=0, paper=255):
+    "A seven, dark on light."
+    picture = Image.new(mode, size, paper)
+    ImageDraw.Draw(picture).line([(30, 35), (90, 35), (55, 130)], fill=ink, width=9)
+    return picture
 
 
 SEVEN = preprocess_image([drawing()])[0]
+
+
+def saved(picture, format="PNG", **options):
+    picture.save(buffer := io.BytesIO(), format, **options)
+    return buffer.getvalue()
 
 
 def close(a, b=SEVEN):
@@ -262,9 +289,9 @@ def test_image_no_file(path):
 @pytest.mark.parametrize(
     "x, what",
     [
-        (np.zeros((0, 5)), "at least one value"),
-        (np.zeros((5, 0, 3)), "at least one value"),
-        ([], "at least one value"),
+        (np.zeros((0, 5)), "empty"),
+        (np.zeros((5, 0, 3)), "empty"),
+        ([], "empty"),
         (np.full((9, 9), np.nan), "NaN"),
         (np.full((9, 9), np.inf), "infinite"),
         (np.zeros(9), "(9,)"),
@@ -298,15 +325,31 @@ def test_image_not_a_list(x):
     refused(preprocess_image, x, error=TypeError, name="image")
 
 
-# --- audio
+# ------------------------------------------------------------------------------------------------------------------------------------ audio
+def tone(sr=8000, seconds=0.5, hz=440.0):
+    return (
+        0.3
+        * np.sin(2 * np.pi * hz * np.arange(int(sr * seconds)) / sr)
+        * np.hanning(int(sr * seconds))
+    )
 
 
 TONE = preprocess_audio([tone()])[0]
 
 
+def wav(x, sr=8000, **options):
+    soundfile.write(
+        buffer := io.BytesIO(),
+        x,
+        sr,
+        **({"format": "WAV", "subtype": "PCM_16"} | options),
+    )
+    return buffer.getvalue()
+
+
 def same(a, b=TONE, atol=0.06):  # the same sound, give or take a few samples of place
-    a, b = (np.abs(np.fft.rfft(x)) for x in (a, b))
-    return a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 1 - atol
+    spectrum = lambda x: np.abs(np.fft.rfft(x)) / np.linalg.norm(np.fft.rfft(x))
+    return np.dot(spectrum(a), spectrum(b)) > 1 - atol
 
 
 def test_audio_is_one_level():
@@ -419,31 +462,13 @@ def test_audio_of_wrong_values(x, what):
     assert what in refused(preprocess_audio, [x], error=ValueError, name="audio[0]")
 
 
-@pytest.mark.parametrize(
-    "sr",
-    [
-        0,
-        -8000,
-        999,
-        1e9,
-        8000.5,
-        float("nan"),
-        float("inf"),
-        None,
-        "8000",
-        True,
-        1j,
-        np.array([8000]),
-    ],
-)
+@pytest.mark.parametrize("sr", [0, -8000, 999, 1e9, 8000.5, float("nan"), None, "8000"])
 def test_audio_rate(sr):
-    assert "rate" in refused(
-        preprocess_audio, [(tone(), sr)], error=ValueError, name="audio[0]"
-    )
+    assert "rate" in refused(preprocess_audio, [(tone(), sr)], name="audio[0] rate: ")
 
 
 def test_audio_pair_the_wrong_way_round():
-    refused(preprocess_audio, [(8000, tone())], error=ValueError, name="audio[0]")
+    refused(preprocess_audio, [(8000, tone())], name="audio[0]")
 
 
 @pytest.mark.parametrize(
@@ -472,7 +497,7 @@ def test_audio_not_a_list(x):
     refused(preprocess_audio, x, error=TypeError, name="audio")
 
 
-# --- log_mel
+# ---------------------------------------------------------------------------------------------------------------------------------- log_mel
 def test_log_mel_equals_librosa():
     import librosa
 
@@ -512,48 +537,7 @@ def test_log_mel_of_silence():
     assert (log_mel(np.zeros((1, 900))) == -100).all()
 
 
-@pytest.mark.parametrize(
-    "x",
-    [
-        np.zeros(0),
-        np.zeros((2, 0)),
-        np.full(9, np.nan),
-        np.full((2, 9), np.inf),
-        np.float64(1.0),
-        np.zeros((2, 2, 9)),
-        [[0.1], [0.1, 0.2]],
-    ],
-)
-def test_log_mel_of_wrong_values(x):
-    refused(log_mel, x, error=ValueError, name="wave")
-
-
-@pytest.mark.parametrize(
-    "x",
-    [
-        np.ones(9, np.int16),
-        np.ones(9, bool),
-        np.ones(9) * 1j,
-        np.array(["a"]),
-        "a.wav",
-        b"abc",
-        None,
-        object(),
-    ],
-)
-def test_log_mel_of_wrong_type(x):
-    refused(log_mel, x, error=TypeError, name="wave")
-
-
-@pytest.mark.parametrize(
-    "option",
-    [{"sr": 0}, {"n_mels": -1}, {"n_fft": 2.5}, {"hop": None}, {"hop": True}],
-)
-def test_log_mel_options(option):
-    refused(log_mel, np.ones(900), error=ValueError, name=next(iter(option)), **option)
-
-
-# --- all three at once
+# ------------------------------------------------------------------------------------------------------------------------- all three at once
 def test_data_missing_modality():
     data = preprocess_data({"image": [drawing(), None]})
     assert {m: v.tolist() for m, v in data["mask"].items()} == {
@@ -669,7 +653,7 @@ def test_fusion_leaves_out_what_is_missing():
     )
 
 
-# --- fuzzing
+# ---------------------------------------------------------------------------------------------------------------------------------- fuzzing
 def tame(function, x, name):
     "Either a good result or a refusal that names the argument; nothing else."
     try:
@@ -735,27 +719,6 @@ def test_fuzz_audio(x):
         and np.isfinite(out).all()
         and np.sqrt((out**2).sum() / 8000) < 0.11
     )
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    hnp.arrays(
-        np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=300)
-    ),
-    st.integers(1, 80),
-    st.integers(1, 300),
-)
-def test_fuzz_log_mel(x, n_mels, hop):
-    try:
-        out = log_mel(x, n_mels=n_mels, hop=hop)
-    except REFUSED as e:
-        assert str(e).startswith("wave")
-    else:
-        assert torch.isfinite(out).all() and out.shape == (
-            *x.shape[:-1],
-            n_mels,
-            1 + x.shape[-1] // hop,
-        )
 
 
 @settings(max_examples=200, deadline=None)

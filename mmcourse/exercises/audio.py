@@ -4,52 +4,113 @@
 
 # %% auto #0
 __all__ = [
-    "level_db",
+    "mel_weights",
     "folded_tone",
     "overlap_add",
-    "twice_as_loud",
+    "frame_decibels",
     "without_microphone",
 ]
 
 # %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-002
 import numpy as np
+import torch
 
-from ..check import exercise, prediction
+from ..check import challenge, exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-004
-def _sounds(rng):
-    "A square wave, two constant ones, then noise of several lengths and levels."
-    return [(np.array([1.0, -1.0, 1.0, -1.0]),), (np.array([0.5, -0.5]),)] + [
-        (rng.normal(0, s, n),) for s, n in ((0.1, 300), (0.01, 50), (0.3, 1000))
-    ]
+def _settings(rng):
+    "Rates, sizes of a frame, numbers of bands."
+    return [(8000, 256, 10), (8000, 256, 40), (16000, 400, 20), (22050, 511, 3)]
 
 
-def _ten(wave):
-    return 10 * np.log10(np.sqrt(np.mean(wave**2)))
+def _mel(f):
+    above = 15 + 27 * np.log(np.maximum(f, 1000) / 1000) / np.log(6.4)
+    return np.where(f < 1000, 3 * f / 200, above)
 
 
-def _norm(wave):
-    return 20 * np.log10(np.linalg.norm(wave))
+def _hertz(m):
+    return np.where(m < 15, 200 * m / 3, 1000 * 6.4 ** ((m - 15) / 27))
 
 
-def _peak(wave):
-    return 20 * np.log10(np.abs(wave).max())
+def _triangles(c, sr, n_fft):
+    f = np.arange(1 + n_fft // 2) * sr / n_fft
+    low, mid, high = c[:-2, None], c[1:-1, None], c[2:, None]
+    return np.minimum((f - low) / (mid - low), (high - f) / (high - mid)).clip(0), c
 
 
-def _mean_size(wave):
-    return 20 * np.log10(np.abs(wave).mean())
+def _equal_heights(sr, n_fft, n_mels):
+    c = _hertz(np.linspace(0, _mel(sr / 2), n_mels + 2))
+    return _triangles(c, sr, n_fft)[0]
+
+
+def _even_in_hertz(sr, n_fft, n_mels):
+    weights, c = _triangles(np.linspace(0, sr / 2, n_mels + 2), sr, n_fft)
+    return weights * 2 / (c[2:] - c[:-2])[:, None]
+
+
+def _other_scale(sr, n_fft, n_mels):
+    top = 2595 * np.log10(1 + sr / 2 / 700)
+    c = 700 * (10 ** (np.linspace(0, top, n_mels + 2) / 2595) - 1)
+    weights, c = _triangles(c, sr, n_fft)
+    return weights * 2 / (c[2:] - c[:-2])[:, None]
+
+
+def _up_to_the_rate(sr, n_fft, n_mels):
+    c = _hertz(np.linspace(0, _mel(sr), n_mels + 2))
+    weights, c = _triangles(c, sr, n_fft)
+    return weights * 2 / (c[2:] - c[:-2])[:, None]
+
+
+def _not_cut_off(sr, n_fft, n_mels):
+    c = _hertz(np.linspace(0, _mel(sr / 2), n_mels + 2))
+    f = np.arange(1 + n_fft // 2) * sr / n_fft
+    low, mid, high = c[:-2, None], c[1:-1, None], c[2:, None]
+    both = np.minimum((f - low) / (mid - low), (high - f) / (high - mid))
+    return both * 2 / (high - low)
+
+
+def _loops(sr, n_fft, n_mels):
+    top, hertz = float(_mel(np.array(sr / 2))), []
+    for i in range(n_mels + 2):
+        m = top * i / (n_mels + 1)
+        hertz.append(200 * m / 3 if m < 15 else 1000 * 6.4 ** ((m - 15) / 27))
+    bank = np.zeros((n_mels, 1 + n_fft // 2))
+    for i in range(n_mels):
+        low, mid, high = hertz[i : i + 3]
+        for k in range(1 + n_fft // 2):
+            f = k * sr / n_fft
+            if low < f < high:
+                side = (f - low) / (mid - low) if f < mid else (high - f) / (high - mid)
+                bank[i, k] = side * 2 / (high - low)
+    return bank
+
+
+def _interpolated(sr, n_fft, n_mels):
+    c = torch.as_tensor(_hertz(np.linspace(0, _mel(sr / 2), n_mels + 2)))
+    f = np.arange(1 + n_fft // 2) * sr / n_fft
+    rows = [np.interp(f, c[i : i + 3], [0, 1, 0]) for i in range(n_mels)]
+    return torch.from_numpy(np.stack(rows)) * (2 / (c[2:] - c[:-2]))[:, None]
 
 
 @exercise(
     "audio.1",
-    inputs=_sounds,
-    wrong=[_ten, _norm, _peak, _mean_size],
-    hint="Square, mean, root: RMS, read backwards. Twenty times its base-10 logarithm is ten times that of the mean square.",
-    why="With one number a clip you can see at a glance whose microphone was turned down.",
+    inputs=_settings,
+    wrong=[_equal_heights, _even_in_hertz, _other_scale, _up_to_the_rate, _not_cut_off],
+    right=[_loops, _interpolated],
+    rtol=1e-4,
+    atol=1e-9,
+    hint="Three steps: the points in mel, the same points in hertz, and for each three "
+    "neighbours the smaller of the rising and the falling line, but nothing below "
+    "zero.",
+    why="Forty sums of neighbouring pitches are what most models of sound are given.",
 )
-def level_db(wave):
-    return 10 * np.log10(np.mean(wave**2))
+def mel_weights(sr, n_fft, n_mels):
+    c = _hertz(np.linspace(0, _mel(sr / 2), n_mels + 2))
+    f = np.arange(1 + n_fft // 2) * sr / n_fft
+    low, mid, high = c[:-2, None], c[1:-1, None], c[2:, None]
+    both = np.minimum((f - low) / (mid - low), (high - f) / (high - mid)).clip(0)
+    return both * 2 / (high - low)
 
 
 # %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-006
@@ -57,14 +118,14 @@ def level_db(wave):
     "audio.2",
     wrong=[3300, 1650, 1300, 2700],
     tol=1,
-    hint="4,000 samples a second carry tones up to 2,000 Hz. How far is 3,300 from the nearest multiple of 4,000?",
-    why="Dropping samples folds every tone above the new Nyquist frequency down into what you keep, and nothing can unfold it.",
+    hint="4,000 samples a second carry tones up to 2,000 Hz. How far is 3,300 from the "
+    "nearest multiple of 4,000?",
+    why="Dropping samples folds every tone above the new Nyquist frequency down into "
+    "what you keep, and nothing can unfold it.",
 )
 def folded_tone():
     kept = np.sin(2 * np.pi * 3300 * np.arange(8000) / 8000)[::2]
-    return int(
-        np.abs(np.fft.rfft(kept)).argmax()
-    )  # a second long, so that row k is k Hz
+    return int(abs(np.fft.rfft(kept)).argmax())  # a second long: row k is k Hz
 
 
 # %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-008
@@ -99,12 +160,49 @@ def _too_long(pieces, hop):
     return wave
 
 
+def _by_index(pieces, hop):
+    n, size = pieces.shape
+    place = np.arange(n)[:, None] * hop + np.arange(size)
+    wave = np.zeros(place.max() + 1)
+    np.add.at(wave, place, pieces)
+    return wave
+
+
+def _plain_lists(pieces, hop):
+    wave = [0.0] * ((len(pieces) - 1) * hop + len(pieces[0]))
+    for t, piece in enumerate(pieces):
+        for i, x in enumerate(piece):
+            wave[t * hop + i] += float(x)
+    return wave
+
+
+def _torch_loop(pieces, hop):
+    n, size = pieces.shape
+    pieces = torch.as_tensor(pieces)
+    wave = torch.zeros((n - 1) * hop + size, dtype=torch.float64)
+    for t in range(n):
+        wave[t * hop : t * hop + size] += pieces[t]
+    return wave
+
+
+def _folded(pieces, hop):
+    n, size = pieces.shape
+    full = (1, (n - 1) * hop + size)
+    fold = torch.nn.functional.fold
+    return fold(pieces.T[None], full, (1, size), stride=(1, hop)).flatten()
+
+
 @exercise(
     "audio.3",
     inputs=_pieces,
     wrong=[_end_to_end, _last_one_wins, _too_long],
-    hint="The last frame begins at (n-1)*hop. Add into the slice, do not assign: neighbours overlap.",
-    why="Hann windows half a frame apart add up to one everywhere, so cutting, windowing and adding gives the sound back: spectrograms can be edited and played.",
+    right=[_by_index, _plain_lists, _torch_loop, _folded],
+    hint="Where does the last frame begin, and where does it end? Neighbours overlap, "
+    "so "
+    "what is there already must stay.",
+    why="Hann windows half a frame apart add up to one everywhere, so cutting, "
+    "windowing "
+    "and adding gives the sound back: spectrograms can be edited and played.",
 )
 def overlap_add(pieces, hop):
     n, size = pieces.shape
@@ -115,27 +213,116 @@ def overlap_add(pieces, hop):
 
 
 # %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-010
-@prediction(
-    "audio.4",
-    wrong=[[6.02, 0], [38.1, 38.1], [240.8, 0], [19, 0]],
-    tol=0.5,
-    hint="Doubling adds the same number of decibels to each of the 40 bands. What do the first two rows of the cosine matrix make of a constant?",
-    why="Loudness goes into C0 alone, so a model that drops it no longer hears how far away somebody stands.",
-)
-def twice_as_loud():
-    from mmcourse.audio import mfcc
+def _frames(rng):
+    "A tone beside silence, then noise in frames of even and odd size."
+    n = np.arange(16)
+    tone = np.stack([np.sin(2 * np.pi * 3.3 * n / 16), np.zeros(16)])
+    return [(tone,), (rng.normal(0, 0.1, (3, 8)),), (rng.normal(0, 1, (4, 9)),)]
 
-    wave = np.random.default_rng(0).normal(0, 0.1, 4000)
-    change = (mfcc(2 * wave) - mfcc(wave)).mean(1)[:2]
-    return [round(float(c), 2) + 0.0 for c in change]
+
+def _hann(size):
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+
+
+def _as_given(pieces):
+    with np.errstate(divide="ignore"):
+        return 20 * np.log10(abs(np.fft.rfft(pieces, axis=0)) ** 2)
+
+
+def _no_window(pieces):
+    power = abs(np.fft.rfft(pieces, axis=1)) ** 2
+    return 10 * np.log10(np.maximum(power, 1e-10))
+
+
+def _twice_the_decibels(pieces):
+    power = abs(np.fft.rfft(pieces * _hann(pieces.shape[1]), axis=1)) ** 2
+    return 20 * np.log10(np.maximum(power, 1e-10))
+
+
+def _no_floor(pieces):
+    power = abs(np.fft.rfft(pieces * _hann(pieces.shape[1]), axis=1)) ** 2
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(power)
+
+
+def _floor_added(pieces):
+    power = abs(np.fft.rfft(pieces * _hann(pieces.shape[1]), axis=1)) ** 2
+    return 10 * np.log10(power + 1e-3)
+
+
+def _symmetric_window(pieces):
+    power = abs(np.fft.rfft(pieces * np.hanning(pieces.shape[1]), axis=1)) ** 2
+    return 10 * np.log10(np.maximum(power, 1e-10))
+
+
+def _amplitudes(pieces):
+    size = abs(np.fft.rfft(pieces * _hann(pieces.shape[1])))
+    return 20 * np.log10(np.maximum(size, 1e-5))
+
+
+def _all_torch(pieces):
+    size = pieces.shape[1]
+    X = torch.fft.rfft(pieces * torch.hann_window(size, dtype=torch.float64))
+    return 10 * X.abs().square().clamp_min(1e-10).log10()
+
+
+@exercise(
+    "audio.4",
+    inputs=_frames,
+    wrong=[
+        _as_given,
+        _no_window,
+        _twice_the_decibels,
+        _no_floor,
+        _floor_added,
+        _symmetric_window,
+    ],
+    right=[_amplitudes, _all_torch],
+    hint="Along which axis does a frame run? What happens to its ends? Are decibels of "
+    "a "
+    "power ten or twenty logarithms? And what is the logarithm of silence?",
+    why="None of the four faults raises an error; a model trained on it just hears "
+    "less.",
+)
+def frame_decibels(pieces):
+    faded = pieces * _hann(pieces.shape[1])
+    power = abs(np.fft.rfft(faded, axis=1)) ** 2
+    return 10 * np.log10(np.maximum(power, 1e-10))
 
 
 # %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-012
-def _spectra(rng):
-    "Two rows by hand, then spectrograms of several shapes."
-    return [(np.array([[[1.0, 3.0], [5.0, 5.0]]]),)] + [
-        (rng.normal(-30, 10, shape),) for shape in ((1, 4, 6), (3, 5, 9), (2, 13, 1))
-    ]
+def _in_either(f, x):
+    "What `f` makes of an array, as an array; it may want tensors."
+    try:
+        y = f(x.copy())
+    except (TypeError, AttributeError, RuntimeError):
+        y = f(torch.from_numpy(x.copy()))
+    if isinstance(y, torch.Tensor):
+        y = y.detach().numpy()
+    return np.asarray(y, dtype=float)
+
+
+def _invariant(f):
+    "Whether microphones leave no trace, and words do."
+    rng = np.random.default_rng(0)
+    for shape in ((3, 5, 9), (2, 13, 30), (1, 4, 6)):
+        x = rng.normal(-30, 10, shape)
+        microphone = rng.normal(0, 6, (*shape[:2], 1))
+        one, two = _in_either(f, x), _in_either(f, x + microphone)
+        if one.shape != two.shape or len(one) != len(x) or one.size < len(x):
+            return False, f"Of {shape} spectrograms it makes {one.shape}: one a clip?"
+        if not (np.isfinite(one).all() and np.isfinite(two).all()):
+            return False, "It gives values that are not finite."
+        if not np.allclose(one, two, atol=1e-6):
+            change = abs(one - two).max()
+            return False, f"Another microphone changes them by up to {change:.2g}."
+        other = _in_either(f, rng.normal(-30, 10, shape))
+        if np.allclose(one, other, atol=1e-3):
+            return False, "Two different sounds get the same features."
+        later = _in_either(f, x[..., ::-1])
+        if np.allclose(one, later, atol=1e-3):
+            return False, "A word and the same word backwards get the same features."
+    return True, "Any microphone gives the same features, another word others."
 
 
 def _over_rows(x):
@@ -154,12 +341,158 @@ def _divide(x):
     return x / x.mean(2, keepdims=True)
 
 
-@exercise(
+def _nothing_left(x):
+    return 0 * x
+
+
+def _only_spread(x):
+    return x.std(2)
+
+
+def _median(x):
+    return x - np.median(x, 2, keepdims=True)
+
+
+def _first_frame(x):
+    return x - x[:, :, :1]
+
+
+def _steps(x):
+    return x[:, :, 1:] - x[:, :, :-1]
+
+
+def _standard_score(x):
+    return (x - x.mean(2, keepdims=True)) / x.std(2, keepdims=True)
+
+
+def _tensor_mean(x):
+    return x - x.mean(dim=2, keepdim=True)
+
+
+@challenge(
     "audio.5",
-    inputs=_spectra,
-    wrong=[_over_rows, _over_all, _over_batch, _divide],
-    hint="A factor of the power is a number added in decibels: one for each row, the same at all times. Which mean contains it?",
-    why="It is called cepstral mean normalisation, and it is the cheapest way to let a model trained on one telephone work on another.",
+    judge=_invariant,
+    wrong=[_over_rows, _over_all, _over_batch, _divide, _nothing_left, _only_spread],
+    right=[_median, _first_frame, _steps, _standard_score, _tensor_mean],
+    hint="A factor of the power is a number added in decibels: one for each row, the "
+    "same at all times. Which quantity of a row moves by just that number?",
+    why="Subtracting the mean is called cepstral mean normalisation, and it is the "
+    "cheapest way to let a model trained on one telephone work on another.",
 )
 def without_microphone(x):
     return x - x.mean(2, keepdims=True)
+
+
+# %% ../../nbs/0_tools/exercises/04_audio.ipynb #cell-014
+question(
+    "audio.q1",
+    "Two people speak at once, each at −20 dB of full scale, and not in time with "
+    "each other. How loud are they together?",
+    {
+        "a": (
+            "−40 dB",
+            "Decibels do not add; −40 dB would be a hundredth of the power of one.",
+        ),
+        "b": ("−17 dB", "Powers add, so there is twice the power: 3 dB more."),
+        "c": ("−20 dB", "Two voices carry twice the power of one."),
+        "d": ("−10 dB", "That is ten times the power: ten voices."),
+    },
+    answer="b",
+)
+question(
+    "audio.q2",
+    "A recording at 44,100 Hz holds a whistle of 6,000 Hz. What is left of it "
+    "after resampling to 8,000 Hz with resample?",
+    {
+        "a": (
+            "a whistle of 6,000 Hz",
+            "8,000 samples a second carry tones below 4,000 Hz only.",
+        ),
+        "b": (
+            "a whistle of 2,000 Hz",
+            "That is what dropping samples without a filter would leave.",
+        ),
+        "c": (
+            "nothing",
+            "What the new rate cannot carry is filtered away before samples are "
+            "dropped.",
+        ),
+        "d": ("a whistle of 4,000 Hz", "A filter removes a tone; it does not move it."),
+    },
+    answer="c",
+)
+question(
+    "audio.q3",
+    "Why is a frame multiplied with a window?",
+    {
+        "a": (
+            "so that neighbouring frames do not overlap",
+            "They overlap all the same; the hop decides that.",
+        ),
+        "b": (
+            "so that the peak of a pure tone gets narrower",
+            "It gets wider; that is the price.",
+        ),
+        "c": (
+            "so that the transform gets faster",
+            "The transform takes as long as before.",
+        ),
+        "d": (
+            "so that a tone that does not fit the frame does not leak into far pitches",
+            "Faded ends leave no jump where the loop closes, and the jump was the "
+            "leak.",
+        ),
+    },
+    answer="d",
+)
+question(
+    "audio.q4",
+    "You double every sample of a clip. What happens to its MFCCs from 40 bands, "
+    "away from the floor?",
+    {
+        "a": (
+            "all of them double",
+            "Features of decibels do not scale with the wave; a factor becomes a sum.",
+        ),
+        "b": (
+            "C0 grows by about 38, the others stay",
+            "Each band grows by 6.02 dB. The row of C0 is constant 1/√40, and 40 · "
+            "6.02/√40 = 38; the other rows add up to zero.",
+        ),
+        "c": (
+            "all of them grow by about 6",
+            "Only the row of C0 does not add up to zero over the bands.",
+        ),
+        "d": (
+            "C0 grows by about 6, the others stay",
+            "The bands grow by 6; C0 is their sum over √40.",
+        ),
+    },
+    answer="b",
+)
+question(
+    "audio.q5",
+    "After eight epochs a network has 75 % of its training clips right with "
+    "augmentation and 90 % without; on unseen voices both have about 70 %. What "
+    "next?",
+    {
+        "a": (
+            "drop the augmentation, for it lowers the training accuracy",
+            "It has to: the training clips became harder. Only unseen voices count.",
+        ),
+        "b": (
+            "keep the augmentation, since unseen voices did not suffer",
+            "Equal after eight epochs says little: one of the two is far from done.",
+        ),
+        "c": (
+            "train both for longer and compare on the unseen voices of the "
+            "validation split",
+            "Harder lessons take longer; two methods are compared when both are done.",
+        ),
+        "d": (
+            "make the augmentation stronger",
+            "Perhaps later; first see what this one does when it has the time.",
+        ),
+    },
+    answer="c",
+)

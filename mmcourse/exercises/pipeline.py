@@ -5,84 +5,107 @@
 
 # %% auto #0
 __all__ = [
-    "merge_moments",
-    "one_after_another",
-    "masked_mean",
+    "scale",
     "what_dropping_keeps",
-    "leave_group_stats",
+    "mean_of_present",
+    "scale_of_others",
+    "merge_moments",
 ]
 
 # %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-002
 import numpy as np
+import torch
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-004
-def _shards(rng):
-    "Numbers, means and variances of pairs of shards: of equal and unequal size, one far from zero."
-    made = []
-    for n1, n2, shift in ((10, 10, 0.0), (3, 50, 2.0), (1, 7, -5.0), (400, 20, 1e4)):
-        a, b = shift + rng.standard_normal(n1), shift + 1 + 3 * rng.standard_normal(n2)
-        made.append((n1, a.mean(), a.var(), n2, b.mean(), b.var()))
+def _splits(rng):
+    "Four numbers by hand, then rows of several shapes with holes in both splits."
+    by_hand = np.array([[1.0], [3.0], [100.0]]), np.array([True, True, False])
+    made = [(*by_hand, np.array([[5.0], [2.0]]), np.array([True, True]))]
+    for n, m, width in ((6, 4, 3), (20, 9, 5), (5, 5, 1)):
+        train = 2 + 3 * rng.standard_normal((n, width))
+        x = rng.standard_normal((m, width))
+        here, x_here = rng.random(n) < 0.7, rng.random(m) < 0.6
+        here[:2], x_here[0], x_here[-1] = True, True, False
+        made.append((train, here, np.where(x_here[:, None], x, 7.0), x_here))
     return made
 
 
-def _mean_of_means(n1, mean1, var1, n2, mean2, var2):
-    return n1 + n2, (mean1 + mean2) / 2, (var1 + var2) / 2
+def _own_scale(train, train_here, x, x_here):
+    z = np.zeros_like(x)
+    z[x_here] = (x[x_here] - x[x_here].mean()) / x[x_here].std()
+    return z
 
 
-def _no_distance(n1, mean1, var1, n2, mean2, var2):
-    return (
-        n1 + n2,
-        (n1 * mean1 + n2 * mean2) / (n1 + n2),
-        (n1 * var1 + n2 * var2) / (n1 + n2),
-    )
+def _holes_count(train, train_here, x, x_here):
+    z = np.zeros_like(x)
+    z[x_here] = (x[x_here] - train.mean()) / train.std()
+    return z
 
 
-def _sample_variance(n1, mean1, var1, n2, mean2, var2):
-    n, d = n1 + n2, mean2 - mean1
-    return (
-        n,
-        mean1 + d * n2 / n,
-        (n1 * var1 + n2 * var2 + d * d * n1 * n2 / n) / (n - 1),
-    )
+def _holes_are_moved(train, train_here, x, x_here):
+    return (x - train[train_here].mean()) / train[train_here].std()
+
+
+def _column_by_column(train, train_here, x, x_here):
+    z = np.zeros_like(x)
+    there = train[train_here]
+    z[x_here] = (x[x_here] - there.mean(0)) / there.std(0)
+    return z
+
+
+def _chosen(train, train_here, x, x_here):
+    there = train[train_here]
+    return np.where(x_here[:, None], (x - there.mean()) / there.std(), 0)
+
+
+def _in_torch(train, train_here, x, x_here):
+    there = train[train_here]
+    z = (x - there.mean()) / there.std(correction=0)
+    return z.masked_fill(~x_here[:, None], 0)
 
 
 @exercise(
     "pipeline.1",
-    inputs=_shards,
-    wrong=[_mean_of_means, _no_distance, _sample_variance],
-    hint="The variance of the whole is the mean variance within the shards plus the variance between them, which comes from the distance of their means.",
-    why="Sums of squared deviations add up over any number of shards and machines, so the scale of a data set of any size takes one pass.",
+    inputs=_splits,
+    wrong=[_own_scale, _holes_count, _holes_are_moved, _column_by_column],
+    right=[_chosen, _in_torch],
+    hint="Pick the training rows that are there first; two numbers come out of them. "
+    "Then change only those rows of x that are there.",
+    why="Fitted on one split and handed to the others, a scale can leak nothing.",
 )
-def merge_moments(n1, mean1, var1, n2, mean2, var2):
-    n, d = n1 + n2, mean2 - mean1
-    return n, mean1 + d * n2 / n, (n1 * var1 + n2 * var2 + d * d * n1 * n2 / n) / n
+def scale(train, train_here, x, x_here):
+    there = train[train_here]
+    z = np.zeros(x.shape)
+    z[x_here] = (x[x_here] - there.mean()) / there.std()
+    return z
 
 
 # %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-006
 @prediction(
     "pipeline.2",
-    wrong=[500, 6500 / 3, 2000 * 500 * 4000 / 6500],
-    tol=4,
-    hint="Add up the seconds that one example spends in each stage.",
-    why="Times add up, rates do not: on one core every stage counts, and the slowest counts most.",
+    wrong=[80, 20, 100 - 100 * 0.2**5, 0.32768],
+    tol=1,
+    hint="All five must be there at once.",
+    why="Every modality that is added makes complete examples rarer, so a method that "
+    "needs them all gets less data from richer collections.",
 )
-def one_after_another():
-    return 1 / (1 / 2000 + 1 / 500 + 1 / 4000)
+def what_dropping_keeps():
+    return 100 * 0.8**5
 
 
 # %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-008
 def _features(rng):
-    "Features and masks: complete, with holes, with none at all, and with NaN where nothing is."
+    "Features and masks: complete, with holes, with nothing, with NaN for nothing."
     made = []
     for B, M, D in ((2, 3, 4), (5, 2, 1), (4, 3, 2)):
         h, k = rng.standard_normal((B, M, D)), rng.random((B, M)) < 0.6
         k[0], k[-1] = True, False
         made.append((h, k))
     h, k = made[-1]
-    return made + [(np.where(k[..., None], h, np.nan), k)]
+    return [*made, (np.where(k[..., None], h, np.nan), k)]
 
 
 def _over_all(h, k):
@@ -98,65 +121,270 @@ def _not_a_number(h, k):
         return np.where(k[..., None], h, 0).sum(1) / k.sum(1, keepdims=True)
 
 
+def _times_mask(h, k):
+    return (h * k[..., None]).sum(1) / np.maximum(k.sum(1, keepdims=True), 1)
+
+
+def _row_by_row(h, k):
+    empty = np.zeros(h.shape[2])
+    return [x[here].mean(0) if here.any() else empty for x, here in zip(h, k)]
+
+
+def _filled(h, k):
+    total = h.masked_fill(~k[..., None], 0).sum(1)
+    return total / k.sum(1, keepdim=True).clamp_min(1)
+
+
 @exercise(
     "pipeline.3",
     inputs=_features,
-    wrong=[_over_all, _without_mask, _not_a_number],
-    hint="NaN times zero is NaN, so choose with np.where; then divide by the number that are there, at least one.",
-    why="Averaging over what is there is the simplest fusion that takes any subset of modalities, and its scale does not shrink with each hole.",
+    wrong=[_over_all, _without_mask, _not_a_number, _times_mask],
+    right=[_row_by_row, _filled],
+    hint="NaN times zero is NaN, so choose and do not multiply; then divide by the "
+    "number that are there, at least one.",
+    why="Averaging over what is there is the simplest fusion that takes any subset of "
+    "modalities, and its scale does not shrink with each hole.",
 )
-def masked_mean(h, k):
+def mean_of_present(h, k):
     return np.where(k[..., None], h, 0).sum(1) / np.maximum(k.sum(1, keepdims=True), 1)
 
 
 # %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-010
-@prediction(
-    "pipeline.4",
-    wrong=[80, 20, 100 - 100 * 0.2**5],
-    tol=1,
-    hint="All five must be there at once.",
-    why="Every modality that is added makes complete examples rarer, so a method that needs them all gets less data from richer collections.",
-)
-def what_dropping_keeps():
-    return 100 * 0.8**5
-
-
-# %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-012
-def _groups(rng):
-    "Rows of two to four groups with means of their own."
-    made = []
-    for n, f, groups in ((8, 3, 2), (15, 2, 4), (9, 1, 3)):
-        group = np.arange(n) % groups
-        made.append((rng.standard_normal((n, f)) + 3 * group[:, None], group))
+def _voices(rng):
+    "Whole numbers of two voices, then rows of two to four voices with their own means."
+    whole = np.array([[9], [12], [1], [4]]), np.array([0, 0, 1, 1])
+    made = [whole]
+    for n, f, voices in ((8, 3, 2), (15, 2, 4), (9, 1, 3)):
+        voice = np.arange(n) % voices
+        made.append((rng.standard_normal((n, f)) + 3 * voice[:, None], voice))
     return made
 
 
-def _all_rows(x, group):
+def _all_rows(x, voice):
     return (x - x.mean(0)) / x.std(0)
 
 
-def _own_group(x, group):
-    out = np.empty_like(x)
-    for g in np.unique(group):
-        out[group == g] = (x[group == g] - x[group == g].mean(0)) / x[group == g].std(0)
+def _own_rows(x, voice):
+    out = np.zeros(x.shape)
+    for v in np.unique(voice):
+        own = x[voice == v]
+        out[voice == v] = (own - own.mean(0)) / own.std(0)
     return out
 
 
-def _leave_one_row(x, group):
+def _leave_one_row(x, voice):
     rest = [np.delete(x, i, 0) for i in range(len(x))]
     return np.stack([(row - r.mean(0)) / r.std(0) for row, r in zip(x, rest)])
 
 
+def _cut_off(x, voice):
+    out = np.zeros_like(x)
+    for v in np.unique(voice):
+        others = x[voice != v]
+        out[voice == v] = (x[voice == v] - others.mean(0)) / others.std(0)
+    return out
+
+
+def _each_row(x, voice):
+    out = []
+    for row, v in zip(x, voice):
+        others = x[voice != v]
+        out.append((row - others.mean(0)) / others.std(0))
+    return out
+
+
+def _with_tensors(x, voice):
+    out = torch.zeros(x.shape, dtype=torch.float64)
+    for v in voice.unique():
+        others = x[voice != v].double()
+        scaled = (x.double() - others.mean(0)) / others.std(0, correction=0)
+        out[voice == v] = scaled[voice == v]
+    return out
+
+
+@exercise(
+    "pipeline.4",
+    inputs=_voices,
+    wrong=[_all_rows, _own_rows, _leave_one_row, _cut_off],
+    right=[_each_row, _with_tensors],
+    hint="Mean and deviation go down the rows where voice != v; they are applied to "
+    "those where voice == v. And what is the type of zeros_like of whole numbers?",
+    why="A scale that includes the voice it is applied to already knows something "
+    "about "
+    "it; the scale of the others is what a new voice will meet.",
+)
+def scale_of_others(x, voice):
+    out = np.zeros(x.shape)
+    for v in np.unique(voice):
+        others = x[voice != v]
+        out[voice == v] = (x[voice == v] - others.mean(0)) / others.std(0)
+    return out
+
+
+# %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-012
+def _shards(rng):
+    "Numbers, means and variances of pairs of shards, one of them far from zero."
+    made = []
+    for n1, n2, shift in ((10, 10, 0.0), (3, 50, 2.0), (1, 7, -5.0), (400, 20, 1e4)):
+        a, b = shift + rng.standard_normal(n1), shift + 1 + 3 * rng.standard_normal(n2)
+        made.append((n1, a.mean(), a.var(), n2, b.mean(), b.var()))
+    return made
+
+
+def _mean_of_means(n1, mean1, var1, n2, mean2, var2):
+    return n1 + n2, (mean1 + mean2) / 2, (var1 + var2) / 2
+
+
+def _no_distance(n1, mean1, var1, n2, mean2, var2):
+    n = n1 + n2
+    return n, (n1 * mean1 + n2 * mean2) / n, (n1 * var1 + n2 * var2) / n
+
+
+def _sample_variance(n1, mean1, var1, n2, mean2, var2):
+    n, d = n1 + n2, mean2 - mean1
+    squares = n1 * var1 + n2 * var2 + d * d * n1 * n2 / n
+    return n, mean1 + d * n2 / n, squares / (n - 1)
+
+
+def _around_the_new_mean(n1, mean1, var1, n2, mean2, var2):
+    n = n1 + n2
+    mean = (n1 * mean1 + n2 * mean2) / n
+    spread1, spread2 = var1 + (mean1 - mean) ** 2, var2 + (mean2 - mean) ** 2
+    return [n, mean, (n1 * spread1 + n2 * spread2) / n]
+
+
 @exercise(
     "pipeline.5",
-    inputs=_groups,
-    wrong=[_all_rows, _own_group, _leave_one_row],
-    hint="For each group: mean and deviation of x[group != g], down the rows; apply them to x[group == g].",
-    why="A scale that includes the voice it is applied to already knows something about it; the scale of the others is what a new voice will meet.",
+    inputs=_shards,
+    wrong=[_mean_of_means, _no_distance, _sample_variance],
+    right=[_around_the_new_mean],
+    hint="The variance of the whole is the mean variance within the shards plus the "
+    "variance between them, which comes from the distance of their means.",
+    why="Sums of squared deviations add up over any number of shards and machines, so "
+    "the scale of a data set of any size takes one pass.",
 )
-def leave_group_stats(x, group):
-    out = np.empty_like(x)
-    for g in np.unique(group):
-        others = x[group != g]
-        out[group == g] = (x[group == g] - others.mean(0)) / others.std(0)
-    return out
+def merge_moments(n1, mean1, var1, n2, mean2, var2):
+    n, d = n1 + n2, mean2 - mean1
+    return n, mean1 + d * n2 / n, (n1 * var1 + n2 * var2 + d * d * n1 * n2 / n) / n
+
+
+# %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-014
+question(
+    "pipeline.q1",
+    "You standardise pictures before a five-fold cross-validation. Where do mean "
+    "and deviation come from?",
+    {
+        "a": (
+            "from all pictures, once, since labels play no part in it",
+            "The harm may be small, but the held-out pictures have had their say, "
+            "and the habit will hurt with the next statistic.",
+        ),
+        "b": (
+            "from the training part of each fold",
+            "Whatever is fitted is fitted inside the training data, in each fold anew.",
+        ),
+        "c": (
+            "from the held-out part of each fold, for it is what gets scaled",
+            "Then the network is tested on a scale that it was not trained on, and "
+            "that looked at test data.",
+        ),
+        "d": (
+            "from each batch",
+            "Then the answer for a picture depends on which others are in its batch.",
+        ),
+    },
+    answer="b",
+)
+question(
+    "pipeline.q2",
+    "Features chosen on all data score 65 % on shuffled labels of two equally "
+    "frequent classes. What is the true accuracy?",
+    {
+        "a": (
+            "65 %",
+            "With shuffled labels there is nothing to learn; the surplus is the leak.",
+        ),
+        "b": (
+            "50 %",
+            "Shuffled labels have nothing to teach, so the truth is a coin's half.",
+        ),
+        "c": (
+            "35 %",
+            "A leak does not turn the sign: an honest figure varies around one half.",
+        ),
+        "d": (
+            "it cannot be known without more data",
+            "For shuffled labels it is known without any data. That is what makes "
+            "them a good test.",
+        ),
+    },
+    answer="b",
+)
+question(
+    "pipeline.q3",
+    "Three stages run one after another on one core, at 2,000, 500 and 4,000 "
+    "examples a second. How many examples a second come out?",
+    {
+        "a": (
+            "500, the slowest stage",
+            "That holds if the stages run side by side, each on a core of its own.",
+        ),
+        "b": ("about 2,170, the mean", "Times add up; rates have no useful mean."),
+        "c": (
+            "about 364",
+            "An example takes 0.5 + 2 + 0.25 = 2.75 ms, and 1 s over 2.75 ms is 364.",
+        ),
+        "d": ("6,500", "More stages can only take longer."),
+    },
+    answer="c",
+)
+question(
+    "pipeline.q4",
+    "The picture of an example is missing and stored as zeros. Which model needs "
+    "the mask most?",
+    {
+        "a": (
+            "one that averages the features of the modalities",
+            "It would average the features of an empty picture in, as if somebody "
+            "had looked at it.",
+        ),
+        "b": (
+            "a layer on pictures that are never all zero",
+            "It can tell a hole by its zeros; the mask says little more.",
+        ),
+        "c": (
+            "one that sees complete examples only",
+            "Then the mask is always true and says nothing.",
+        ),
+        "d": (
+            "none: zeros always mean that something is missing",
+            "A black picture, a silent second and an empty text are possible data, "
+            "too.",
+        ),
+    },
+    answer="a",
+)
+question(
+    "pipeline.q5",
+    "Why are frames without a clip kept out of the clip's mean?",
+    {
+        "a": (
+            "because their power is negative",
+            "Power is never negative; decibels are, and so are those of sound.",
+        ),
+        "b": (
+            "because the mean would depend on how much padding the clip got",
+            "The computer chose the padding, so the features of a word must not "
+            "depend on it.",
+        ),
+        "c": (
+            "because networks cannot take values below −60",
+            "Networks take any finite numbers.",
+        ),
+        "d": (
+            "because quiet frames say nothing",
+            "The pause in 'six' before its last hiss is quiet, says much, and is kept.",
+        ),
+    },
+    answer="b",
+)
