@@ -39,21 +39,19 @@ def _decoded(x, name: str):
 
     given = isinstance(x, Image.Image)
     file = None if given else opened(x, name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd tags and the like
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd tags and the like
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
             picture = x if given else Image.open(file)
             picture.load()
-    except Exception as error:
-        raise ValueError(
-            f"{name}: expected a picture, got {what(x)} that cannot be read as one "
-            f"({_cause(error)})"
-        ) from None
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:
-        return picture  # its notes are damaged, its pixels are not
+        except Exception as error:
+            got = f"{what(x)} that cannot be read as one ({_cause(error)})"
+            raise ValueError(f"{name}: expected a picture, got {got}") from None
+        try:
+            return ImageOps.exif_transpose(picture)
+        except Exception:
+            return picture  # its notes are damaged, its pixels are not
 
 
 # %% ../nbs/0_tools/pictures.ipynb #cell-009
