@@ -33,7 +33,68 @@ from pathlib import Path
 import numpy as np
 
 from .inputs import each, numbers, what
-from .text import _row, _whole, _words
+
+
+# %% ../nbs/2_models/07_embedding.ipynb #rows
+def _whole(v, name: str, least: int, most: int) -> int:
+    "`v`, if it is a whole number in the range."
+    if (
+        isinstance(v, (bool, np.bool_))
+        or not isinstance(v, (int, np.integer))
+        or not least <= v <= most
+    ):
+        raise ValueError(
+            f"{name}: expected a whole number from {least:,} to {most:,}, got {what(v) if not isinstance(v, (int, np.integer)) else v}"
+        )
+    return int(v)
+
+
+def _listed(items, name: str, of: str) -> list:
+    "`items` as a list; a text is refused, because its items are letters."
+    if hasattr(items, "tolist"):
+        items = items.tolist()  # arrays and tensors
+    if isinstance(items, (str, bytes, bytearray, dict)) or not hasattr(
+        items, "__iter__"
+    ):
+        raise TypeError(f"{name}: expected a list of {of}, got {what(items)}")
+    return list(items)
+
+
+def _words(tokens, name: str) -> list:
+    "`tokens` as a list, if they are texts."
+    for i, t in enumerate(tokens := _listed(tokens, name, "str")):
+        if not isinstance(t, str):
+            raise TypeError(f"{name}[{i}]: expected str, got {what(t)}")
+    return tokens
+
+
+def _array(x, name: str) -> np.ndarray:
+    "A list, array or tensor as an array."
+    if hasattr(x, "detach"):
+        x = x.detach().cpu()
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{name}: expected rows of one length, got a ragged {what(x)}"
+        ) from None
+
+
+def _row(row, name: str) -> np.ndarray:  # (n,) int64
+    "One row of ids."
+    a = _array(row, name)
+    if a.ndim != 1:
+        raise (ValueError if a.ndim else TypeError)(
+            f"{name}: expected a list of int, got {what(row)}"
+            + f" of shape {a.shape}" * bool(a.ndim)
+        )
+    if a.size and a.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name}: expected whole numbers of at most 64 bits, got {what(row)} holding {a.dtype}"
+        )
+    if a.dtype == np.uint64 and a.size and a.max() >= 2**63:
+        raise ValueError(f"{name}: expected numbers below 2**63, got {a.max()}")
+    return a.astype(np.int64)
 
 
 # %% ../nbs/2_models/07_embedding.ipynb #cell-006
