@@ -1,4 +1,4 @@
-"Everything that describes the package stands in settings.ini; this file hands it to setuptools."
+"Hands settings.ini, which describes the package, to setuptools."
 
 from configparser import ConfigParser
 from pathlib import Path
@@ -10,7 +10,11 @@ ini.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
 cfg = ini["DEFAULT"]
 folders = ("data", "data/gpu", "data/results")
 data = {f"mmcourse.{f}".replace("/", "."): f for f in folders if Path(f).is_dir()}
-requires = lambda name: cfg.get(name, "").split()
+
+
+def requires(name):
+    return cfg.get(name, "").split()
+
 
 setup(
     name=cfg["lib_name"],

@@ -27,5 +27,8 @@ def fastest(
 def line(what: str, ours: float, ref: float):  # seconds
     "Print their ratio, and both."
     print(
-        f"{what:78} {ours / ref:8.3f} times the seconds ({1e3 * ours:.2f} ms : {1e3 * ref:.2f} ms)"
+        (
+            f"{what:78} {ours / ref:8.3f} times the seconds "
+            f"({1e3 * ours:.2f} ms : {1e3 * ref:.2f} ms)"
+        )
     )

@@ -57,6 +57,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .audio import log_mel, spec_augment, standardise_mel
+from .convolution import DigitCNN
 from mmcourse.datasets import (
     CARRIERS,
     NOUNS,
@@ -69,9 +71,6 @@ from mmcourse.datasets import (
     spell,
     word,
 )
-
-from .audio import log_mel, spec_augment, standardise_mel
-from .convolution import DigitCNN
 from .gan import Discriminator, Generator, sample_digits, train_gan
 from .image import augment_image
 from .inputs import numbers, what

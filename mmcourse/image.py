@@ -45,7 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .inputs import each
-from .pictures import load_grey, load_image
+from .pictures import load_grey
 
 
 # %% ../nbs/1_data/03_image.ipynb #cell-023

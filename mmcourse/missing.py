@@ -52,6 +52,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import read_tensors
 from mmcourse.classifiers import (
     AudioNet,
     Classifier,
@@ -64,8 +65,6 @@ from mmcourse.classifiers import (
     train_image_classifier,
     train_text_classifier,
 )
-
-from .checkpoint import read_tensors
 from .datasets import MODALITIES, add_noise, three_views
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
 from .inputs import what

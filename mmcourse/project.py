@@ -45,6 +45,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .audio import augment_audio, preprocess_audio
+from .checkpoint import CheckpointError, read_tensors, write_tensors
 from mmcourse.classifiers import (
     Classifier,
     ImageNet28,
@@ -57,9 +59,6 @@ from mmcourse.classifiers import (
     train_image_classifier,
     train_text_classifier,
 )
-
-from .audio import augment_audio, preprocess_audio
-from .checkpoint import CheckpointError, read_tensors, write_tensors
 from .classifiers import extract_audio_features as extract_audio_features
 from .classifiers import extract_image_features as extract_image_features
 from .classifiers import extract_text_features as extract_text_features

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from .checkpoint import resume_run, save_run
 from .inputs import as_data, as_pair, choice, leaves, number, whole
-from .measure import hit_rate, hits, seeded
+from .measure import hit_rate, seeded
 
 
 # %% ../nbs/2_models/06_training.ipynb #cell-014

@@ -283,7 +283,7 @@ def test_encode_chunk():
 
 
 def test_the_toy_of_the_paper():
-    "Sennrich et al. 2016, Algorithm 1, but that of equal pairs the smaller comes first."
+    "Sennrich et al. 2016, Algorithm 1; of equal pairs the smaller comes first."
     words = {b"low.": 5, b"lower.": 2, b"newest.": 6, b"widest.": 3}
     tokens = BPE(learn_merges(words, 5)).tokens[256:]
     assert tokens == [b"es", b"t.", b"est.", b"lo", b"low"]

@@ -377,11 +377,17 @@ question(
     {
         "a": (
             "when a row has the full length",
-            "Then nothing is filled up, and the mask is true everywhere, as it should be.",
+            (
+                "Then nothing is filled up, and the mask is true everywhere, "
+                "as it should be."
+            ),
         ),
         "b": (
             "when 0 is also the id of a token that occurs in texts",
-            "Then real tokens are masked. A mask made from the lengths is always right.",
+            (
+                "Then real tokens are masked. A mask made from the lengths "
+                "is always right."
+            ),
         ),
         "c": (
             "when the rows are longer than the vocabulary",
@@ -449,7 +455,10 @@ question(
         ),
         "c": (
             "the classifier needs long texts",
-            "Removing the other half shortens the texts as well. Look at what that costs.",
+            (
+                "Removing the other half shortens the texts as well. Look at "
+                "what that costs."
+            ),
         ),
     },
     answer="b",
