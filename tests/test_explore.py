@@ -107,6 +107,8 @@ def test_figures_are_white_paper_with_letters_and_always_the_same():
         (torch.zeros(2, 1, 9, 8), [(9, 8)] * 2),
         (torch.zeros(2, 3, 9, 8, requires_grad=True), [(9, 8, 3)] * 2),
         (np.zeros((2, 9, 8, 4)), [(9, 8, 4)] * 2),
+        (np.zeros((2, 4, 9, 8)), [(9, 8, 4)] * 2),
+        (np.zeros((1, 3, 3, 8)), [(3, 8, 3)]),
         ([np.zeros((9, 8)), np.zeros((5, 5, 3))], [(9, 8), (5, 5, 3)]),
         (np.zeros((9, 8)), [(9, 8)]),
     ],
@@ -124,14 +126,32 @@ def test_channels_come_last_in_their_order():
 
 
 def test_images_run_from_black_to_white_and_bytes_are_scaled():
-    bright = np.full((4, 4), 255, np.uint8)
-    images = [np.full((4, 4), 0.5), bright, np.full((4, 4), True), np.full((4, 4), 7.0)]
-    show_images(images, ["a", 2, "", "d"], suptitle="all")
+    byte = np.full((4, 4), 51, np.uint8)
+    values = 0.5, True, 7.0, -7.0
+    images = [byte, *(np.full((4, 4), v) for v in values)]
+    show_images(images, ["a", 2, "", "d", "e"], suptitle="all")
     fig = plt.gcf()
-    assert [ax.images[0].get_array().max() for ax in fig.axes] == [0.5, 1, 1, 1]
-    assert all(ax.images[0].get_clim() == (0, 1) for ax in fig.axes)
-    assert [ax.get_title() for ax in fig.axes] == ["a", "2", "", "d"]
+    shown = [ax.images[0].get_array().max() for ax in fig.axes]
+    assert shown == pytest.approx([0.2, 0.5, 1, 1, 0])
+    for ax in fig.axes:
+        assert ax.images[0].get_clim() == (0, 1)
+        assert ax.images[0].get_cmap().name == "gray"
+    assert [ax.get_title() for ax in fig.axes] == ["a", "2", "", "d", "e"]
     assert fig.get_suptitle() == "all"
+
+
+@pytest.mark.parametrize(
+    "more, size",
+    [
+        ({}, (2.4, 2.4)),
+        ({"scale": 2}, (4, 4)),
+        ({"scale": 2, "titles": ["a", "", ""]}, (4, 5)),
+        ({"scale": 2, "suptitle": "all"}, (4, 4.35)),
+    ],
+)
+def test_a_grid_has_room_for_its_titles(more, size):
+    show_images(np.zeros((3, 4, 4)), ncols=2, **more)
+    assert plt.gcf().get_size_inches() == pytest.approx(size)
 
 
 def test_grid():

@@ -138,7 +138,7 @@ def test_figures_have_their_text_number_and_caption(small_course, tmp_path):
 
 def test_outputs_keep_their_order(small_course, tmp_path):
     html = '<audio src="x"></audio><a href="01_first.ipynb">here</a>'
-    table = {"text/markdown": "*Two: it is*\n\n| a |\n|---|\n| 1 |"}
+    table = {"text/markdown": "*Two: it is*\n\n| a |\n|---|\n| 1 ± 2 |"}
     outputs = ["one\n", {"text/html": html}, table, {"image/svg+xml": SVG}, "two\n"]
     cells = [code("#| code-fold: true\nf()", outputs, **{"fig-alt": "a"})]
     found, told = staged(small_course(cells), tmp_path)
@@ -149,7 +149,7 @@ def test_outputs_keep_their_order(small_course, tmp_path):
     assert found[2][1] == "#| code-fold: true\nf()"
     assert found[4][1].startswith("#| echo: false\n")
     text = "".join(kinds[2][1][0]["data"]["text/markdown"])
-    assert text == "| a |\n|---|\n| 1 |\n\n: Two: it is"
+    assert text == "| a |\n|---|\n| 1\u00a0±\u00a02 |\n\n: Two: it is"
     assert '<a href="first.ipynb">' in found[3][1]
     assert found[3][1].startswith("```{=html}\n")
 

@@ -566,7 +566,8 @@ def data_of(output: dict) -> dict:
 
 
 def captioned(text: str) -> str:
-    "A table's caption, which a notebook shows in italics above it, as its caption."
+    "A table for a page: what a notebook shows in italics above it is its caption."
+    text = text.replace(" ± ", "\u00a0±\u00a0")  # a narrow column does not part them
     return re.sub(r"\A\*(.+)\*\n\n(\|.*)", r"\2\n\n: \1", text, flags=re.S)
 
 
