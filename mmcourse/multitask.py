@@ -48,8 +48,8 @@ from .datasets import spoken_digits
 from .feature_fusion import ConcatFusion
 from .inputs import what
 from .lstm import centred_mels
-from .measure import seeded
-from .training import fit, hits, predict, take, warmup_cosine
+from .measure import hits, seeded
+from .training import fit, predict, take, warmup_cosine
 
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-010
