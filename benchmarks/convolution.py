@@ -1,104 +1,89 @@
-"""Seconds of the course's convolutions, gradients and pooling as multiples of torch's, one core each, taking turns, best of many.
+"""Seconds of the course's convolutions, gradients and pooling against torch's.
 
-python benchmarks/convolution.py
+    python benchmarks/convolution.py
+
+On one core; the functions take turns, and of each the fastest run counts.
 """
 
-import math
-import os
+from timing import fastest, line  # first: it sets the number of threads
 
-os.environ["OMP_NUM_THREADS"] = "1"
-from time import perf_counter
-
+# isort: split
 import torch
 import torch.nn.functional as F
 
-from mmcourse.convolution import avg_pool, conv_grads, conv_im2col, conv_view, max_pool
+from mmcourse.convolution import (
+    conv_grads,
+    conv_im2col,
+    conv_loops,
+    conv_view,
+    max_pool,
+    windows,
+)
+
+SETTINGS = [
+    (1, 16, 3, {}),
+    (1, 16, 5, {"padding": 2}),
+    (16, 32, 3, {"padding": 1}),
+    (16, 32, 3, {"padding": 1, "stride": 2}),
+    (16, 32, 3, {"padding": 2, "dilation": 2}),
+    (16, 32, 3, {"padding": 1, "groups": 4}),
+]
 
 
-def race(
-    functions: dict,  # name -> function without arguments
-    rounds: int = 40,
-) -> dict:  # name -> seconds
-    "The best time of each; they take turns, so that whatever else the machine does meets all of them."
-    best = dict.fromkeys(functions, math.inf)
-    for _ in range(rounds):
-        for name, f in functions.items():
-            start = perf_counter()
-            f()
-            best[name] = min(best[name], perf_counter() - start)
-    return best
+def conv_rows(x, w, groups=1, **knobs):
+    "As `conv_im2col`, with one window in each row of the matrix."
+    p = windows(x, *w.shape[2:], **knobs).unflatten(1, (groups, -1))
+    B, G, c, P, Q, m, n = p.shape
+    rows = p.permute(0, 1, 3, 4, 2, 5, 6).reshape(B, G, P * Q, c * m * n)
+    filters = w.flatten(1).unflatten(0, (groups, -1))  # (G, O/G, c·m·n)
+    y = (rows @ filters.mT).transpose(2, 3)  # (B, G, O/G, P·Q)
+    return y.flatten(1, 2).unflatten(2, (P, Q))
 
 
-def line(what, best):
-    *ours, torchs = best
-    print(
-        f"{what:66}"
-        + "".join(f"{name} {best[name] / best[torchs]:6.2f} ×   " for name in ours)
-        + f"torch {1e3 * best[torchs]:7.2f} ms"
-    )
+def one_map():
+    x, w = torch.rand(28, 28), torch.randn(3, 3)
+    runs = [lambda: conv_loops(x, w), lambda: conv_view(x, w)]
+    loops, view = fastest(*runs, repeats=20)
+    line("28×28 pixels, 3×3 kernel: loops : view", loops, view)
 
 
-def convolutions():
-    for channels, filters, size, knobs in (
-        (1, 16, 3, {}),
-        (1, 16, 5, {"padding": 2}),
-        (16, 32, 3, {"padding": 1}),
-        (16, 32, 3, {"padding": 1, "stride": 2}),
-        (16, 32, 3, {"padding": 2, "dilation": 2}),
-        (16, 32, 3, {"padding": 1, "groups": 4}),
-    ):
-        x, w = (
-            torch.rand(64, channels, 28, 28),
-            torch.randn(filters, channels // knobs.get("groups", 1), size, size),
-        )
-        y = F.conv2d(x, w, **knobs)
-        for f in (conv_view, conv_im2col):
-            assert torch.allclose(f(x, w, **knobs), y, atol=1e-3)
-        line(
-            f"64×{channels}×28×28, {filters} filters {size}×{size} {knobs or ''}",
-            race(
-                {
-                    "im2col": lambda: conv_im2col(x, w, **knobs),
-                    "view": lambda: conv_view(x, w, **knobs),
-                    "torch": lambda: F.conv2d(x, w, **knobs),
-                },
-                40 if channels == 1 else 8,
-            ),
-        )
+def layers():
+    for C, O, size, knobs in SETTINGS:
+        groups = knobs.get("groups", 1)
+        x, w = torch.rand(64, C, 28, 28), torch.randn(O, C // groups, size, size)
+        calls = [
+            lambda f=f, x=x, w=w, knobs=knobs: f(x, w, **knobs)
+            for f in (conv_im2col, conv_rows, F.conv2d)
+        ]
+        for y in (calls[0](), calls[1]()):
+            torch.testing.assert_close(y, calls[2](), atol=1e-3, rtol=1e-3)
+        columns, rows, torchs = fastest(*calls, repeats=10)
+        what = f"64×{C}×28×28, {O} filters {size}×{size} {knobs or ''}"
+        line(f"{what}: a window a column : torch", columns, torchs)
+        line(f"{what}: a window a row : a column", rows, columns)
 
 
 def gradients():
-    x, w = (
-        torch.rand(64, 8, 28, 28, requires_grad=True),
-        torch.randn(16, 8, 3, 3, requires_grad=True),
+    x = torch.rand(64, 8, 28, 28, requires_grad=True)
+    w = torch.randn(16, 8, 3, 3, requires_grad=True)
+    g = torch.randn_like(F.conv2d(x, w))
+    ours, torchs = fastest(
+        lambda: conv_grads(x.detach(), w.detach(), g),
+        lambda: torch.autograd.grad(F.conv2d(x, w), (x, w), g),
     )
-    y = F.conv2d(x, w)
-    g = torch.randn_like(y)
-    line(
-        "gradients, 64×8×28×28, 16 filters 3×3",
-        race(
-            {
-                "by hand": lambda: conv_grads(x.detach(), w.detach(), g),
-                "torch": lambda: torch.autograd.grad(F.conv2d(x, w), (x, w), g),
-            },
-            10,
-        ),
-    )
+    line("gradients, 64×8×28×28, 16 filters 3×3: by hand : torch", ours, torchs)
 
 
-def pools():
+def pooling():
     x = torch.rand(64, 16, 28, 28)
-    for ours, torchs in ((max_pool, F.max_pool2d), (avg_pool, F.avg_pool2d)):
-        line(
-            f"{ours.__name__} of 2, 64×16×28×28",
-            race({"ours": lambda: ours(x, 2), "torch": lambda: torchs(x, 2)}, 20),
-        )
+    ours, torchs = fastest(lambda: max_pool(x, 2), lambda: F.max_pool2d(x, 2))
+    line("max pooling of 2, 64×16×28×28: ours : torch", ours, torchs)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, one core")
-    convolutions()
+    one_map()
+    layers()
     gradients()
-    pools()
+    pooling()

@@ -5,117 +5,151 @@ checked against. Spoilers."""
 # ../../nbs/0_tools/exercises/08_convolution.ipynb.
 
 # %% auto #0
-__all__ = ["conv1d", "layers_for_a_digit", "conv_back", "taken_apart"]
+__all__ = ["convolve", "layers_for_a_digit", "conv_back", "field_size", "taken_apart"]
 
 # %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-002
+from itertools import product
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
-# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-005
-def _waves(rng):
-    "Waves and kernels: one by hand, lengths that the stride divides and lengths that it does not, a kernel as long as the wave."
-    made = [(torch.tensor([0.0, 1, 0, 0, 2]), torch.tensor([1.0, 10, 100]), 1)]
-    for T, n, s in (
-        (12, 3, 1),
-        (13, 4, 2),
-        (14, 4, 3),
-        (40, 5, 7),
-        (6, 6, 2),
-        (9, 1, 2),
-    ):
-        made.append(
-            (
-                torch.tensor(rng.standard_normal(T)),
-                torch.tensor(rng.standard_normal(n)),
-                s,
-            )
-        )
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-004
+def _normal(rng, *shape):
+    return torch.tensor(rng.standard_normal(shape))
+
+
+def _images(rng):
+    "By hand first; then rectangles, strides that leave a rest, a padding of 2."
+    x = torch.tensor([[0.0, 1, 0], [0, 0, 2], [3, 0, 0]])
+    made = [(x, torch.tensor([[1.0, 10], [100, 1000]]), 1, 0)]
+    sizes = (
+        (5, 4, 3, 2, 1, 0),
+        (6, 8, 3, 3, 2, 1),
+        (7, 5, 1, 4, 3, 2),
+        (3, 3, 3, 3, 2, 0),
+    )
+    for H, W, m, n, s, p in sizes:
+        made.append((_normal(rng, H, W), _normal(rng, m, n), s, p))
     return made
 
 
-def _turned(x, w, s):
-    return x.unfold(0, len(w), s) @ w.flip(0)
+def _kernel_turned_first(x, w, s, p):
+    return convolve(x, w.flip(0, 1), s, p)
 
 
-def _every_place(x, w, s):
-    return x.unfold(0, len(w), 1) @ w
+def _padding_forgotten(x, w, s, p):
+    return convolve(x, w, s, 0)
 
 
-def _side_by_side(x, w, s):
-    return x[: len(x) // len(w) * len(w)].view(-1, len(w)) @ w
+def _every_place(x, w, s, p):
+    return convolve(x, w, 1, p)
 
 
-def _padded(x, w, s):
-    return F.pad(x, (len(w) // 2, (len(w) - 1) // 2)).unfold(0, len(w), s) @ w
+def _padded_at_the_end(x, w, s, p):
+    return convolve(F.pad(x, (0, 2 * p, 0, 2 * p)), w, s, 0)
 
 
-def _without_the_last(x, w, s):
-    return x[:-1].unfold(0, len(w), s) @ w if len(x) > len(w) else x.new_zeros(0)
+def _one_place_short(x, w, s, p):
+    return convolve(x, w, s, p)[:-1]
 
 
+def _one_number(x, w, s, p):
+    return (x[: w.shape[0], : w.shape[1]] * w).sum()
+
+
+def _by_loops(x, w, s, p):
+    "Another right answer: one number at a time."
+    x, (m, n) = F.pad(x, [p] * 4), w.shape
+    rows = range(0, x.shape[0] - m + 1, s)
+    columns = range(0, x.shape[1] - n + 1, s)
+    return torch.tensor(
+        [[float((x[i : i + m, j : j + n] * w).sum()) for j in columns] for i in rows]
+    )
+
+
+def _by_numpy(x, w, s, p):
+    "Another right answer: NumPy's own view."
+    x = np.pad(x.numpy(), p)
+    seen = np.lib.stride_tricks.sliding_window_view(x, w.shape)[::s, ::s]
+    return np.tensordot(seen, w.numpy(), 2)
+
+
+def _by_torch(x, w, s, p):
+    "Another right answer: torch's."
+    return F.conv2d(x[None, None], w[None, None], stride=s, padding=p)[0, 0]
+
+
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-005
 @exercise(
     "convolution.1",
-    inputs=_waves,
-    wrong=[_turned, _every_place, _side_by_side, _padded, _without_the_last],
-    hint="x.unfold(0, n, s) holds the windows of a wave in its rows. What is left is one product with w.",
-    why="The first layer of Whisper is this with 80 channels: sound is a picture one pixel high.",
+    inputs=_images,
+    wrong=[
+        _one_number,
+        _kernel_turned_first,
+        _padding_forgotten,
+        _every_place,
+        _padded_at_the_end,
+        _one_place_short,
+    ],
+    right=[_by_loops, _by_numpy, _by_torch],
+    hint=(
+        "Surround the image with zeros first; then no index is negative. Which "
+        "corners of a patch does the stride visit, and how many fit?"
+    ),
+    why="Every convolution of every network is this sum, with more letters.",
 )
-def conv1d(x, w, s):
-    return x.unfold(0, len(w), s) @ w
+def convolve(x, w, s, p):
+    x = F.pad(x, [p] * 4)
+    seen = x.unfold(0, w.shape[0], s).unfold(1, w.shape[1], s)
+    return torch.einsum("ijuv,uv->ij", seen, w)
 
 
-# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-008
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-007
 @prediction(
     "convolution.2",
     wrong=[13, 28, 9, 10, 5],
-    hint="The first layer sees 3 pixels. How many more does each further layer add, if its step is one pixel?",
-    why="Without strides, pooling or dilation sight grows by two pixels a layer, which is why deep networks have them.",
+    hint=(
+        "The first layer sees 3 pixels. How many more does each further layer add, if "
+        "its step is one pixel?"
+    ),
+    why=(
+        "Without strides, pooling or dilation sight grows by two pixels a layer, "
+        "which is why deep networks have them."
+    ),
 )
 def layers_for_a_digit():
-    from mmcourse.convolution import receptive_field
+    from mmcourse.convolution import Layer, receptive_field
 
     n = 1
-    while receptive_field([(3,)] * n).size < 28:
+    while receptive_field([Layer(3)] * n).size < 28:
         n += 1
     return n
 
 
-# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-010
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-009
 def _gradients(rng):
-    "Gradients and kernels: no overlap, overlap, gaps between windows, kernels that are not square."
+    "No overlap, overlap, gaps between windows, kernels that are not square."
     made = [(torch.tensor([[1.0, 10.0]]), torch.tensor([[1.0, 2.0]]), 1)]
-    for P, Q, m, n, s in (
-        (3, 2, 2, 2, 2),
-        (4, 5, 3, 3, 1),
-        (3, 3, 3, 2, 2),
-        (2, 3, 2, 1, 3),
-        (1, 1, 4, 3, 2),
-    ):
-        made.append(
-            (
-                torch.tensor(rng.standard_normal((P, Q))),
-                torch.tensor(rng.standard_normal((m, n))),
-                s,
-            )
-        )
+    sizes = (3, 2, 2, 2, 2), (4, 5, 3, 3, 1), (3, 3, 3, 2, 2), (2, 3, 2, 1, 3)
+    for P, Q, m, n, s in sizes:
+        made.append((_normal(rng, P, Q), _normal(rng, m, n), s))
     return made
 
 
 def _empty(g, w, s):
-    return g.new_zeros(
-        s * (g.shape[0] - 1) + w.shape[0], s * (g.shape[1] - 1) + w.shape[1]
-    )
+    (P, Q), (m, n) = g.shape, w.shape
+    return g.new_zeros(s * (P - 1) + m, s * (Q - 1) + n)
 
 
 def _overwritten(g, w, s):
     x = _empty(g, w, s)
-    for i in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            x[s * i : s * i + w.shape[0], s * j : s * j + w.shape[1]] = g[i, j] * w
+    for i, j in product(*map(range, g.shape)):
+        x[s * i : s * i + w.shape[0], s * j : s * j + w.shape[1]] = g[i, j] * w
     return x
 
 
@@ -127,40 +161,259 @@ def _without_stride(g, w, s):
     return conv_back(g, w, 1)
 
 
-def _not_spread(g, w, s):  # the gradient goes to the corner of its window alone
+def _to_the_corner(g, w, s):
     x = _empty(g, w, s)
     x[: s * g.shape[0] : s, : s * g.shape[1] : s] = g * w.sum()
     return x
 
 
+def _window_by_window(g, w, s):
+    "Another right answer: each number of the map in turn, in NumPy."
+    g, w, x = g.numpy(), w.numpy(), _empty(g, w, s).numpy()
+    for i, j in product(*map(range, g.shape)):
+        x[s * i : s * i + w.shape[0], s * j : s * j + w.shape[1]] += g[i, j] * w
+    return x
+
+
+def _by_autograd(g, w, s):
+    "Another right answer: let torch differentiate."
+    x = _empty(g, w, s).requires_grad_()
+    convolve(x, w, s, 0).backward(g)
+    return x.grad
+
+
+def _transposed(g, w, s):
+    "Another right answer: torch's layer."
+    return F.conv_transpose2d(g[None, None], w[None, None], stride=s)[0, 0]
+
+
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-010
 @exercise(
     "convolution.3",
     inputs=_gradients,
-    wrong=[_overwritten, _kernel_turned, _without_stride, _not_spread],
-    hint="Pixel (i, j) of the map was made of the window at (s·i, s·j), each of its pixels times a weight. Send g[i, j] back the same way, and mind that windows overlap.",
-    why="The same steps, used forward, are the layer that makes pictures larger in the generators of chapter 13.",
+    wrong=[_overwritten, _kernel_turned, _without_stride, _to_the_corner],
+    right=[_window_by_window, _by_autograd, _transposed],
+    hint=(
+        "Pixel (i, j) of the map was made of the window at (s·i, s·j), each of its "
+        "pixels times a weight. Send the gradient back the same way, and mind that "
+        "windows overlap."
+    ),
+    why=(
+        "The same steps, used forward, are the layer that makes pictures larger in "
+        "the generators of chapter 13."
+    ),
 )
 def conv_back(g, w, s):
     (P, Q), (m, n) = g.shape, w.shape
     x = g.new_zeros(s * (P - 1) + m, s * (Q - 1) + n)
-    for u in range(m):
-        for v in range(n):
-            x[u : u + s * (P - 1) + 1 : s, v : v + s * (Q - 1) + 1 : s] += g * w[u, v]
+    for u, v in product(range(m), range(n)):
+        rows = slice(u, u + s * (P - 1) + 1, s)
+        columns = slice(v, v + s * (Q - 1) + 1, s)
+        x[rows, columns] += g * w[u, v]
     return x
 
 
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-012
+def _stacks(rng):
+    "One layer, no stride, no layer, and strides below and above a kernel."
+    return [
+        ([(3, 1)],),
+        ([],),
+        ([(3, 1), (3, 1)],),
+        ([(5, 2)],),
+        ([(3, 2), (3, 1)],),
+        ([(5, 1), (2, 2), (3, 1), (2, 2)],),
+    ]
+
+
+def _as_given(layers):
+    size, step = 1, 1
+    for kernel, stride in layers:
+        step = step * stride
+        size = size + kernel * step
+    return size
+
+
+def _only_kernel_repaired(layers):
+    size, step = 1, 1
+    for kernel, stride in layers:
+        step = step * stride
+        size = size + (kernel - 1) * step
+    return size
+
+
+def _only_order_repaired(layers):
+    size, step = 1, 1
+    for kernel, stride in layers:
+        size = size + kernel * step
+        step = step * stride
+    return size
+
+
+def _strides_ignored(layers):
+    return 1 + sum(kernel - 1 for kernel, _ in layers)
+
+
+def _from_the_top(layers):
+    "Another right answer: from one output pixel down to the image."
+    size = 1
+    for kernel, stride in reversed(layers):
+        size = (size - 1) * stride + kernel
+    return size
+
+
 # %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-013
-@prediction(
+@exercise(
     "convolution.4",
+    inputs=_stacks,
+    wrong=[_as_given, _only_kernel_repaired, _only_order_repaired, _strides_ignored],
+    right=[_from_the_top],
+    hint=(
+        "What should it say of a single layer with a kernel of 3? And does a layer's "
+        "own stride change what that layer's first output sees?"
+    ),
+    why=(
+        "With these faults a network is believed to see the whole image when it sees "
+        "a part."
+    ),
+)
+def field_size(layers):
+    size, step = 1, 1
+    for kernel, stride in layers:
+        size = size + (kernel - 1) * step
+        step = step * stride
+    return size
+
+
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-015
+@prediction(
+    "convolution.5",
     wrong=[9.0, 64.0, 128.0, 1 / 8.4],
     tol=0.05,
-    hint="Whole: every one of 128 filters has 64·3·3 weights. Apart: 64 kernels of 3·3, then 128 filters of 64·1·1.",
-    why="Nearly all of the saving is the 3·3 that the dear part no longer pays; MobileNet is built of such pairs.",
+    hint=(
+        "Whole: how many weights has one of the 128 filters? Apart: count the small "
+        "kernels, then the filters of one pixel."
+    ),
+    why=(
+        "Nearly all of the saving is the 3·3 that the dear part no longer pays; "
+        "MobileNet is built of such pairs."
+    ),
 )
 def taken_apart():
-    from torch import nn
+    whole = nn.Conv2d(64, 128, 3, bias=False)
+    alone = nn.Conv2d(64, 64, 3, groups=64, bias=False)
+    mixed = nn.Conv2d(64, 128, 1, bias=False)
+    return whole.weight.numel() / (alone.weight.numel() + mixed.weight.numel())
 
-    weights = lambda *layers: sum(p.numel() for l in layers for p in l.parameters())
-    return weights(nn.Conv2d(64, 128, 3, bias=False)) / weights(
-        nn.Conv2d(64, 64, 3, groups=64, bias=False), nn.Conv2d(64, 128, 1, bias=False)
-    )
+
+# %% ../../nbs/0_tools/exercises/08_convolution.ipynb #cell-017
+question(
+    "convolution.q1",
+    "An image of 32×32 pixels, a kernel of 5×5, stride 2, padding 2. How large is "
+    "the map?",
+    {
+        "a": (
+            "14 × 14",
+            "That is the map without padding: (32 − 5)/2, rounded down, plus 1.",
+        ),
+        "b": (
+            "16 × 16",
+            "(32 + 4 − 5)/2 is 15.5; rounded down, plus the first place, 16.",
+        ),
+        "c": ("32 × 32", "That would be stride 1: padding 2 keeps the size for a 5×5."),
+    },
+    answer="b",
+)
+
+question(
+    "convolution.q2",
+    "Why does the gradient by the image need += where the gradients of the "
+    "windows are put back?",
+    {
+        "a": (
+            "because a pixel in several windows contributed to several numbers of "
+            "the map",
+            "And the loss depends on it through all of them: the chain rule is a sum.",
+        ),
+        "b": (
+            "because a batch has several images",
+            "Each image has a gradient of its own; nothing is added over the "
+            "batch here.",
+        ),
+        "c": (
+            "because the kernel has several weights that are not zero",
+            "If windows do not overlap, = is right, whatever the weights are.",
+        ),
+    },
+    answer="a",
+)
+
+question(
+    "convolution.q3",
+    "You move an image by one pixel. What happens to the map of a convolution "
+    "followed by max pooling of 2?",
+    {
+        "a": (
+            "it moves by one pixel",
+            "One pixel of this map is two pixels of the image: it cannot move by "
+            "half of one.",
+        ),
+        "b": (
+            "it stays as it was, since pooling forgets where things are",
+            "Pooling forgets where the largest is inside a window, but now the "
+            "windows hold other pixels.",
+        ),
+        "c": (
+            "most of its numbers change",
+            "The windows hold other pixels now. Moved by two pixels, the map "
+            "would move by one.",
+        ),
+    },
+    answer="c",
+)
+
+question(
+    "convolution.q4",
+    "The pixels of all digits change places by one fixed rule. What happens to an "
+    "MLP and to a CNN that are trained on them?",
+    {
+        "a": (
+            "the MLP learns as before, the CNN learns worse",
+            "The MLP has no idea which pixels are neighbours. The CNN is built on "
+            "it, and loses what it is good at.",
+        ),
+        "b": (
+            "both learn as before",
+            "No information is lost, but the CNN's patches now hold pixels from "
+            "everywhere.",
+        ),
+        "c": (
+            "neither can learn anything",
+            "The same pixel is still at the same place in every image; that is "
+            "enough to learn from.",
+        ),
+    },
+    answer="a",
+)
+
+question(
+    "convolution.q5",
+    "The eight patches that excite a filter most look alike. What does this show?",
+    {
+        "a": (
+            "that training has made it a detector of that part",
+            "In this chapter the favourites of untrained filters look alike, too.",
+        ),
+        "b": (
+            "little, until you have drawn the same for a filter that has learnt "
+            "nothing",
+            "Any filter that picks its best fit among many patches picks similar "
+            "ones. The difference is what learning did.",
+        ),
+        "c": (
+            "that the other filters are not needed",
+            "The picture says nothing about what happens without a filter.",
+        ),
+    },
+    answer="b",
+)
