@@ -1,63 +1,41 @@
-"""Byte-pair encoding on 1 MB: the fast trainer against a recount of everything after each merge, and the speed of encode, decode and tokenize.
+"""Byte-pair encoding on 1 MB of text: the fast trainer against a recount at each merge,
+and the speed of encode, decode and tokenize.
 
     python benchmarks/text.py [merges]
 
-The text is what every Python ships (its manual's topics, its modules' sources), and the Chinese names of the emoji. All timings are taken in one run, in turns, on one thread."""
+The text is what every Python ships (its manual's topics, some sources) and the Chinese
+names of the emoji. One thread; runs take turns, the shortest of three counts.
+"""
 
+import argparse
+import ast
+import difflib
 import inspect
-import statistics
+import pydoc
+import pydoc_data.topics
 import sys
-import time
+import typing
+import unittest.mock
 from collections import Counter
-from pathlib import Path
+from itertools import pairwise
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from mmcourse.text import BPE, chunks, learn_merges, merge, tokenize
+from timing import fastest, line
+
+from mmcourse.datasets import emoji
+from mmcourse.text import BPE, learn_merges, merge_pair, pretokenize, tokenize
 
 MB = 10**6
+SOURCES = argparse, ast, difflib, pydoc, typing, unittest.mock
 
 
-def sample() -> str:  # 1 MB of UTF-8
-    "Four fifths English and Python, one fifth Chinese."
-    import argparse
-    import ast
-    import asyncio.base_events
-    import datetime
-    import difflib
-    import email.message
-    import pydoc
-    import pydoc_data.topics
-    import typing
-    import unittest.mock
-    import zipfile
-
-    from mmcourse.datasets import emoji
-
-    english = "".join(pydoc_data.topics.topics.values()) + "".join(
-        map(
-            inspect.getsource,
-            (
-                argparse,
-                ast,
-                asyncio.base_events,
-                datetime,
-                difflib,
-                email.message,
-                pydoc,
-                typing,
-                unittest.mock,
-                zipfile,
-            ),
-        )
-    )
-    chinese = "，".join(emoji(8)["name"]["zh"])
-    english = english.encode()[: 4 * MB // 5].decode(errors="ignore")
-    chinese = (
-        (chinese * (1 + MB // len(chinese.encode())))
-        .encode()[: MB - len(english.encode())]
-        .decode(errors="ignore")
-    )
-    return english + chinese
+def sample() -> str:
+    "1 MB of UTF-8: four fifths English and Python, one fifth Chinese."
+    english = [*pydoc_data.topics.topics.values(), *map(inspect.getsource, SOURCES)]
+    english = "".join(english).encode()[: 4 * MB // 5].decode(errors="ignore")
+    chinese = "，".join(name for name in emoji(8)["name"]["zh"] if name)
+    room = MB - len(english.encode())
+    times = 1 + room // len(chinese.encode())
+    return english + (chinese * times).encode()[:room].decode(errors="ignore")
 
 
 def recount(words: dict, n_merges: int) -> list:
@@ -66,68 +44,37 @@ def recount(words: dict, n_merges: int) -> list:
     for k in range(n_merges):
         count = Counter()
         for w, n in words.items():
-            for p in zip(w, w[1:]):
+            for p in pairwise(w):
                 count[p] += n
         merges.append(min(count, key=lambda p: (-count[p], p)))
-        words = {merge(w, merges[-1], 256 + k): n for w, n in words.items()}
+        words = {merge_pair(w, merges[-1], 256 + k): n for w, n in words.items()}
     return merges
 
 
-def timed(f, *args):
-    start = time.perf_counter()
-    out = f(*args)
-    return time.perf_counter() - start, out
-
-
-def main(n_merges: int = 4000, compared: int = 20, repeats: int = 3):
+def main(n_merges: int = 4000, compared: int = 20):
     text = sample()
-    size = len(text.encode()) / MB
-    words = {
-        w.encode("utf-8", "surrogatepass"): n for w, n in Counter(chunks(text)).items()
+    words = Counter(chunk.encode() for chunk in pretokenize(text))
+    lines = [x for x in text.splitlines() if x.strip()][:2000]
+    bpe = BPE.train([text], n_merges)
+    ids = bpe.encode(text)
+    assert bpe.decode(ids) == text
+    assert bpe.merges[:compared] == recount(words, compared)
+    print(f"{len(words):,} chunks, {len(text.encode()) / len(ids):.2f} bytes a token")
+    fast, slow = fastest(
+        lambda: learn_merges(words, compared),
+        lambda: recount(words, compared),
+        repeats=3,
+    )
+    line(f"the first {compared} merges, against a recount", fast, slow)
+    runs = {
+        f"train, {n_merges:,} merges": lambda: BPE.train([text], n_merges),
+        "encode, first time": lambda: BPE(bpe.merges).encode(text),
+        "encode, again": lambda: bpe.encode(text),
+        "decode": lambda: bpe.decode(ids),
+        "tokenize, 2,000 lines": lambda: [tokenize(x) for x in lines],
     }
-    print(f"{size:.2f} MB, {len(words):,} different chunks")
-    laps = {
-        "train": [],
-        "fast": [],
-        "slow": [],
-        "encode": [],
-        "again": [],
-        "decode": [],
-        "tokenize": [],
-    }
-    lines = [line for line in text.splitlines() if line.strip()][:2000]
-    for _ in range(repeats):
-        s, bpe = timed(BPE.train, text, n_merges)
-        laps["train"].append(s)
-        s, fast = timed(learn_merges, words, compared)
-        laps["fast"].append(s)
-        s, slow = timed(recount, words, compared)
-        laps["slow"].append(s)
-        assert fast == slow == bpe.merges[:compared]
-        s, ids = timed(bpe.encode, text)
-        laps["encode"].append(s)
-        s, _ = timed(bpe.encode, text)
-        laps["again"].append(s)
-        s, back = timed(bpe.decode, ids)
-        laps["decode"].append(s)
-        assert back == text
-        laps["tokenize"].append(timed(lambda: [tokenize(line) for line in lines])[0])
-    best = {k: min(v) for k, v in laps.items()}
-    print(
-        f"train, {len(bpe.merges):,} merges      {best['train']:6.2f} s (median {statistics.median(laps['train']):.2f})"
-    )
-    print(
-        f"first {compared} merges           {best['fast']:6.2f} s, recounting {best['slow']:.2f} s: {best['slow'] / best['fast']:.1f} times"
-    )
-    print(
-        f"encode, first time        {best['encode']:6.2f} s, {size / best['encode']:.1f} MB/s; again {size / best['again']:.1f} MB/s; {len(text.encode()) / len(ids):.2f} bytes a token"
-    )
-    print(
-        f"decode                    {best['decode']:6.2f} s, {size / best['decode']:.1f} MB/s"
-    )
-    print(
-        f"tokenize, {len(lines):,} lines     {best['tokenize']:6.2f} s, {sum(map(len, lines)) / MB / best['tokenize']:.2f} MB/s"
-    )
+    for name, seconds in zip(runs, fastest(*runs.values(), repeats=3)):
+        print(f"{name:24} {seconds:6.2f} s")
 
 
 if __name__ == "__main__":

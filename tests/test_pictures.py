@@ -81,6 +81,24 @@ def test_grey_in_any_form(form):
     assert np.allclose(load_image(GREY_FORMS[form]), y[..., None], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "mode, values, wanted",
+    [
+        ("I;16", [0, 1, 255], np.array([0, 1, 255]) / 65535),
+        ("I", [0, 256, 65535], np.array([0, 256, 65535]) / 65535),
+        ("I", [0, 2, 255], np.array([0, 2, 255]) / 255),
+        ("F", [0, 0.5, 1], [0, 0.5, 1]),
+        ("F", [-0.5, 0.5, 1], [0, 0.5, 1]),
+        ("F", [0, 2, 255], np.array([0, 2, 255]) / 255),
+        ("F", [0, 300, 7e4], [0, 300 / 65535, 1]),
+    ],
+)
+def test_how_far_deep_pictures_reach(mode, values, wanted):
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    picture = Image.fromarray(np.array([values], kind))
+    assert picture.mode == mode and np.allclose(load_grey(picture), [wanted])
+
+
 def test_palette_and_black_and_white():
     palette = Image.fromarray(COLOURS // 128 * 255).quantize(8)
     wanted = np.asarray(palette.convert("RGB")) / 255
@@ -157,9 +175,9 @@ def test_exif_orientation(tag):
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
-def test_damaged_notes_do_not_cost_the_picture(format):
-    notes = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage"
-    file = saved(RGB, format, exif=notes, lossless=True)
+@pytest.mark.parametrize("notes", [b"no notes", b"MM\0*\0\0\0\x08\xff\xff garbage"])
+def test_damaged_notes_do_not_cost_the_picture(format, notes):
+    file = saved(RGB, format, exif=b"Exif\0\0" + notes, lossless=True)
     assert np.allclose(load_image(file), COLOURS / 255, atol=1e-6)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pad_sequence
 
+from conftest import refused
 from mmcourse.text import (
     BPE,
     PairCounts,
@@ -115,6 +116,13 @@ def test_preprocess_text_keeps_the_places_of_what_is_missing():
     texts = [None, "It is odd", None, "even"]
     assert preprocess_text(texts) == [[], ["it", "is", "odd"], [], ["even"]]
     assert preprocess_text(np.array(["odd", "even"])) == [["odd"], ["even"]]
+
+
+def test_what_is_no_text_is_refused():
+    said = refused(preprocess_text, ["odd", 3], error=TypeError, name="text[1]: ")
+    assert "expected str, got int 3" in said
+    said = refused(preprocess_text, [" \ufeff"], error=ValueError, name="text[0]: ")
+    assert "at least one word" in said
 
 
 def test_grams():
@@ -283,7 +291,7 @@ def test_encode_chunk():
 
 
 def test_the_toy_of_the_paper():
-    "Sennrich et al. 2016, Algorithm 1; of equal pairs the smaller comes first."
+    "Sennrich et al. 2016, Algorithm 1, with another rule for equal pairs."
     words = {b"low.": 5, b"lower.": 2, b"newest.": 6, b"widest.": 3}
     tokens = BPE(learn_merges(words, 5)).tokens[256:]
     assert tokens == [b"es", b"t.", b"est.", b"lo", b"low"]
