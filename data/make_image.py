@@ -52,8 +52,8 @@ def one_change(augment, seed, epochs):
     rows = few(seed)
     images, labels = TRAIN["image"][rows], TRAIN["label"][rows]
     hits = right(trained(images, labels, augment, seed, epochs), TEST["image"])
-    digits = [hits[TEST["label"] == d].mean() for d in range(10)]
-    return {"right": hits.mean(), "digits": digits}
+    digits = [float(hits[TEST["label"] == d].mean()) for d in range(10)]
+    return {"right": float(hits.mean()), "digits": digits}
 
 
 def shrunk(photo):
@@ -79,7 +79,8 @@ def reading(what, seed, forms):
     "The share of test digits that is read rightly in each form."
     images, labels, epochs = lessons(what, seed)
     model = trained(images, labels, augment_image, seed, epochs)
-    return {form: right(model, pictures).mean() for form, pictures in forms.items()}
+    shares = {form: right(model, pictures).mean() for form, pictures in forms.items()}
+    return {form: float(share) for form, share in shares.items()}
 
 
 LESSONS = "200 digits", "photos of 200 digits", "4,000 digits", "photos of 4,000 digits"

@@ -36,6 +36,7 @@ import pkgutil
 import textwrap
 import threading
 import traceback
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -276,13 +277,21 @@ def _at_most(seconds: float):
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-029
+@contextmanager
+def _quiet():
+    "Inside, an answer's warnings are not shown."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _run(f: Callable, args: tuple, seconds: float) -> tuple[object, str]:
     "What `f(*args)` returns, or the exception it raises; and what it prints."
     from mmcourse.measure import seeded
 
     tape = io.StringIO()
     try:
-        with redirect_stdout(tape), seeded(0), _at_most(seconds):
+        with redirect_stdout(tape), seeded(0), _at_most(seconds), _quiet():
             value = f(*args)
             if isinstance(value, Iterator):
                 value = list(itertools.islice(value, 100_000))

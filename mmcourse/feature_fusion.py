@@ -90,7 +90,6 @@ def there(
 
 
 # %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-015
-#| code-fold: true
 def check_laws(
     fusion: Fusion,  # fresh, and without dropout
     x: dict[str, Tensor],  # {modality: (B, d)}, two or more modalities
@@ -419,15 +418,8 @@ def train_digits(
         model = digit_net(fusion, **options)
     settings = {"lr": 3e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
     loss = partial(F.cross_entropy, label_smoothing=0.05)
-    fit(
-        model,
-        data["train"],
-        epochs=epochs,
-        seed=seed,
-        loss=loss,
-        augment=gaps,
-        **settings,
-    )
+    settings |= {"epochs": epochs, "seed": seed, "loss": loss, "augment": gaps}
+    fit(model, data["train"], **settings)
     return model
 
 

@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from .checkpoint import resume_run, save_run
 from .inputs import as_data, as_pair, choice, leaves, number, whole
 from .measure import hit_rate, seeded
+from .measure import hits as hits
 
 
 # %% ../nbs/2_models/06_training.ipynb #cell-014
@@ -63,7 +64,7 @@ def descend(
     return torch.stack(path)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-021
+# %% ../nbs/2_models/06_training.ipynb #cell-020
 def mlp(
     inputs: int = 784,  # numbers in one example, of whatever shape
     hidden: int = 64,
@@ -81,7 +82,7 @@ def mlp(
     )
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-022
+# %% ../nbs/2_models/06_training.ipynb #cell-021
 def count_parameters(
     model: nn.Module,
     trainable: bool = True,  # count only what learns
@@ -91,7 +92,7 @@ def count_parameters(
     return sum(p.numel() for p in wanted)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-027
+# %% ../nbs/2_models/06_training.ipynb #cell-025
 def batches(
     n: int,  # examples
     batch_size: int,  # at most so many in one batch
@@ -102,7 +103,7 @@ def batches(
     return order.tensor_split(math.ceil(n / batch_size))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-030
+# %% ../nbs/2_models/06_training.ipynb #cell-028
 def tree_map(
     f: Callable,  # Tensor, ... -> anything
     data,  # a tensor, or a tuple or dict of them, nested as you like
@@ -124,7 +125,7 @@ def take(
     return tree_map(lambda t: t[rows], data)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-033
+# %% ../nbs/2_models/06_training.ipynb #cell-031
 def update(
     model: nn.Module,
     x,  # inputs of one batch
@@ -145,7 +146,7 @@ def update(
     return value.item()
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-035
+# %% ../nbs/2_models/06_training.ipynb #cell-033
 def train_epoch(
     model: nn.Module,
     data: tuple,  # (inputs, targets)
@@ -170,7 +171,7 @@ def train_epoch(
     return total / sum(map(len, order))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-036
+# %% ../nbs/2_models/06_training.ipynb #cell-034
 def scale_lr(
     optimizer: torch.optim.Optimizer,
     factor: float,  # of the rate that `optimizer` began with
@@ -180,7 +181,7 @@ def scale_lr(
         g["lr"] = g.setdefault("initial_lr", g["lr"]) * factor
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-054
+# %% ../nbs/2_models/06_training.ipynb #cell-052
 @contextmanager
 def evaluating(model: nn.Module):
     "Inside, dropout is off, norms are frozen, and no gradients are kept."
@@ -194,7 +195,7 @@ def evaluating(model: nn.Module):
             m.training = mode
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-055
+# %% ../nbs/2_models/06_training.ipynb #cell-053
 def predict(
     model: nn.Module,
     inputs,  # a tensor or array, or a tuple or dict of them, N rows each
@@ -205,7 +206,7 @@ def predict(
     return tree_map(Tensor.cpu, _outputs(model, inputs, batch_size))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-056
+# %% ../nbs/2_models/06_training.ipynb #cell-054
 def device_of(model: nn.Module) -> torch.device:
     "Where `model` lives."
     return next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -222,7 +223,7 @@ def _outputs(model, inputs, batch_size=256):
     return tree_map(lambda *t: torch.cat(t), *parts)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-058
+# %% ../nbs/2_models/06_training.ipynb #cell-056
 def accuracy(
     model: nn.Module,
     data: tuple,  # (inputs, class numbers)
@@ -233,7 +234,7 @@ def accuracy(
     return hit_rate(_outputs(model, inputs, batch_size), targets)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-060
+# %% ../nbs/2_models/06_training.ipynb #cell-058
 @dataclass
 class History:
     "What happened, one number an epoch."
@@ -254,7 +255,7 @@ class History:
         return 0 if self.best is None else len(self) - 1 - self.best
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-062
+# %% ../nbs/2_models/06_training.ipynb #cell-060
 @dataclass
 class Recipe:
     "What may be chosen about a training run; `fit` takes these by name."
@@ -275,7 +276,7 @@ class Recipe:
     seed: int = 0
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-063
+# %% ../nbs/2_models/06_training.ipynb #cell-061
 def _check(recipe: Recipe, valid):
     whole(recipe.epochs, "epochs", 1)
     whole(recipe.batch_size, "batch_size", 1)
@@ -286,7 +287,7 @@ def _check(recipe: Recipe, valid):
         raise ValueError("valid: expected data for keep_best and patience, got none")
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-065
+# %% ../nbs/2_models/06_training.ipynb #cell-063
 def param_groups(
     model: nn.Module,
     weight_decay: float,  # how hard matrices and kernels are pulled towards zero
@@ -302,7 +303,7 @@ def param_groups(
     return [g for g in groups if g["params"]]
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-067
+# %% ../nbs/2_models/06_training.ipynb #cell-065
 class Run:
     "All that changes while a model trains."
 
@@ -324,7 +325,7 @@ class Run:
         return len(h) >= self.recipe.epochs or h.stale >= (patience or math.inf)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-068
+# %% ../nbs/2_models/06_training.ipynb #cell-066
 @patch
 def epoch(self: Run):
     "Train on every batch once, then look at the validation data."
@@ -345,7 +346,7 @@ def epoch(self: Run):
     h.seconds.append(perf_counter() - start)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-070
+# %% ../nbs/2_models/06_training.ipynb #cell-068
 @patch
 def judge(self: Run, inputs, targets):
     "Ask about the validation data; remember the best epoch."
@@ -365,7 +366,7 @@ def judge(self: Run, inputs, targets):
             self.best = {k: v.detach().clone() for k, v in weights.items()}
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-072
+# %% ../nbs/2_models/06_training.ipynb #cell-070
 @delegates(Recipe)
 def fit(
     model: nn.Module,  # trained in place, left in evaluation mode
@@ -386,7 +387,7 @@ def fit(
         return _train(Run(model.to(device), recipe, train, valid), checkpoint, on_epoch)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-073
+# %% ../nbs/2_models/06_training.ipynb #cell-071
 def _train(run: Run, checkpoint, on_epoch) -> History:
     if checkpoint and Path(checkpoint).exists():
         resume_run(checkpoint, run, _settings(run))
@@ -402,7 +403,7 @@ def _train(run: Run, checkpoint, on_epoch) -> History:
     return run.history
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-074
+# %% ../nbs/2_models/06_training.ipynb #cell-072
 def _settings(run: Run) -> dict:  # what must be the same when a run goes on
     free = {"metric", "patience"} | (set() if run.recipe.schedule else {"epochs"})
     same = {k: v for k, v in vars(run.recipe).items() if k not in free}
@@ -410,7 +411,7 @@ def _settings(run: Run) -> dict:  # what must be the same when a run goes on
     return same | dict(zip(("train data", "valid data"), run.data))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-077
+# %% ../nbs/2_models/06_training.ipynb #cell-075
 def show_history(
     history: History,
     ax=None,  # matplotlib Axes; a new figure by default
@@ -429,7 +430,7 @@ def show_history(
     ax.legend()
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-086
+# %% ../nbs/2_models/06_training.ipynb #cell-084
 def cosine(
     step: int,  # of this update, from 0
     steps: int,  # of the whole run
@@ -450,7 +451,7 @@ def warmup_cosine(
     return (step + 1) / n if step < n else cosine(step - n, max(1, steps - n), floor)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-114
+# %% ../nbs/2_models/06_training.ipynb #cell-112
 def jitter(
     images: Tensor,  # (B, H, W)
     generator: torch.Generator,

@@ -82,7 +82,8 @@ def to_code(source: str, folded: bool) -> tuple[str, dict]:
             kept.append(line)
     if folded:
         metadata["jupyter"] = {"source_hidden": True}
-        kept = [FOLD, *kept]
+        exported = any(re.match(r"#\|\s*exports?\b", line) for line in kept)
+        kept = kept if exported else [FOLD, *kept]  # nbdev hides an exported cell
     return "\n".join([*kept, *lines]).strip("\n"), metadata
 
 
@@ -198,7 +199,11 @@ def count(notebook: Path) -> dict:
     code = [c for c in cells if c["cell_type"] == "code"]
     prose = "\n".join("".join(c["source"]) for c in cells if c not in code)
     lines = [[x for x in "".join(c["source"]).splitlines() if x.strip()] for c in code]
-    folded = ["code-fold: true" in "".join(c["source"]) for c in code]
+    folded = [
+        "code-fold: true" in "".join(c["source"])
+        or c.get("metadata", {}).get("jupyter", {}).get("source_hidden", False)
+        for c in code
+    ]
     sizes = [len(x) for x in lines]
     long = [n for n, hidden in zip(sizes, folded, strict=True) if n > 25]
     open_long = [n for n, f in zip(sizes, folded, strict=True) if n > 25 and not f]

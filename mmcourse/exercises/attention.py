@@ -406,16 +406,16 @@ question(
     ),
     {
         "a": ("1/8", "The fifth token may not look at the three tokens after it."),
-        "b": (
+        "b": ("1/4", "It may look at itself, too."),
+        "c": (
             "1/5",
             (
                 "It may look at five tokens, itself included, and a softmax "
                 "of equal scores is equal weights."
             ),
         ),
-        "c": ("1/4", "It may look at itself, too."),
     },
-    answer="b",
+    answer="c",
 )
 
 question(

@@ -318,21 +318,21 @@ question(
             "The optimiser never hears of them, and has other weights to step.",
         ),
         "b": (
-            "the factors stay as they were, and the loss may fall all the same",
-            (
-                "They are not registered; the encoders around them learn to "
-                "live with random factors."
-            ),
-        ),
-        "c": (
             "the factors learn, but cannot be saved",
             (
                 "They are missing from both lists: that of the parameters "
                 "and that of what is saved."
             ),
         ),
+        "c": (
+            "the factors stay as they were, and the loss may fall all the same",
+            (
+                "They are not registered; the encoders around them learn to "
+                "live with random factors."
+            ),
+        ),
     },
-    answer="b",
+    answer="c",
 )
 
 question(

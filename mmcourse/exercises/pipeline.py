@@ -207,8 +207,8 @@ def _with_tensors(x, voice):
     inputs=_voices,
     wrong=[_all_rows, _own_rows, _leave_one_row, _cut_off],
     right=[_each_row, _with_tensors],
-    hint="Mean and deviation go down the rows where voice != v; they are applied to "
-    "those where voice == v. And what is the type of zeros_like of whole numbers?",
+    hint="Mean and deviation go down the rows of all other voices; they are applied to "
+    "the rows of one. And what is the type of `zeros_like` of whole numbers?",
     why="A scale that includes the voice it is applied to already knows something "
     "about "
     "it; the scale of the others is what a new voice will meet.",

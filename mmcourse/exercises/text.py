@@ -330,8 +330,8 @@ def longest_from_the_right(text, words):
     wrong=[5, 20, 95],
     tol=3,
     hint=(
-        "Every hint has an article, and most begin with *it is*, *I am* or *my*. "
-        "Which of the others are on the list too: *below*, *two*, *not*?"
+        "Every hint has an article, and most begin with “it is”, “I am” or “my”. "
+        "Which of the others are on the list too: “below”, “two”, “not”?"
     ),
     why=(
         "A list that takes out most of a text cannot be taking out only what means "

@@ -108,7 +108,7 @@ def epoch_by_hand(W, b, x, y, order, lr):
     tol=0.01,
     hint=(
         'The best that his "logits" can be is one 1 and ninety-nine 0. What '
-        "does cross_entropy make of these?"
+        "does `cross_entropy` make of these?"
     ),
     why="A loss that stops at a number you can derive is a bug with a signature.",
 )
@@ -171,7 +171,8 @@ def _as_a_sum(w, grads, lr, mu):  # right, in NumPy, without a loop over steps
     right=[_as_a_sum],
     hint=(
         "One line for v, one for w, in this order, for each gradient. Keep "
-        "the caller's w as it was: write w = w - …, not w -= …."
+        "the caller's weights as they were: an assignment that works in "
+        "place changes them."
     ),
     why=(
         "A steady gradient is amplified up to 1/(1 − μ) times: a learning "
@@ -500,15 +501,15 @@ question(
             "That may be wise, but two single runs would still be two single runs.",
         ),
         "b": (
-            "several seeds of each, and an interval for the difference",
-            "In this chapter two seeds of one and the same model differ by as much.",
-        ),
-        "c": (
             "the accuracy on the training data",
             "It says how well each has learnt by heart.",
         ),
+        "c": (
+            "several seeds of each, and an interval for the difference",
+            "In this chapter two seeds of one and the same model differ by as much.",
+        ),
     },
-    answer="b",
+    answer="c",
 )
 
 # %% ../../nbs/0_tools/exercises/06_training.ipynb #cell-030
