@@ -5,7 +5,8 @@
 
 Arms: '<features>/<epochs>/<seed>' without augmentation, and 'nothing', 'spec_augment'
 and 'augment_audio' on log-mel below the loudest. Nothing is chosen: every arm that was
-run is in the file, with its accuracy on its training clips and on unseen voices.
+run is in the file, with its accuracy on its training clips and on unseen voices, and a
+1 for each of the 570 clips of the latter that it had right.
 """
 
 from functools import partial
@@ -25,7 +26,7 @@ from mmcourse.audio import (
 )
 from mmcourse.datasets import spoken_digits
 from mmcourse.measure import seeded
-from mmcourse.training import accuracy, fit, warmup_cosine
+from mmcourse.training import accuracy, fit, predict, warmup_cosine
 
 HOP = 200
 
@@ -80,8 +81,8 @@ def scaled(augment, mean, deviation):
     return varied
 
 
-def arm(train, test, epochs, seed, augment=None) -> dict[str, float]:
-    "Accuracies on training clips and unseen voices."
+def arm(train, test, epochs, seed, augment=None) -> dict:
+    "Accuracy on training clips and unseen voices; which of the latter are right."
     (x, label), (y, test_label) = train, test
     mean, deviation = x.mean((0, 2), keepdim=True), x.std((0, 2), keepdim=True) + 1e-12
     data = (x - mean) / deviation, label
@@ -90,8 +91,12 @@ def arm(train, test, epochs, seed, augment=None) -> dict[str, float]:
     with seeded(seed):
         model = network(x.shape[1])
     fit(model, data, epochs=epochs, **how)
-    tested = accuracy(model, ((y - mean) / deviation, test_label))
-    return {"train": accuracy(model, data), "test": tested}
+    hits = predict(model, (y - mean) / deviation).argmax(1) == test_label
+    return {
+        "train": accuracy(model, data),
+        "test": hits.float().mean().item(),
+        "right": "".join(map(str, hits.int().tolist())),
+    }
 
 
 def main():
