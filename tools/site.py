@@ -358,6 +358,8 @@ def drawing(
 ) -> str:  # for a page: the site's letters, no paper, ink that follows the mode
     "A figure for a page in two modes."
     root = ET.fromstring(svg)
+    for image in root.iter(f"{{{SVG}}}image"):
+        image.attrib.pop("id", None)  # equal pictures would share it; nothing asks for it
     for e in [*root]:
         if e.tag.endswith("metadata") or e.find(f"{{{SVG}}}style") is not None:
             root.remove(e)  # the second holds a style that would bind the whole page
