@@ -359,7 +359,7 @@ def drawing(
     "A figure for a page in two modes."
     root = ET.fromstring(svg)
     for image in root.iter(f"{{{SVG}}}image"):
-        image.attrib.pop("id", None)  # equal pictures would share it; nothing asks for it
+        image.attrib.pop("id", None)  # equal pictures would share one
     for e in [*root]:
         if e.tag.endswith("metadata") or e.find(f"{{{SVG}}}style") is not None:
             root.remove(e)  # the second holds a style that would bind the whole page
