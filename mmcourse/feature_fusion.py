@@ -96,10 +96,10 @@ def check_laws(
 ):
     "Raise `AssertionError` for a law of fusions that `fusion` breaks."
     first, B = next(iter(x)), len(next(iter(x.values())))
-    rows, y = torch.arange(B).flip(0), fusion(x)
+    rows, y = torch.arange(B).flip(0)[: B // 2 + 1], fusion(x)
     assert torch.equal(fusion(dict(reversed(x.items()))), y), "the order of keys"
-    flipped = fusion({m: t[rows] for m, t in x.items()})
-    assert torch.allclose(flipped, y[rows], atol=1e-5), "independent rows"
+    some = fusion({m: t[rows] for m, t in x.items()})
+    assert torch.allclose(some, y[rows], atol=1e-5), "independent rows"
     absent = fusion({m: t for m, t in x.items() if m != first})
     gone = {first: torch.zeros(B, dtype=torch.bool)}
     assert torch.allclose(absent, fusion(x, gone), atol=1e-5), "absent is masked"
