@@ -409,7 +409,8 @@ def main() -> int:
         if args.max and args.max < total:
             found = sorted(random.Random(args.seed).sample(found, args.max))
         run.learn()
-        print(f"{len(run.seconds)} tests in {run.wall:.0f} s, {total} faults possible")
+        first = f"{len(run.seconds)} tests in {run.wall:.0f} s"
+        print(f"{first}, {total} faults possible", flush=True)
         start = time.monotonic()
         alive = survivors(run, found, args.jobs)
         seconds = time.monotonic() - start
