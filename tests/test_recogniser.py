@@ -1,0 +1,245 @@
+"""A learner's own input: photos, recordings, the cache of networks, the command."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from mmcourse import recogniser as r
+from mmcourse.audio import resample
+from mmcourse.datasets import MODALITIES, mnist, spoken_digits
+from mmcourse.decision_fusion import fuse_product
+from mmcourse.pipeline import extract_features, extract_modality, preprocess_data
+from mmcourse.project import main
+
+
+# --------------------------------------------------------------- learners' pictures
+def photo(digit, rng, pen=None, scale=12):
+    "A digit in dark ink on unevenly lit paper; `pen`: its stroke so many pixels wide."
+    big = ndimage.zoom(digit, scale, order=1) > 0.5
+    if pen:
+        depth = ndimage.distance_transform_edt(big)
+        ridge = (depth == ndimage.maximum_filter(depth, 3)) & big
+        big = ndimage.binary_dilation(ridge, iterations=pen)
+    h, w = rng.integers(28 * scale + 20, 650, 2)
+    i, j = rng.integers(0, h - 28 * scale), rng.integers(0, w - 28 * scale)
+    sheet = np.zeros((h, w))
+    sheet[i : i + 28 * scale, j : j + 28 * scale] = big
+    slope = np.linspace(0, 1, w) * rng.random()
+    slope = slope + np.linspace(0, 1, h)[:, None] * rng.random()
+    ink = 1 - 0.7 * ndimage.gaussian_filter(sheet, 1)
+    seen = (0.6 + 0.175 * slope) * ink + rng.normal(0, 0.02, (h, w))
+    return Image.fromarray(np.uint8(255 * seen.clip(0, 1)))
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def image_model():
+    model, stats = r.train_recogniser("image", epochs=6, say=quiet)
+    return r.Recogniser({"image": model}, stats)
+
+
+def read(recogniser, images):
+    data = preprocess_data({"image": images}, recogniser.stats)
+    return recogniser.models["image"].predict(extract_modality("image", data))
+
+
+@pytest.mark.parametrize("pen", [None, 2, 5])
+def test_photos_are_read_nearly_as_well_as_mnist(image_model, pen):
+    test, rng = mnist("test"), np.random.default_rng(0)
+    photos = [photo(x, rng, pen) for x in test["image"][:60]]
+    assert (read(image_model, photos) == test["label"][:60]).mean() > 0.88
+    assert (read(image_model, test["image"]) == test["label"]).mean() > 0.93
+
+
+def test_light_ink_on_a_dark_board_and_jpeg(image_model):
+    test, rng, boards = mnist("test"), np.random.default_rng(1), []
+    for x in test["image"][:40]:
+        board = Image.eval(photo(x, rng), lambda v: 255 - v)
+        board.save(file := io.BytesIO(), "JPEG", quality=60)
+        boards.append(file.getvalue())
+    assert (read(image_model, boards) == test["label"][:40]).mean() > 0.85
+
+
+# ------------------------------------------------------------------------ recordings
+def as_file(wave):
+    "The clip as a faint stereo file at 44.1 kHz."
+    far = resample(wave.astype(float), 8000, 44100) * 0.06
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([far, far], 1), 44100, "PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def test_the_voice_network_hears_voices_it_never_met():
+    model, stats = r.train_recogniser("audio", epochs=5, say=quiet)
+    full = {"grams": {}, "image": (0.0, 1.0)} | stats
+    test = spoken_digits("test")
+    heard = model.predict(extract_features(preprocess_data(test, full))[2])
+    assert (heard == test["label"]).mean() > 0.75
+    clips = [w[:n] for w, n in zip(test["audio"][:50], test["length"])]
+    files = preprocess_data({"audio": [as_file(c) for c in clips]}, full)
+    assert (model.predict(extract_features(files)[2]) == heard[:50]).mean() > 0.9
+
+
+# ---------------------------------------------------------------- what it answers
+def small(modality, say=quiet):
+    "In place of a real training."
+    torch.manual_seed(0)
+    nets = {
+        "text": lambda: r.TextNet(3),
+        "image": r.ImageNet28,
+        "audio": r.VoiceNet,
+    }
+    stats = {
+        "text": {"grams": {"an": 1, "even": 2, "odd": 3}},
+        "image": {"image": (0.1, 0.3)},
+        "audio": {"audio": (0.0, 0.06)},
+    }[modality]
+    say(f"{modality} trained")
+    return r.Classifier(nets[modality]()).eval(), stats
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMCOURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(r, "train_recogniser", small)
+    return tmp_path
+
+
+def test_it_fuses_what_says_something(cache):
+    recogniser = r.load_recogniser(say=quiet)
+    picture = mnist("test")["image"][0]
+    both = recogniser(text="odd", image=picture)
+    assert both.keys() == {"text", "image", "fused"}
+    parts = {m: both[m][None] for m in ("text", "image")}
+    assert np.allclose(both["fused"], fuse_product(parts)[0])
+    strange = recogniser(text="偶数", image=picture)
+    assert strange.keys() == {"image", "fused"}
+    assert np.allclose(strange["fused"], both["image"])
+    assert np.allclose(recogniser(text="偶数")["fused"], 0.1)
+
+
+def test_its_statistics_are_used():
+    model, _ = small("image")
+    picture = mnist("test")["image"][0]
+    one, other = (
+        r.Recogniser({"image": model}, {"image": s})(image=picture)["image"]
+        for s in ((0.0, 1.0), (0.3, 0.2))
+    )
+    assert not np.allclose(one, other)
+
+
+# ------------------------------------------------------------------------ the cache
+def fail(text):
+    pytest.fail(text)
+
+
+def test_kept_and_read_again(cache):
+    said = []
+    first = r.load_recogniser(say=said.append)
+    again = r.load_recogniser(say=fail)
+    image = mnist("test")["image"][0]
+    assert [t for t in said if "trained" in t] == [f"{m} trained" for m in MODALITIES]
+    a, b = (net(text="odd", image=image) for net in (first, again))
+    assert all(np.allclose(a[k], b[k], atol=1e-6) for k in a)
+    assert {f.suffix for f in cache.iterdir()} == {".safetensors"}
+
+
+def test_only_what_is_asked_for_is_trained(cache):
+    r.load_recogniser(("image",), quiet)
+    assert [f.name.split("-")[1] for f in cache.iterdir()] == ["image"]
+
+
+HARMS = {
+    "half": lambda b: b[: len(b) // 2],
+    "empty": lambda b: b"",
+    "zeros at the end": lambda b: b[:-9] + bytes(9),
+    "zeros": lambda b: bytes(100),
+    "a broken header": lambda b: b[:40] + b"\xff" * 8 + b[48:],
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_file_is_trained_anew(cache, harm):
+    good = r.load_recogniser(("image",), quiet).state_dict()
+    (file,) = cache.iterdir()
+    file.write_bytes(HARMS[harm](file.read_bytes()))
+    said = []
+    r.load_recogniser(("image",), said.append)
+    assert "training anew" in said[0]
+    kept = r.load_recogniser(("image",), fail).state_dict()
+    assert all(torch.equal(good[k], kept[k]) for k in good)
+
+
+def test_another_version_another_file(cache, monkeypatch):
+    r.load_recogniser(("image",), quiet)
+    monkeypatch.setattr(r, "VERSION", r.VERSION + 1)
+    said = []
+    r.load_recogniser(("image",), said.append)
+    assert said[0] == "image: training, once"
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(cache, monkeypatch):
+    def full(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(r, "write_tensors", full)
+    said = []
+    recogniser = r.load_recogniser(("image",), said.append)
+    assert recogniser(image=mnist("test")["image"][0])["fused"].shape == (10,)
+    assert "no space" in said[-1]
+
+
+# ---------------------------------------------------------------------- the command
+def test_own_input(cache, tmp_path, capsys):
+    ink = mnist("test")["image"][3].repeat(8, 0).repeat(8, 1)
+    Image.fromarray(np.uint8(255 * (1 - ink))).save(tmp_path / "digit.png")
+    clip = spoken_digits("test")
+    soundfile.write(tmp_path / "digit.wav", clip["audio"][0, : clip["length"][0]], 8000)
+    files = ["--image", str(tmp_path / "digit.png")]
+    files += ["--audio", str(tmp_path / "digit.wav")]
+    assert main([*files, "--text", "an even number"]) == 0
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert sorted(line.split()[0] for line in lines) == sorted([*MODALITIES, "fused"])
+    assert all(line.count("%") == 3 for line in lines)
+    assert main(files[2:]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["audio", "fused"]
+
+
+def test_own_text_without_a_known_word(cache, capsys):
+    assert main(["--text", "偶数"]) == 0
+    out = capsys.readouterr().out
+    assert "left out" in out and "nothing to go by" in out
+
+
+REFUSED = [
+    (["--image", "nowhere.png"], "--image: expected a file"),
+    (["--audio", "nowhere.wav"], "--audio: expected a file"),
+    (["--text", " "], "--text: expected at least one word"),
+    (["--image", __file__], "--image: expected a picture"),
+    (["--audio", __file__], "--audio: expected a recording"),
+    (["--image", "."], "--image: expected a file"),
+    (["--seeds", "0"], "expected --seeds"),
+    (["--seeds", "x"], "--seeds"),
+    (["--examples", "5"], "--examples"),
+    (["--colour"], "unrecognized"),
+    (["--image"], "expected one argument"),
+]
+
+
+@pytest.mark.parametrize("argv, says", REFUSED)
+def test_bad_input_is_one_line_and_code_2(cache, capsys, argv, says):
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert says in err and not out
+    assert err.startswith("mmcourse.project: ") and err.count("\n") == 1
+    assert not list(cache.iterdir())  # nothing was trained first
