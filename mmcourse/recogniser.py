@@ -75,7 +75,7 @@ class Recogniser(nn.Module):
         return {m: p[0] for m, p in (said | {"fused": fused}).items()}
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-006
+# %% ../nbs/0_tools/recogniser.ipynb #cell-008
 def softened(logits: Tensor, labels: Tensor) -> Tensor:
     "Cross-entropy that is never asked for certainty [label smoothing: Szegedy 2016]."
     return F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -97,7 +97,7 @@ LEARN = {
 }
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-007
+# %% ../nbs/0_tools/recogniser.ipynb #cell-009
 def train_recogniser(
     modality: str,  # 'text', 'image' or 'audio'
     epochs: int = 10,
@@ -117,7 +117,7 @@ def train_recogniser(
     return model, {key: views["train"]["stats"][key]}
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-009
+# %% ../nbs/0_tools/recogniser.ipynb #cell-011
 VERSION = 2  # of networks, features and data that a kept recogniser stands for
 
 
@@ -141,7 +141,7 @@ def keep_recogniser(path: Path, model: Classifier, stats: dict, say: Callable):
         say(f"{path.name}: not kept ({e})")
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-010
+# %% ../nbs/0_tools/recogniser.ipynb #cell-012
 def load_recogniser(
     modalities: tuple = MODALITIES,
     say: Callable = print,  # told what is trained, and why
@@ -161,7 +161,7 @@ def load_recogniser(
     return Recogniser(models, stats)
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-012
+# %% ../nbs/0_tools/recogniser.ipynb #cell-014
 def refuse_early(given: dict):
     "Raise for input that cannot be used, in the words of the command."
     looks = (preprocess_text, preprocess_image, preprocess_audio)
@@ -188,7 +188,7 @@ def print_own(given: dict):
             print(f"{m:5}  " + "  ".join(f"{d} {said[m][d]:4.0%}" for d in top))
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-013
+# %% ../nbs/0_tools/recogniser.ipynb #cell-015
 class Arguments(argparse.ArgumentParser):
     "An argument parser that raises, so that every refusal looks alike."
 
