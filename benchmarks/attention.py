@@ -1,16 +1,16 @@
-"""Attention by hand against `F.scaled_dot_product_attention` and `nn.MultiheadAttention`: seconds, forward alone and with the gradient, in one run.
+"""Seconds of attention by hand against torch's, forward and with the gradient.
 
     python benchmarks/attention.py [repeats]
 
-The calls take turns, on one thread; of each the fastest lap counts. Every mask is causal. A ratio above 1 says that ours is slower."""
+The calls take turns, on one thread; of each the fastest counts. Every mask is causal.
+A ratio above 1 says that ours is slower.
+"""
 
 import sys
-import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 import torch.nn.functional as F
+from timing import fastest, line  # first: one thread
 from torch import nn
 
 from mmcourse.attention import (
@@ -20,76 +20,79 @@ from mmcourse.attention import (
     fused_attention,
 )
 
-SIZES = [
+SIZES = [  # batch, tokens, features, heads
     (64, 20, 32, 2),
     (16, 128, 64, 4),
     (2, 1024, 64, 4),
-]  # batch, tokens, features, heads
+]
 
 
-def contestants(B, T, d, heads):
-    "name -> function of nothing: what is timed."
-    x, mask, ref = (
-        torch.randn(B, T, d),
-        causal_mask(T),
-        nn.MultiheadAttention(d, heads, batch_first=True),
-    )
-    ours = MultiHeadAttention.from_torch(ref)
-    q, k, v = (
-        torch.randn(B, heads, T, d // heads, requires_grad=True) for _ in range(3)
-    )
-    single = {
-        "attention": lambda: attention(q, k, v, mask),
-        "fused_attention": lambda: fused_attention(q, k, v, mask),
-        "F.scaled_dot_product_attention": lambda: F.scaled_dot_product_attention(
-            q, k, v, mask
-        ),
+def functions(B, T, d, heads):
+    "Ours, and torch's function."
+    shape = (B, heads, T, d // heads)
+    qkv = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+    mask = causal_mask(T)
+    forms = {
+        "attention": attention,
+        "fused_attention": fused_attention,
+        "F.scaled_dot_product_attention": F.scaled_dot_product_attention,
     }
-    layers = {
+
+    def bound(form):
+        return lambda: form(*qkv, mask)
+
+    return {name: bound(form) for name, form in forms.items()}
+
+
+def by_hand(ref, d, heads):
+    "Our layer with the weights of torch's."
+    ours, state = MultiHeadAttention(d, heads), ref.state_dict()
+    named = {"out.weight": state["out_proj.weight"], "out.bias": state["out_proj.bias"]}
+    for kind in ("weight", "bias"):
+        for n, part in zip("qkv", state[f"in_proj_{kind}"].chunk(3)):
+            named[f"to_{n}.{kind}"] = part
+    ours.load_state_dict(named)
+    return ours
+
+
+def layers(B, T, d, heads):
+    "Our layer, and torch's with and without its weights."
+    ref = nn.MultiheadAttention(d, heads, batch_first=True)
+    ours, x = by_hand(ref, d, heads), torch.randn(B, T, d)
+    mask = causal_mask(T)
+
+    def torchs(need_weights):
+        options = {"attn_mask": ~mask, "need_weights": need_weights}
+        return lambda: ref(x, x, x, **options)[0]
+
+    return {
         "MultiHeadAttention": lambda: ours(x, mask=mask),
-        "nn.MultiheadAttention": lambda: ref(x, x, x, attn_mask=~mask)[0],
-        "… need_weights=False": lambda: ref(
-            x, x, x, attn_mask=~mask, need_weights=False
-        )[0],
+        "nn.MultiheadAttention": torchs(True),
+        "nn.MultiheadAttention, need_weights=False": torchs(False),
     }
-    for group in (single, layers):  # correct first
-        first, *others = [f() for f in group.values()]
-        for y in others:
-            torch.testing.assert_close(first, y, rtol=1e-4, atol=1e-5)
-    return single, layers
 
 
-def laps(group, repeats, backward):
-    "name -> seconds of the fastest lap."
-    best = dict.fromkeys(group, float("inf"))
-    for i in range(repeats + 2):  # two laps to warm up
-        for name, f in group.items():
-            start = time.perf_counter()
-            with torch.set_grad_enabled(backward):
-                y = f()
-            if backward:
-                y.sum().backward()
-            if i > 1:
-                best[name] = min(best[name], time.perf_counter() - start)
-    return best
+def with_gradient(run):
+    return lambda: run().sum().backward()
 
 
 def main(repeats=30):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, one thread, fastest of {repeats} laps")
-    for B, T, d, heads in SIZES:
-        for group in contestants(B, T, d, heads):
-            for backward in (False, True):
-                best = laps(group, repeats, backward)
-                ours, *peers = best.items()
-                print(
-                    f"batch {B:2} × {T:4} tokens × {d} features, {heads} heads, {'with gradient' if backward else 'forward alone'}: {ours[0]} {1e3 * ours[1]:7.2f} ms"
-                    + "".join(
-                        f"; {1e3 * s:7.2f} ms {name}, ratio {ours[1] / s:.2f}"
-                        for name, s in peers
-                    )
-                )
+    for size in SIZES:
+        for group in (functions(*size), layers(*size)):
+            runs = list(group.values())
+            ours, *others = [run() for run in runs]
+            for y in others:  # correct first
+                torch.testing.assert_close(ours, y, rtol=1e-4, atol=1e-5)
+            for what in ("forward", "with gradient"):
+                if what == "with gradient":
+                    runs = [with_gradient(run) for run in runs]
+                with torch.set_grad_enabled(what != "forward"):
+                    took = fastest(*runs, repeats=repeats)
+                first, *names = group
+                for name, seconds in zip(names, took[1:]):
+                    line(f"{size} {what}: {first} : {name}", took[0], seconds)
 
 
 if __name__ == "__main__":

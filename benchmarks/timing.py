@@ -1,19 +1,19 @@
-"""What the benchmarks share: functions timed in turns, and one way to print a ratio. Imported first, it also limits torch to one thread and finds the package beside this folder."""
+"""What the benchmarks share: functions timed in turns, and one way to print a ratio.
+
+Imported first, it also limits torch to one thread.
+"""
 
 import os
-import sys
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-from pathlib import Path
+from collections.abc import Callable
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def fastest(
-    *runs,  # functions without arguments
+    *runs: Callable,  # without arguments
     repeats: int = 7,
-) -> list:  # seconds of each, the least of all repeats; the runs take turns
+) -> list[float]:  # seconds of each, the least of all repeats; the runs take turns
     "Times that can be compared: whatever slows the machine down slows all of them."
     best = [float("inf")] * len(runs)
     for _ in range(repeats):
@@ -26,9 +26,5 @@ def fastest(
 
 def line(what: str, ours: float, ref: float):  # seconds
     "Print their ratio, and both."
-    print(
-        (
-            f"{what:78} {ours / ref:8.3f} times the seconds "
-            f"({1e3 * ours:.2f} ms : {1e3 * ref:.2f} ms)"
-        )
-    )
+    times = f"({1e3 * ours:.2f} ms : {1e3 * ref:.2f} ms)"
+    print(f"{what:78} {ours / ref:8.3f} times the seconds {times}")

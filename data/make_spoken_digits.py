@@ -5,15 +5,21 @@
 
 Every clip is SYNTHETIC. Three speech engines say the words and numpy/scipy do the rest:
 
-1. *say*: a voice says one digit, with its own rate, pitch and intonation for every clip. Foreign voices say the digits with their own
-   sounds (respelled, or as a string of phones), which gives a foreign accent.
-2. *speaker*: the vocal tract is made longer or shorter, the spectral envelope is bent a little, some breath is mixed in.
-3. *trim*: cut as real data sets are cut: mostly tight, at a random threshold, which now and then costs a weak first /f/ or a last /t/.
-4. *channel*: microphone or telephone filter, a small room, noise, level, clipping; then 8 kHz and G.711 mu-law.
+1. *say*: a voice says one digit, with its own rate, pitch and intonation for every
+   clip. Foreign voices say the digits with their own sounds (respelled, or as a string
+   of phones), which gives a foreign accent.
+2. *speaker*: the vocal tract is made longer or shorter, the spectral envelope is
+   bent a little, some breath is mixed in.
+3. *trim*: cut as real data sets are cut: mostly tight, at a random threshold, which
+   now and then costs a weak first /f/ or a last /t/.
+4. *channel*: microphone or telephone filter, a small room, noise, level, clipping;
+   then 8 kHz and G.711 mu-law.
 
-Needs Debian (bookworm) packages: espeak-ng flite festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts festvox-ca-ona-hts
-festvox-itapc16k festvox-italp16k festvox-czech-dita festvox-czech-krb festvox-czech-machac festvox-czech-ph festvox-suopuhe-lj
-festvox-suopuhe-mv festvox-ru festvox-hi-nsk festival-hi, and Python with numpy and scipy. No internet, no recordings.
+Needs Debian (bookworm) packages: espeak-ng flite festival festvox-kallpc16k
+festvox-kdlpc16k festvox-us-slt-hts festvox-ca-ona-hts festvox-itapc16k festvox-italp16k
+festvox-czech-dita festvox-czech-krb festvox-czech-machac festvox-czech-ph
+festvox-suopuhe-lj festvox-suopuhe-mv festvox-ru festvox-hi-nsk festival-hi, and Python
+with numpy and scipy. No internet, no recordings.
 The same script, seed and engine versions give the same bytes.
 """
 
@@ -39,7 +45,7 @@ LONGEST = 1.5  # seconds
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
-# ---------------------------------------------------------------------------------------------------------------- the voices
+# --------------------------------------------------------------------------- the voices
 @dataclass(frozen=True)
 class Voice:
     engine: str  # 'espeak-ng', 'flite' or 'festival'
@@ -56,12 +62,14 @@ class Voice:
         return f"{self.engine}/{self.name}"
 
 
-# The digits as English text, and as a speaker of another language says them, in that language's spelling. '|' separates
-# pronunciations, [[...]] are espeak-ng phonemes.
+# The digits as English text, and as a speaker of another language says them, in that
+# language's spelling. '|' separates pronunciations, [[...]] are espeak-ng phonemes.
 RESPELLED = {
-    "en": "zero|zero|[[z'i:roU]], one|[[w'Vn]], two|two|[[tj'u:]], three, four|four|four|[[f'oU@]], five, six, "
+    "en": "zero|zero|[[z'i:roU]], one|[[w'Vn]], "
+    "two|two|[[tj'u:]], three, four|four|four|[[f'oU@]], five, six, "
     "seven|[[s'Evn]], eight, nine",
-    "de": "siro|ziro, wann|[[vVn]], tu, tri|[[sri:]], foor|[[fo:r]], faif, [[sIks]]|sicks, [[s'Ev@n]]|sewwen, ejt, nain",
+    "de": "siro|ziro, wann|[[vVn]], tu, tri|[[sri:]], foor|[[fo:r]], "
+    "faif, [[sIks]]|sicks, [[s'Ev@n]]|sewwen, ejt, nain",
     "nl": "ziro, wan, toe, srie|trie, foor, faiv, siks, seven, eet|eejt, nain",
     "fr": "ziro, ouane, tou, sri|tri, fore, faïve, sixe, sévène, eïte, naïne",
     "it": "ziro, uan, tu, tri, for, faiv, sics, seven, eit, nain",
@@ -84,7 +92,8 @@ RESPELLED = {
     "cy": "ziro, wan, tŵ, thri, ffor, ffaif, sics, sefyn, eit, nain",
     "ca": "ziro, uan, tu, tri, for, faif, sics, seven, eit, nain",
 }
-# The digits as strings of phones, for festival's diphone voices. '|' separates pronunciations.
+# The digits as strings of phones, for festival's diphone voices. '|' separates
+# pronunciations.
 PHONES = {
     "radio": (
         "z ih r ow|z iy r ow",
@@ -170,21 +179,27 @@ def _lang(name):
     return name.split("+")[0].split("-")[0]
 
 
-# Who is in which split. The rule: nobody is on two sides. An espeak-ng voice is an accent and a speaker variant; neither the accents nor
-# the variants of test occur in train or valid. Of the recorded people behind flite and festival, each is on one side only: slt is in both
-# engines and is in test twice; kal is in both and is in train twice.
+# Who is in which split. The rule: nobody is on two sides. An espeak-ng voice is an
+# accent and a speaker variant; neither the accents nor the variants of test occur in
+# train or valid. Of the recorded people behind flite and festival, each is on one side
+# only: slt is in both engines and is in test twice; kal is in both and is in train
+# twice.
 VOICES = [
     *_espeak(
         "train",
         4,
-        "en-us en-us+m1 en-us+m2 en-us+m3 en-us+m4 en-us+m6 en-us+klatt en-us+klatt2 en-us+klatt5 en-us+Andy en-us+f1 "
-        "en-us+steph en-us-nyc+m4 en-us-nyc+john en-gb en-gb+m2 en-gb+klatt3 en-gb+rob en-gb+f2 en-gb-x-rp+m3 "
-        "en-gb-x-rp+max en-gb-scotland+m1 en-gb-scotland+edward en-gb-scotland+f4 en-gb-x-gbcwmd+m6",
+        "en-us en-us+m1 en-us+m2 en-us+m3 en-us+m4 en-us+m6 "
+        "en-us+klatt en-us+klatt2 en-us+klatt5 en-us+Andy en-us+f1 "
+        "en-us+steph en-us-nyc+m4 en-us-nyc+john en-gb en-gb+m2 "
+        "en-gb+klatt3 en-gb+rob en-gb+f2 en-gb-x-rp+m3 "
+        "en-gb-x-rp+max en-gb-scotland+m1 "
+        "en-gb-scotland+edward en-gb-scotland+f4 en-gb-x-gbcwmd+m6",
     ),
     *_espeak(
         "train",
         3,
-        "de+m1 de+Gene nl+m3 fr+m2 fr+klatt2 fr-be+m6 el+m4 es+m6 pt-br+m2 cs+m1 sv+m3 ru+m4 tr+m1 fi+m6 hu+Andy id+m3 "
+        "de+m1 de+Gene nl+m3 fr+m2 fr+klatt2 fr-be+m6 el+m4 es+m6 "
+        "pt-br+m2 cs+m1 sv+m3 ru+m4 tr+m1 fi+m6 hu+Andy id+m3 "
         "hr+f1",
     ),
     Voice("flite", "awb", "train", 22),
@@ -205,7 +220,8 @@ VOICES = [
     *_espeak(
         "test",
         3,
-        "en-029+m8 en-029+m5 en-gb-x-gbclan+quincy en-gb-x-gbclan+f3 en-029+klatt4 en-gb-x-gbclan+michael it+m5 "
+        "en-029+m8 en-029+m5 en-gb-x-gbclan+quincy "
+        "en-gb-x-gbclan+f3 en-029+klatt4 en-gb-x-gbclan+michael it+m5 "
         "pl+quincy hi+f3",
     ),
     Voice("flite", "slt", "test", 9),
@@ -216,13 +232,14 @@ VOICES = [
 
 
 def rng_for(seed, stage, voice, digit=0, take=0):
-    "A generator that belongs to one clip at one stage, whatever else is made before it."
+    """A generator that belongs to one clip at one stage, whatever else is made
+    before it."""
     return np.random.default_rng(
         [seed, zlib.crc32(f"{stage} {voice.full}".encode()), digit, take]
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ 1. saying
+# ---------------------------------------------------------------------------- 1. saying
 def read_wav(source):
     "(sample rate, mono samples in [-1, 1]) of a 16-bit wav file or its bytes."
     sr, x = wavfile.read(BytesIO(source) if isinstance(source, bytes) else source)
@@ -287,7 +304,8 @@ def _fix_header(data):
 
 
 def say_flite(voice, seed):
-    "As `say_espeak`: a digit alone, or cut out of a spoken list (flite tells where each phone ends)."
+    """As `say_espeak`: a digit alone, or cut out of a spoken list (flite tells where
+    each phone ends)."""
     f0 = {"slt": 180, "kal": 105, "awb": 125, "rms": 100}[voice.name]
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/x.wav"
@@ -338,7 +356,8 @@ def say_flite(voice, seed):
                 yield (digit, take), sr, x
 
 
-# Mean lengths in seconds of the phones of an isolated digit, by kind. A festival phone string gets these, times a random tempo.
+# Mean lengths in seconds of the phones of an isolated digit, by kind. A festival phone
+# string gets these, times a random tempo.
 LENGTH = {
     "stop": 0.075,
     "hiss": 0.115,
@@ -383,7 +402,8 @@ KIND = {
 
 
 def phone_string(phones, rng, f0):
-    "Festival segments ((name seconds (position Hz) ...) ...) of one word: random tempo, lengths and pitch contour."
+    """Festival segments ((name seconds (position Hz) ...) ...) of one word: random
+    tempo, lengths and pitch contour."""
     tempo = np.exp(rng.normal(-0.15, 0.25))
     seconds = [
         LENGTH[KIND.get(p, "short")] * tempo * np.exp(rng.normal(0, 0.18))
@@ -408,7 +428,8 @@ def phone_string(phones, rng, f0):
 
 
 def say_festival(voice, seed):
-    "As `say_espeak`: phone strings for diphone voices, text for the rest; one festival process says everything."
+    """As `say_espeak`: phone strings for diphone voices, text for the rest; one
+    festival process says everything."""
     script, keys = [f"(voice_{voice.name})"], []
     with tempfile.TemporaryDirectory() as folder:
         for digit in range(10):
@@ -437,9 +458,11 @@ def say_festival(voice, seed):
                         if "_ca_" in voice.name
                         else WORDS
                     )
-                    utterance = f'Text "{pick(words[digit].split("|"), rng)}{pick([".", "?", ","], rng)}"'
+                    word = pick(words[digit].split("|"), rng)
+                    utterance = f'Text "{word}{pick([".", "?", ","], rng)}"'
                 script.append(
-                    f'(utt.save.wave (utt.synth (Utterance {utterance})) "{out}" (quote riff))'
+                    f"(utt.save.wave (utt.synth (Utterance {utterance})) "
+                    f'"{out}" (quote riff))'
                 )
                 keys.append(((digit, take), out))
         path = Path(folder, "say.scm")
@@ -454,15 +477,17 @@ def say_festival(voice, seed):
 SAY = {"espeak-ng": say_espeak, "flite": say_flite, "festival": say_festival}
 
 
-# ------------------------------------------------------------------------------------------------------------- 2. the speaker
+# ----------------------------------------------------------------------- 2. the speaker
 def resample(x, ratio):
-    "`x` at `ratio` times as many samples; the ratio is rounded to a fraction of small numbers."
+    """`x` at `ratio` times as many samples; the ratio is rounded to a fraction of
+    small numbers."""
     f = Fraction(ratio).limit_denominator(160)
     return resample_poly(x, f.numerator, f.denominator) if f != 1 else x
 
 
 def reshape_voice(x, rng):
-    """Bend the spectral envelope of `x` (at 16 kHz) along the frequency axis, tilt it, and replace some of the voice by breath.
+    """Bend the spectral envelope of `x` (at 16 kHz) along the frequency axis, tilt it,
+    and replace some of the voice by breath.
 
     The envelope is the cepstrally smoothed spectrum; pitch and timing stay as they are.
     """
@@ -503,7 +528,8 @@ def loudness(x, sr, window=0.01):
 
 
 def crop(x, sr, threshold, margin):
-    "`x` from the first to the last window louder than `threshold` dB, and `margin` seconds either side."
+    """`x` from the first to the last window louder than `threshold` dB, and `margin`
+    seconds either side."""
     db, w = loudness(x, sr)
     loud = np.flatnonzero(db > threshold)
     return x[
@@ -512,7 +538,8 @@ def crop(x, sr, threshold, margin):
 
 
 def speak(job):
-    "All clips of one voice as [(digit, take, samples at 16 kHz)], before trimming and channel. Runs in a worker."
+    """All clips of one voice as [(digit, take, samples at 16 kHz)], before trimming
+    and channel. Runs in a worker."""
     voice, seed = job
     clips = []
     for (digit, take), sr, x in SAY[voice.engine](voice, seed):
@@ -527,9 +554,10 @@ def speak(job):
     return clips
 
 
-# ------------------------------------------------------------------------------------------------------- 3. trim, 4. channel
+# ------------------------------------------------------------------ 3. trim, 4. channel
 def coloured_noise(n, rng, slope):
-    "`n` samples whose power falls by `slope` * 3 dB an octave: 0 white, 1 pink, 2 brown. Variance 1."
+    """`n` samples whose power falls by `slope` * 3 dB an octave: 0 white, 1 pink, 2
+    brown. Variance 1."""
     spectrum = np.fft.rfft(rng.normal(size=n + 256))
     spectrum *= np.maximum(np.arange(len(spectrum)), 2.0) ** (-slope / 2)
     x = np.fft.irfft(spectrum)[:n]
@@ -537,7 +565,8 @@ def coloured_noise(n, rng, slope):
 
 
 def background(n, rng, crowd):
-    "`n` samples of noise at 8 kHz with variance 1: white to brown, mains hum, or a crowd of other clips of the split."
+    """`n` samples of noise at 8 kHz with variance 1: white to brown, mains hum, or a
+    crowd of other clips of the split."""
     kind = rng.random()
     if kind < 0.65:
         x = coloured_noise(n, rng, rng.uniform(0, 2))
@@ -558,7 +587,8 @@ def background(n, rng, crowd):
 
 
 def microphone(x, rng):
-    "A gentle random filter: a smooth curve of +-6 dB, a high-pass and sometimes a low-pass; or a telephone (300 to 3400 Hz)."
+    """A gentle random filter: a smooth curve of +-6 dB, a high-pass and sometimes a
+    low-pass; or a telephone (300 to 3400 Hz)."""
     f = np.fft.rfftfreq(2 * len(x), 1 / SR)
     gain = np.interp(
         np.log(np.maximum(f, 60)),
@@ -677,6 +707,7 @@ if __name__ == "__main__":
     np.savez_compressed(args.out, **data)
     blob = Path(args.out).read_bytes()
     print(
-        f"{args.out}: {len(data['label'])} clips, {len(data['voices'])} voices, {len(blob) / 1e6:.2f} MB, "
+        f"{args.out}: {len(data['label'])} clips, {len(data['voices'])} voices, "
+        f"{len(blob) / 1e6:.2f} MB, "
         f"sha256 {hashlib.sha256(blob).hexdigest()}"
     )
