@@ -8,6 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch.nn.functional import logsigmoid
 
 from mmcourse.embedding import (
+    SkipGram,
     adagrad_rows,
     analogy,
     bag,
@@ -138,14 +139,11 @@ def test_window_gradient_is_autograds(rng):
 
 
 def test_pair_weights_by_hand():
-    m = pair_weights(2, 4)
+    m = pair_weights(2, 5)
     assert m.dtype == np.float32
-    assert m.tolist() == [
-        [0, 1, 0.5, 0],
-        [1, 0, 1, 0.5],
-        [0.5, 1, 0, 1],
-        [0, 0.5, 1, 0],
-    ]
+    assert m[0].tolist() == [0, 1, 0.5, 0, 0]
+    assert m[2].tolist() == [0.5, 1, 0, 1, 0.5]
+    assert (m == m.T).all()
     assert pair_weights(5).shape == (64, 64)
 
 
@@ -159,6 +157,21 @@ def test_adagrad_adds_up_repeated_rows():
     adagrad_rows(w, seen, np.array([1]), np.array([[2.0, 2]]), 0.5)
     close(w[1], -0.5 - 1 / 8**0.5, 1e-6)
     assert w[[0, 2]].tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_step_is_adagrad_on_both_tables(rng):
+    model = SkipGram(6, 3, rng)
+    model.u[:] = rng.standard_normal((6, 3))
+    x, z = np.array([[0, 1, 1], [2, 3, 0]]), np.array([4, 1])
+    m, v, u = rng.random((2, 3, 3)), model.v.copy(), model.u.copy()
+    gv, gu, gz = window_grad(v[x], u[x], u[z], m, 2)
+    seen = np.zeros((2, 6), np.float32)
+    adagrad_rows(v, seen[0], x.ravel(), gv.reshape(6, 3), 0.1)
+    both = np.concatenate([gu.reshape(6, 3), gz])
+    adagrad_rows(u, seen[1], np.array([*x.ravel(), *z]), both, 0.1)
+    model.step(x, z, m, 2, 0.1)
+    for ours, wanted in ((model.v, v), (model.u, u), (model.seen, seen)):
+        close(ours, wanted, 1e-6)
 
 
 # training
@@ -208,6 +221,11 @@ def test_words_that_never_occur_stay(trained):
     assert (abs(v) <= 1 / 16).all() and not u.any()
     assert (trained[0][20:] == v[20:]).all() and not trained[1][20:].any()
     assert (trained[0][:20] != v[:20]).all()
+
+
+def test_vectors_have_64_numbers_unless_told_otherwise():
+    v, u = train_skipgram(two_topics()[:20], 22, t=1)
+    assert v.shape == u.shape == (22, 64)
 
 
 def test_windows_end_where_a_text_ends():
@@ -282,6 +300,13 @@ def test_ppmi_is_its_definition(rng):
         for o in range(5):
             pmi = np.log(m[c, o] / (m[c].sum() * q[o])) if m[c, o] else 0
             close(got[c, o], max(0, pmi))
+
+
+@pytest.mark.filterwarnings("error")
+def test_ppmi_of_a_word_that_is_never_met():
+    m = np.diag([2.0, 2, 0])
+    wanted = np.log(np.diag([2.0, 2, 1]) + 1 - np.eye(3))
+    close(ppmi(m), wanted)
 
 
 def test_pca_is_scikit_learns(rng):
