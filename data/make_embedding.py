@@ -8,7 +8,7 @@ slightly. Arms:
 skipgram/epochs/seed   skip-gram, trained for 2, 5, 10 and 20 epochs
 counted/how            positive PMI of all pairs, and its 64 strongest directions. Pairs
                        count alike at all distances (flat), less with distance
-                       (weighted), or less and thinned ten times over, as skip-gram reads
+                       (weighted), or so and thinned ten times, as skip-gram reads
 random/seed            random vectors
 loss/what              held-out loss of a model that gives every pair the same score
                        (constant), or each context its own (popularity)
