@@ -8,564 +8,306 @@ __all__ = [
     "doc_vector",
     "bag",
     "idf",
-    "tf_idf",
     "unit",
-    "library_words",
+    "tf_idf",
     "skipgram_pairs",
-    "sigmoid",
     "negative_sampling_loss",
+    "sigmoid",
     "negative_sampling_grad",
     "noise",
     "keep_chance",
     "window_grad",
+    "text_blocks",
+    "adagrad_rows",
+    "pair_weights",
+    "SkipGram",
     "train_skipgram",
+    "nearest_words",
     "neighbours",
-    "analogy",
     "ppmi",
+    "analogy",
     "pca",
 ]
 
 # %% ../nbs/2_models/07_embedding.ipynb #cell-003
-import os
-import re
-from pathlib import Path
-
 import numpy as np
-
-from .inputs import each, numbers, what
-
-
-# %% ../nbs/2_models/07_embedding.ipynb #rows
-def _whole(v, name: str, least: int, most: int) -> int:
-    "`v`, if it is a whole number in the range."
-    if (
-        isinstance(v, (bool, np.bool_))
-        or not isinstance(v, (int, np.integer))
-        or not least <= v <= most
-    ):
-        raise ValueError(
-            f"{name}: expected a whole number from {least:,} to {most:,}, got {what(v) if not isinstance(v, (int, np.integer)) else v}"
-        )
-    return int(v)
-
-
-def _listed(items, name: str, of: str) -> list:
-    "`items` as a list; a text is refused, because its items are letters."
-    if hasattr(items, "tolist"):
-        items = items.tolist()  # arrays and tensors
-    if isinstance(items, (str, bytes, bytearray, dict)) or not hasattr(
-        items, "__iter__"
-    ):
-        raise TypeError(f"{name}: expected a list of {of}, got {what(items)}")
-    return list(items)
-
-
-def _words(tokens, name: str) -> list:
-    "`tokens` as a list, if they are texts."
-    for i, t in enumerate(tokens := _listed(tokens, name, "str")):
-        if not isinstance(t, str):
-            raise TypeError(f"{name}[{i}]: expected str, got {what(t)}")
-    return tokens
-
-
-def _array(x, name: str) -> np.ndarray:
-    "A list, array or tensor as an array."
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-    try:
-        return np.asarray(x)
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"{name}: expected rows of one length, got a ragged {what(x)}"
-        ) from None
-
-
-def _row(row, name: str) -> np.ndarray:  # (n,) int64
-    "One row of ids."
-    a = _array(row, name)
-    if a.ndim != 1:
-        raise (ValueError if a.ndim else TypeError)(
-            f"{name}: expected a list of int, got {what(row)}"
-            + f" of shape {a.shape}" * bool(a.ndim)
-        )
-    if a.size and a.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name}: expected whole numbers of at most 64 bits, got {what(row)} holding {a.dtype}"
-        )
-    if a.dtype == np.uint64 and a.size and a.max() >= 2**63:
-        raise ValueError(f"{name}: expected numbers below 2**63, got {a.max()}")
-    return a.astype(np.int64)
 
 
 # %% ../nbs/2_models/07_embedding.ipynb #cell-006
-def _table(vectors, name: str) -> dict:
-    "Vectors of one length, by word."
-    if not isinstance(vectors, dict):
-        raise TypeError(
-            f"{name}: expected a dict from words to vectors, got {what(vectors)}"
-        )
-    if not vectors:
-        raise ValueError(f"{name}: expected at least one vector, got an empty dict")
-    done = {w: numbers(v, f"{name}[{w!r:.40}]") for w, v in vectors.items()}
-    shapes = {v.shape for v in done.values()}
-    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(
-            f"{name}: expected vectors (d,) of one length, got shapes {sorted(shapes)[:3]}"
-        )
-    return done
-
-
 def doc_vector(
-    tokens: list,  # of str, the words of a document
-    weights: dict,  # {word: number}; a word without a weight counts 0
-    vectors: dict,  # {word: (d,) array}; a word without a vector is left out
-) -> np.ndarray:  # (d,) float64; zeros where no word is known
-    "The weighted sum of the words' vectors [article 4.1.1]. Raises `TypeError` and `ValueError`."
-    e = _table(vectors, "vectors")
-    if not isinstance(weights, dict):
-        raise TypeError(
-            f"weights: expected a dict from words to numbers, got {what(weights)}"
-        )
-    w = {
-        t: float(numbers([weights[t]], f"weights[{t!r:.40}]")[0])
-        for t in set(_words(tokens, "tokens"))
-        if t in weights and t in e
-    }
-    return sum(
-        (w[t] * e[t] for t in tokens if t in w), np.zeros(len(next(iter(e.values()))))
-    )
+    tokens: list[str],  # the words of a document
+    weights: dict,  # {word: number}
+    vectors: dict,  # {word: (d,) array}
+) -> np.ndarray:  # (d,); zeros where no word is known
+    "The weighted sum of the vectors of known words [article 4.1.1]."
+    total = np.zeros(len(next(iter(vectors.values()))))
+    for t in tokens:
+        if t in weights and t in vectors:
+            total += weights[t] * np.asarray(vectors[t])
+    return total
 
 
 # %% ../nbs/2_models/07_embedding.ipynb #cell-009
 def bag(
-    rows: list,  # of N lists of int, the ids of a document's words
+    rows: list,  # of N lists of ids, the words of each document
     n: int,  # words in the vocabulary
-) -> np.ndarray:  # (N, n) float64
-    "How often each word occurs in each document. Raises `TypeError` for what are no ids, `ValueError` for ids from `n` upwards."
-    ids = _rows(rows, n)
-    if len(ids) * n > 2**28:
-        raise ValueError(
-            f"n: expected at most 2**28 counts, got {len(ids)} rows of {n}"
-        )
-    return np.stack([np.bincount(r, minlength=n) for r in ids]).astype(float)
-
-
-def _rows(rows, n) -> list:  # of (L,) int64
-    "Rows of ids below `n`."
-    n, ids = _whole(n, "n", 1, 2**28), each("rows", rows, _row)
-    for i, r in enumerate(ids):
-        if r is None:
-            raise TypeError(f"rows[{i}]: expected a list of int, got None")
-        if r.size and not 0 <= r.min() <= r.max() < n:
-            raise ValueError(
-                f"rows[{i}]: expected ids from 0 to {n - 1}, got {r[(r < 0) | (r >= n)][0]}"
-            )
-    return ids
+) -> np.ndarray:  # (N, n)
+    "How often each word occurs in each document."
+    return np.stack([np.bincount(row, minlength=n) for row in rows]).astype(float)
 
 
 # %% ../nbs/2_models/07_embedding.ipynb #cell-011
-def _counts(counts, name="counts") -> np.ndarray:  # (N, n) float64
-    "A matrix of counts."
-    a = numbers(counts, name)
-    if a.ndim != 2:
-        raise ValueError(
-            f"{name}: expected (N, n), one row a document, got shape {a.shape}"
-        )
-    if a.min() < 0:
-        raise ValueError(f"{name}: expected no number below zero, got {a.min()}")
-    return a.astype(float)
-
-
 def idf(
-    counts,  # (N, n) how often each word occurs in each document, of training
-) -> np.ndarray:  # (n,) float64, 1 for a word in every document
-    "Inverse document frequency, smoothed as scikit-learn does. Raises `TypeError` and `ValueError`."
-    c = _counts(counts)
-    return np.log((1 + len(c)) / (1 + (c > 0).sum(0))) + 1
+    counts: np.ndarray,  # (N, n), of training documents
+) -> np.ndarray:  # (n,), 1 for a word in every document
+    "Inverse document frequency, smoothed as scikit-learn does."
+    holds = (counts > 0).sum(0)  # N_t
+    return np.log((1 + len(counts)) / (1 + holds)) + 1
+
+
+def unit(
+    x: np.ndarray,  # (..., d)
+) -> np.ndarray:  # (..., d)
+    "Vectors of length one in the direction of each; zero stays zero."
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
 
 
 def tf_idf(
-    counts,  # (N, n)
-    weights,  # (n,) of `idf`
-) -> (
-    np.ndarray
-):  # (N, n) float64, rows of length one; zeros for a document without a known word
-    "Weighted counts, each row divided by its length. Raises `TypeError` and `ValueError`."
-    c, w = _counts(counts), numbers(weights, "weights").astype(float)
-    if w.shape != c.shape[1:]:
-        raise ValueError(
-            f"weights: expected {c.shape[1:]}, one number a column of counts, got shape {w.shape}"
-        )
-    return unit(c * w)
-
-
-# %% ../nbs/2_models/07_embedding.ipynb #cell-012
-def unit(
-    x,  # (..., d)
-) -> np.ndarray:  # (..., d) float64
-    "Vectors of length one in the direction of each; zero stays zero. Raises `TypeError` and `ValueError`."
-    a = numbers(x, "x").astype(float)
-    if a.ndim == 0:
-        raise ValueError("x: expected vectors (..., d), got a single number")
-    a = a / np.maximum(
-        abs(a).max(-1, keepdims=True), np.finfo(float).tiny
-    )  # squares of huge and of tiny numbers would not be finite, or zero
-    length = np.sqrt((a * a).sum(-1, keepdims=True))
-    return a / np.where(length > 0, length, 1)
-
-
-# %% ../nbs/2_models/07_embedding.ipynb #cell-020
-_SKIPPED = {
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "idlelib",
-    "lib2to3",
-    "encodings",
-    "turtledemo",
-    "ensurepip",
-    "distutils",
-    "pydoc_data",
-    "__phello__",
-}  # tables, tests, and what not every Python has
+    counts: np.ndarray,  # (N, n)
+    weights: np.ndarray,  # (n,) of `idf`
+) -> np.ndarray:  # (N, n), rows of length one
+    "Weighted counts, each row divided by its length."
+    return unit(counts * weights)
 
 
 # %% ../nbs/2_models/07_embedding.ipynb #cell-021
-def library_words() -> dict:  # {'email/message.py' or 'topics/if': list of str}
-    "The words of Python's own library, by file, and of its manual, by topic. Raises `FileNotFoundError` where Python came without its sources."
-    from pydoc_data.topics import topics
-
-    root = Path(os.__file__).parent
-    found = {
-        p.relative_to(root).as_posix(): p
-        for p in sorted(root.rglob("*.py"))
-        if not _SKIPPED & set(p.relative_to(root).parts)
-    }
-    if not found:
-        raise FileNotFoundError(
-            f"library: expected the sources of Python, found none at {what(root)}"
-        )
-    texts = {k: p.read_text("utf-8", "replace") for k, p in found.items()} | {
-        f"topics/{k}": t for k, t in topics.items()
-    }
-    return {
-        k: words
-        for k, t in texts.items()
-        if (words := re.findall("[a-z]{2,}", t.lower()))
-    }
-
-
-# %% ../nbs/2_models/07_embedding.ipynb #cell-026
 def skipgram_pairs(
     row,  # (L,) ids
     window: int = 5,  # words on either side
-) -> tuple:  # centres (P,), contexts (P,) int64, the nearest first
-    "Every word with every neighbour. Raises `TypeError` for what are no ids, `ValueError` for a window below one."
-    x, w = _row(row, "row"), _whole(window, "window", 1, 2**31)
-    near = [(x[k:], x[:-k]) for k in range(1, min(w, len(x) - 1) + 1)]
-    both = [half for a, b in near for half in ((b, a), (a, b))]  # each pair both ways
-    return tuple(
-        np.concatenate([h[i] for h in both]) if both else x[:0] for i in (0, 1)
-    )
+) -> tuple[np.ndarray, np.ndarray]:  # centres (P,), contexts (P,), the nearest first
+    "Every word with every neighbour."
+    x = np.asarray(row)
+    centres, contexts = [x[:0]], [x[:0]]
+    for k in range(1, min(window, len(x) - 1) + 1):
+        centres += [x[:-k], x[k:]]  # each pair both ways
+        contexts += [x[k:], x[:-k]]
+    return np.concatenate(centres), np.concatenate(contexts)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-031
+# %% ../nbs/2_models/07_embedding.ipynb #cell-024
+def negative_sampling_loss(
+    v: np.ndarray,  # (B, d) vectors of the centres
+    u: np.ndarray,  # (B, d) of the contexts
+    z: np.ndarray,  # (B, K, d) of the negatives
+) -> float:  # nats, the mean over pairs
+    "How surprised the model is by real pairs and by negatives [Mikolov 2013b, eq. 4]."
+    yes = np.einsum("bd,bd->b", v, u)
+    no = np.einsum("bd,bkd->bk", v, z)
+    return (np.logaddexp(0, -yes) + np.logaddexp(0, no).sum(1)).mean()
+
+
+# %% ../nbs/2_models/07_embedding.ipynb #cell-026
 def sigmoid(s: np.ndarray) -> np.ndarray:
     "1/(1 + exp(-s)), without overflow."
     return 0.5 * np.tanh(0.5 * s) + 0.5
 
 
-def _batch(v, u, z) -> tuple:  # (B, d), (B, d), (B, K, d) float64
-    "Vectors that belong together."
-    v, u, z = (
-        numbers(x, name).astype(float) for x, name in ((v, "v"), (u, "u"), (z, "z"))
-    )
-    if v.ndim != 2:
-        raise ValueError(f"v: expected (B, d), got shape {v.shape}")
-    if u.shape != v.shape:
-        raise ValueError(f"u: expected {v.shape} as v has, got shape {u.shape}")
-    if z.ndim != 3 or (len(z), z.shape[2]) != v.shape:
-        raise ValueError(
-            f"z: expected ({len(v)}, K, {v.shape[1]}), got shape {z.shape}"
-        )
-    return v, u, z
-
-
-def negative_sampling_loss(
-    v,  # (B, d) vectors of the centres
-    u,  # (B, d) of the contexts
-    z,  # (B, K, d) of the negatives
-) -> float:  # the mean over pairs, in nats
-    "How surprised the model is by the real pairs, and by the negatives being none [Mikolov et al. 2013b, equation 4]. Raises `TypeError` and `ValueError`."
-    v, u, z = _batch(v, u, z)
-    yes, no = np.einsum("bd,bd->b", v, u), np.einsum("bd,bkd->bk", v, z)
-    return float(
-        (np.logaddexp(0, -yes) + np.logaddexp(0, no).sum(1)).mean()
-    )  # -ln σ(s) = ln(1 + exp(-s))
-
-
 def negative_sampling_grad(
-    v,
-    u,
-    z,  # as above
-) -> tuple:  # gradients of the loss by v, u, z, each of its shape
-    "The gradient of `negative_sampling_loss`, derived by hand. Raises as it does."
-    v, u, z = _batch(v, u, z)
+    v: np.ndarray,  # (B, d)
+    u: np.ndarray,  # (B, d)
+    z: np.ndarray,  # (B, K, d)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # by v, u and z
+    "The gradient of `negative_sampling_loss`, by hand."
     g = (sigmoid(np.einsum("bd,bd->b", v, u)) - 1) / len(v)
     h = sigmoid(np.einsum("bd,bkd->bk", v, z)) / len(v)
-    return (
-        g[:, None] * u + np.einsum("bk,bkd->bd", h, z),
-        g[:, None] * v,
-        np.einsum("bk,bd->bkd", h, v),
-    )
+    by_v = g[:, None] * u + np.einsum("bk,bkd->bd", h, z)
+    return by_v, g[:, None] * v, np.einsum("bk,bd->bkd", h, v)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-036
-def _positive(x, name: str, most: float) -> float:
-    "A number above zero."
-    if isinstance(x, (bool, np.bool_)) or not isinstance(
-        x, (int, float, np.integer, np.floating)
-    ):
-        raise TypeError(f"{name}: expected a number, got {what(x)}")
-    if not 0 < x <= most:
-        raise ValueError(
-            f"{name}: expected a number above 0, at most {most:g}, got {x}"
-        )
-    return float(x)
-
-
-def _occurrences(count) -> np.ndarray:  # (V,) float64
-    c = numbers(count, "count").astype(float)
-    if c.ndim != 1 or c.min() < 0 or not 0 < c.sum() < np.inf:
-        raise ValueError(
-            f"count: expected (V,) counts, none below zero, not all zero, got {what(count)}"
-        )
-    return c
-
-
+# %% ../nbs/2_models/07_embedding.ipynb #cell-029
 def noise(
-    count,  # (V,) how often each word occurs
+    count: np.ndarray,  # (V,) how often each word occurs
     power: float = 0.75,  # 1: as often as they occur
-) -> np.ndarray:  # (V,) float64, sums to one
-    "The chance of each word to be drawn as a negative [Mikolov et al. 2013b]. Raises `TypeError` and `ValueError`."
-    c = _occurrences(count)
-    p = (c / c.max()) ** _positive(power, "power", 10)
+) -> np.ndarray:  # (V,), sums to one
+    "The chance of each word to be drawn as a negative [Mikolov et al. 2013b]."
+    p = np.asarray(count, float) ** power
     return p / p.sum()
 
 
 def keep_chance(
-    count,  # (V,) how often each word occurs
+    count: np.ndarray,  # (V,) how often each word occurs
     t: float = 1e-4,  # share of the text up to which a word is always kept
-) -> np.ndarray:  # (V,) float64 in (0, 1]
-    "The chance of an occurrence to stay in the text [Mikolov et al. 2013b, equation 5]. Raises `TypeError` and `ValueError`."
-    c, t = _occurrences(count), _positive(t, "t", 1e9)
-    return np.minimum(1, np.sqrt(t / np.maximum(c / c.sum(), np.finfo(float).tiny)))
+) -> np.ndarray:  # (V,) in (0, 1]
+    "The chance of an occurrence to stay in the text [Mikolov et al. 2013b, eq. 5]."
+    f = np.asarray(count) / np.sum(count)
+    return np.minimum(1, np.sqrt(t / np.maximum(f, 1e-300)))
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-040
+# %% ../nbs/2_models/07_embedding.ipynb #cell-032
 def window_grad(
     v: np.ndarray,  # (B, T, d) vectors of a text's words as centres
     u: np.ndarray,  # (B, T, d) the same words as contexts
     z: np.ndarray,  # (J, d) negatives for all of them
-    m: np.ndarray,  # (B, T, T) how much the pair counts
-    k: float,  # negatives for a pair; each of the J counts k/J
-) -> tuple:  # gradients by v, u, z, of the weighted sum over pairs
-    "The gradient of the loss of all pairs in blocks of text, without a list of pairs."
-    g = (sigmoid(np.matmul(v, u.swapaxes(1, 2))) - 1) * m  # (B, T, T): btd,bsd->bts
-    h = (
-        sigmoid(np.matmul(v, z.T)) * (m.sum(2) * v.dtype.type(k / len(z)))[..., None]
-    )  # (B, T, J): btd,jd->btj
-    J, d = z.shape
-    return (
-        np.matmul(g, u) + np.matmul(h, z),
-        np.matmul(g.swapaxes(1, 2), v),
-        h.reshape(-1, J).T @ v.reshape(-1, d),
-    )
+    m: np.ndarray,  # (B, T, T) how much each pair counts
+    k: float,  # negatives for a pair
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # by v, u and z, of the sum over pairs
+    "The gradient of all pairs in blocks of text, without a list of pairs."
+    g = (sigmoid(v @ u.swapaxes(1, 2)) - 1) * m  # (B, T, T)
+    h = sigmoid(v @ z.T) * m.sum(2, keepdims=True) * (k / len(z))  # (B, T, J)
+    by_z = np.einsum("btj,btd->jd", h, v, optimize=True)
+    return g @ u + h @ z, g.swapaxes(1, 2) @ v, by_z
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-044
-def _step(w, seen, ids, g, lr):  # in place
-    "Adagrad with one rate for each row [Duchi et al. 2011]; gradients of the same row are added up first."
+# %% ../nbs/2_models/07_embedding.ipynb #cell-036
+def text_blocks(
+    rows: list[np.ndarray],  # the ids of each text's words
+    kept: np.ndarray,  # (V,) of `keep_chance`
+    rng: np.random.Generator,
+    size: int = 64,  # T
+) -> tuple[np.ndarray, np.ndarray]:  # ids (n, T), and the text that each is from
+    "The words that stay, in blocks; a rest at the end is left out."
+    text = np.concatenate(rows)
+    home = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    stay = np.flatnonzero(rng.random(len(text)) < kept[text])
+    stay = np.roll(stay, rng.integers(len(stay)))
+    stay = stay[: len(stay) // size * size].reshape(-1, size)
+    return text[stay], home[stay]
+
+
+# %% ../nbs/2_models/07_embedding.ipynb #cell-038
+def adagrad_rows(
+    w: np.ndarray,  # (V, d), changed in place
+    seen: np.ndarray,  # (V,) sum of squared gradients of each row, changed in place
+    ids: np.ndarray,  # (R,) rows, perhaps repeated
+    g: np.ndarray,  # (R, d) their gradients
+    lr: float,
+):
+    "One step of Adagrad with one rate for each row [Duchi et al. 2011]."
     order = ids.argsort(kind="stable")
-    ids = ids[order]
-    first = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
-    rows, g = ids[first], np.add.reduceat(g[order], first)
+    rows, first = np.unique(ids[order], return_index=True)
+    g = np.add.reduceat(g[order], first)  # repeated rows added up
     seen[rows] += (g * g).mean(1)
-    w[rows] -= lr * g / np.sqrt(seen[rows] + np.float32(1e-8))[:, None]
+    w[rows] -= lr * g / np.sqrt(seen[rows] + 1e-8)[:, None]
 
 
-def _blocks(
-    text, place, T, rng
-):  # -> ids (n, T), and the row that each stands in, -1 after the end
-    "The text from a random place on, in blocks."
-    turn, end = rng.integers(len(text)), -len(text) % T
-    text, place = (
-        np.r_[text[turn:], text[:turn], np.zeros(end, int)],
-        np.r_[place[turn:], place[:turn], np.full(end, -1)],
-    )
-    return text.reshape(-1, T), place.reshape(-1, T)
+# %% ../nbs/2_models/07_embedding.ipynb #cell-039
+def pair_weights(
+    window: int,  # words on either side
+    size: int = 64,  # T
+) -> np.ndarray:  # (T, T) float32
+    "What the pair of words t and s counts: less with distance, nothing beyond."
+    far = abs(np.arange(size)[:, None] - np.arange(size))
+    near = np.maximum(0, window + 1 - far) / window
+    return np.where(far > 0, near, 0).astype(np.float32)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-045
+# %% ../nbs/2_models/07_embedding.ipynb #cell-040
+class SkipGram:
+    "The two tables of vectors, and one step of their training."
+
+    def __init__(self, n: int, dim: int, rng: np.random.Generator):
+        self.v = ((rng.random((n, dim)) - 0.5) / dim).astype(np.float32)
+        self.u = np.zeros_like(self.v)
+        self.seen = np.zeros((2, n), np.float32)  # of Adagrad
+
+    def step(
+        self,
+        x: np.ndarray,  # (B, T) ids
+        z: np.ndarray,  # (J,) ids of negatives
+        m: np.ndarray,  # (B, T, T) how much each pair counts
+        k: int,  # negatives for a pair
+        lr: float,
+    ):
+        d, ids = self.v.shape[1], x.ravel()
+        gv, gu, gz = window_grad(self.v[x], self.u[x], self.u[z], m, k)
+        adagrad_rows(self.v, self.seen[0], ids, gv.reshape(-1, d), lr)
+        both = np.concatenate([gu.reshape(-1, d), gz])
+        adagrad_rows(self.u, self.seen[1], np.concatenate([ids, z]), both, lr)
+
+
+# %% ../nbs/2_models/07_embedding.ipynb #cell-041
 def train_skipgram(
-    rows: list,  # of lists of int, the ids of each text's words; windows end where a text ends
+    rows: list[np.ndarray],  # the ids of each text's words
     n: int,  # words in the vocabulary
     *,
     dim: int = 64,
-    window: int = 5,  # words on either side; the pair at distance k counts (window+1-k)/window
-    negatives: int = 5,
-    epochs: int = 2,
-    lr: float = 0.5,  # at the start; falls to zero in a line
+    window: int = 5,  # words on either side
+    negatives: int = 5,  # for each pair
+    epochs: int = 5,
     t: float = 1e-4,  # of `keep_chance`
     seed: int = 0,
-) -> tuple:  # vectors (n, dim) of words as centres, and as contexts, float32
-    "Word vectors by skip-gram with negative sampling [Mikolov et al. 2013b]. Raises `TypeError` and `ValueError`."
-    ids, dim, window = (
-        _rows(rows, n),
-        _whole(dim, "dim", 1, 4096),
-        _whole(window, "window", 1, 60),
-    )
-    negatives, epochs = (
-        _whole(negatives, "negatives", 1, 1000),
-        _whole(epochs, "epochs", 0, 10**6),
-    )
-    lr, rng, T, B, J = (
-        np.float32(_positive(lr, "lr", 1e3)),
-        np.random.default_rng(_whole(seed, "seed", 0, 2**63)),
-        64,
-        4,
-        128,
-    )
-    if n * dim > 2**28:
-        raise ValueError(f"dim: expected at most 2**28 numbers, got {n} words of {dim}")
-    if max(map(len, ids)) < 2:
-        raise ValueError(
-            "rows: expected at least two words in a row, got none that long"
-        )
-    place, text = (
-        np.repeat(np.arange(len(ids)), list(map(len, ids))),
-        np.concatenate(ids),
-    )
-    count = np.bincount(text, minlength=n)
-    kept, drawn = keep_chance(count, t), noise(count).cumsum()
-    w, c = (
-        ((rng.random((n, dim)) - 0.5) / dim).astype(np.float32),
-        np.zeros((n, dim), np.float32),
-    )
-    seen_w, seen_c = np.zeros(n, np.float32), np.zeros(n, np.float32)
-    band = (
-        np.maximum(0, window + 1 - (far := abs(np.arange(T)[:, None] - np.arange(T))))
-        * (far > 0)
-        / np.float32(window)
-    )
+) -> tuple[np.ndarray, np.ndarray]:  # (n, dim) of words as centres, as contexts
+    "Word vectors by skip-gram with negative sampling [Mikolov et al. 2013b]."
+    rng = np.random.default_rng(seed)
+    count = np.bincount(np.concatenate(rows), minlength=n)
+    kept, drawn = keep_chance(count, t), noise(count)
+    model, weights = SkipGram(n, dim, rng), pair_weights(window)
     for epoch in range(epochs):
-        stay = rng.random(len(text)) < kept[text]
-        if not stay.any():
-            continue
-        x, p = _blocks(text[stay], place[stay], T, rng)
-        for i, b in enumerate(
-            batches := np.array_split(rng.permutation(len(x)), -(-len(x) // B))
-        ):
-            z = np.minimum(
-                drawn.searchsorted(rng.random(J) * drawn[-1], "right"), n - 1
-            )
-            m = (
-                band * ((p[b][:, :, None] == p[b][:, None]) & (p[b] >= 0)[:, None])
-            ).astype(np.float32)
-            gv, gu, gz = window_grad(w[x[b]], c[x[b]], c[z], m, negatives)
-            rate = lr * np.float32(1 - (epoch + i / len(batches)) / epochs)
-            _step(w, seen_w, x[b].ravel(), gv.reshape(-1, dim), rate)
-            _step(
-                c, seen_c, np.r_[x[b].ravel(), z], np.r_[gu.reshape(-1, dim), gz], rate
-            )
-    return w, c
+        x, home = text_blocks(rows, kept, rng)
+        batches = np.array_split(rng.permutation(len(x)), -(-len(x) // 4))
+        for i, b in enumerate(batches):
+            m = weights * (home[b][:, :, None] == home[b][:, None])
+            lr = 0.5 * (1 - (epoch + i / len(batches)) / epochs)
+            model.step(x[b], rng.choice(n, 128, p=drawn), m, negatives, lr)
+    return model.v, model.u
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-050
-def _lookup(
-    words, vectors
-) -> tuple:  # list of str, (V, d) of length one, {word: place}
-    words, e = _words(words, "words"), numbers(vectors, "vectors")
-    if e.ndim != 2 or len(e) != len(words):
-        raise ValueError(
-            f"vectors: expected ({len(words)}, d), one row a word, got shape {e.shape}"
-        )
-    return words, unit(e), {w: i for i, w in enumerate(words)}
-
-
-def _place(word, name, index) -> int:
-    if not isinstance(word, str):
-        raise TypeError(f"{name}: expected str, got {what(word)}")
-    if word not in index:
-        raise ValueError(f"{name}: expected a word of the vocabulary, got {what(word)}")
-    return index[word]
-
-
-def _best(e, target, words, without, k) -> list:
-    score = e @ target
-    order = [i for i in (-score).argsort(kind="stable") if i not in without][
-        : _whole(k, "k", 1, 2**31)
-    ]
-    return [(words[i], float(score[i])) for i in order]
+# %% ../nbs/2_models/07_embedding.ipynb #cell-049
+def nearest_words(
+    score: np.ndarray,  # (V,) the larger the nearer
+    words: list[str],  # V
+    without: set[int],  # places of words that do not count
+    k: int,
+) -> list[tuple[str, float]]:  # word, score; the nearest first
+    "The `k` words with the highest scores."
+    order = [i for i in (-score).argsort(kind="stable") if i not in without]
+    return [(words[i], float(score[i])) for i in order[:k]]
 
 
 def neighbours(
     word: str,
-    words: list,  # of V str
-    vectors,  # (V, d), a row for each
+    words: list[str],  # V
+    vectors: np.ndarray,  # (V, d), a row for each
     *,
     k: int = 8,
-) -> list:  # of k pairs (word, cosine), the nearest first
-    "The words whose vectors point most nearly the same way. Raises `TypeError`; `ValueError` for an unknown word."
-    words, e, index = _lookup(words, vectors)
-    i = _place(word, "word", index)
-    return _best(e, e[i], words, {i}, k)
+) -> list[tuple[str, float]]:  # word, cosine; the nearest first
+    "The words whose vectors point most nearly the same way."
+    e, i = unit(vectors), words.index(word)
+    return nearest_words(e @ e[i], words, {i}, k)
 
 
+# %% ../nbs/2_models/07_embedding.ipynb #cell-055
+def ppmi(
+    pairs: np.ndarray,  # (V, V) how often word c has word o for a neighbour
+) -> np.ndarray:  # (V, V), nothing below zero
+    "Positive pointwise mutual information, contexts smoothed [Levy et al. 2015]."
+    chance = np.outer(pairs.sum(1), noise(pairs.sum(0)))
+    ratio = np.divide(pairs, chance, out=np.ones_like(chance), where=pairs > 0)
+    return np.log(np.maximum(ratio, 1))
+
+
+# %% ../nbs/2_models/07_embedding.ipynb #cell-066
 def analogy(
     a: str,
     b: str,
-    c: str,  # a is to b as c is to …
-    words: list,  # of V str
-    vectors,  # (V, d)
+    c: str,
+    words: list[str],  # V
+    vectors: np.ndarray,  # (V, d)
     *,
     k: int = 5,
-) -> list:  # of k pairs (word, score); a, b and c are left out
-    "The words nearest to b - a + c, all of length one [Mikolov et al. 2013c]. Raises as `neighbours` does."
-    words, e, index = _lookup(words, vectors)
-    i, j, l = (_place(w, name, index) for w, name in ((a, "a"), (b, "b"), (c, "c")))
-    return _best(e, e[j] - e[i] + e[l], words, {i, j, l}, k)
+) -> list[tuple[str, float]]:  # word, score; the best first
+    "What is to `c` as `b` is to `a`: nearest to b - a + c [Mikolov et al. 2013c]."
+    e = unit(vectors)
+    i, j, l = (words.index(word) for word in (a, b, c))
+    return nearest_words(e @ (e[j] - e[i] + e[l]), words, {i, j, l}, k)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-056
-def ppmi(
-    pairs,  # (V, V) how often word c has word o for a neighbour
-) -> np.ndarray:  # (V, V) float64, nothing below zero
-    "Positive pointwise mutual information, in nats, with contexts smoothed by `noise` [Levy et al. 2015]. Raises `TypeError` and `ValueError`."
-    m = _counts(pairs, "pairs")
-    if m.shape[0] != m.shape[1]:
-        raise ValueError(f"pairs: expected (V, V), got shape {m.shape}")
-    if not 0 < m.sum() < np.inf:
-        raise ValueError("pairs: expected at least one pair, got none")
-    chance = np.outer(m.sum(1), noise(m.sum(0)))  # of as many pairs as the centre has
-    return np.log(
-        np.divide(m, chance, out=np.ones_like(m), where=(m > 0) & (chance > 0)).clip(1)
-    )
-
-
-# %% ../nbs/2_models/07_embedding.ipynb #cell-068
+# %% ../nbs/2_models/07_embedding.ipynb #cell-072
 def pca(
-    x,  # (N, d)
-    k: int = 2,  # at most min(N, d)
-) -> np.ndarray:  # (N, k) float64, columns centred, the widest first; the largest entry of each is positive
-    "Coordinates along the `k` directions of largest variance [Pearson 1901]. Raises `TypeError` and `ValueError`."
-    a = numbers(x, "x").astype(float)
-    if a.ndim != 2:
-        raise ValueError(f"x: expected (N, d), got shape {a.shape}")
-    k, size = _whole(k, "k", 1, min(a.shape)), max(abs(a).max(), np.finfo(float).tiny)
-    a = a / size  # as in `unit`
-    u, s, _ = np.linalg.svd(a - a.mean(0), full_matrices=False)
-    y = (u * s)[:, :k]
-    sign = np.sign(y[abs(y).argmax(0), np.arange(k)])
-    return y * np.where(sign == 0, 1, sign) * size
+    x: np.ndarray,  # (N, d)
+    k: int = 2,
+) -> np.ndarray:  # (N, k), columns centred, the widest first
+    "Coordinates along the `k` directions of largest variance [Pearson 1901]."
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    return (u * s)[:, :k]

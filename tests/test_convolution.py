@@ -242,6 +242,7 @@ def test_network_is_what_its_drawing_says():
 
 
 def test_the_same_in_keras():
+    assert keras_cnn().count_params() == 5386
     model, x = DigitCNN((3, 5), 7), torch.rand(4, 28, 28)
     theirs = to_keras(model, keras_cnn((3, 5), 7))
     np.testing.assert_allclose(

@@ -4,21 +4,128 @@
 # ../../nbs/0_tools/exercises/07_embedding.ipynb.
 
 # %% auto #0
-__all__ = ["plain_idf", "pairs_of_ten", "what_stays", "embedding_grad", "cos_mul"]
+__all__ = ["skipgram_loss", "pairs_of_ten", "plain_idf", "embedding_grad", "cos_mul"]
 
 # %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-002
 import numpy as np
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-004
+def _batches(rng):
+    "One pair by hand, several, one negative, and dot products of about a thousand."
+    one = np.array([[1.0, 0]]), np.array([[2.0, 5]]), np.array([[[1.0, 1], [-3, 0]]])
+    made = [one]
+    for B, K, d in ((3, 5, 4), (4, 1, 3), (2, 3, 1)):
+        v, u = rng.standard_normal((2, B, d))
+        made.append((v, u, rng.standard_normal((B, K, d))))
+    v, u = 20 * rng.standard_normal((2, 3, 4))
+    return [*made, (v, u, 20 * rng.standard_normal((3, 2, 4)))]
+
+
+def _scores(v, u, z):
+    return np.einsum("bd,bd->b", v, u), np.einsum("bd,bkd->bk", v, z)
+
+
+def _overflows(v, u, z):
+    yes, no = _scores(v, u, z)
+    with np.errstate(all="ignore"):
+        real, drawn = 1 / (1 + np.exp(-yes)), 1 / (1 + np.exp(no))
+        return float((-np.log(real) - np.log(drawn).sum(1)).mean())
+
+
+def _negatives_are_real(v, u, z):
+    yes, no = _scores(v, u, z)
+    return (np.logaddexp(0, -yes) + np.logaddexp(0, -no).sum(1)).mean()
+
+
+def _mean_over_negatives(v, u, z):
+    yes, no = _scores(v, u, z)
+    return (np.logaddexp(0, -yes) + np.logaddexp(0, no).mean(1)).mean()
+
+
+def _sum_over_pairs(v, u, z):
+    return skipgram_loss(v, u, z) * len(v)
+
+
+def _no_negatives(v, u, z):
+    return np.logaddexp(0, -_scores(v, u, z)[0]).mean()
+
+
+def _by_torch(v, u, z):
+    "Another right answer: torch's softplus."
+    import torch
+    from torch.nn.functional import softplus
+
+    v, u, z = (torch.tensor(a) for a in (v, u, z))
+    no = torch.einsum("bd,bkd->bk", v, z)
+    return (softplus(-(v * u).sum(1)) + softplus(no).sum(1)).mean()
+
+
+def _by_loops(v, u, z):
+    "Another right answer: pair by pair, from the larger of 0 and -s."
+    total = 0.0
+    for a, b, negatives in zip(v, u, z):
+        for s in [a @ b, *[-(a @ c) for c in negatives]]:
+            total += max(0, -s) + np.log1p(np.exp(-abs(s)))
+    return total / len(v)
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-005
+@exercise(
+    "embedding.1",
+    inputs=_batches,
+    wrong=[
+        _overflows,
+        _negatives_are_real,
+        _mean_over_negatives,
+        _sum_over_pairs,
+        _no_negatives,
+    ],
+    right=[_by_torch, _by_loops],
+    hint=(
+        "Write the logarithm of the sigmoid as the logarithm of a sum of two "
+        "exponentials, one of which is 1. NumPy and torch both have a function for "
+        "that which does not overflow. What is the sign of a negative's score?"
+    ),
+    why=(
+        "Word vectors, CLIP's sigmoid loss and many recommenders are trained by this "
+        "sentence: yes to what was seen, no to what was drawn."
+    ),
+)
+def skipgram_loss(v, u, z):
+    yes = np.einsum("bd,bd->b", v, u)
+    no = np.einsum("bd,bkd->bk", v, z)
+    return (np.logaddexp(0, -yes) + np.logaddexp(0, no).sum(1)).mean()
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-007
+@prediction(
+    "embedding.2",
+    wrong=[60, 54, 30, 24],
+    hint=(
+        "How many words have a neighbour at distance one to their right? At distance "
+        "two? And each pair counts both ways."
+    ),
+    why=(
+        "The ends of a text have fewer neighbours, so many short texts make fewer "
+        "pairs than one long one of as many words."
+    ),
+)
+def pairs_of_ten():
+    from mmcourse.embedding import skipgram_pairs
+
+    return len(skipgram_pairs(range(10), 3)[0])
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-009
 def _corpora(rng):
-    "Counts, the first with a word that no document holds and one that all hold, several times."
+    "Counts, the first with a word that no document holds and one that all hold."
     made = [(np.array([[1, 0, 3, 0], [2, 0, 0, 1], [1, 0, 0, 5.0]]),)]
-    return made + [
-        (rng.poisson(0.7, (n, v)).astype(float),) for n, v in ((5, 4), (1, 3), (20, 6))
-    ]
+    for n, v in ((5, 4), (1, 3), (20, 6)):
+        made.append((rng.poisson(0.7, (n, v)).astype(float),))
+    return made
 
 
 def _smoothed(counts):
@@ -27,9 +134,7 @@ def _smoothed(counts):
 
 def _of_occurrences(counts):
     n = counts.sum(0)
-    return np.where(
-        n > 0, np.log(np.maximum(len(counts), 1) / np.where(n > 0, n, 1)), 0
-    )
+    return np.where(n > 0, np.log(len(counts) / np.maximum(n, 1)), 0)
 
 
 def _infinite(counts):
@@ -41,81 +146,101 @@ def _base_ten(counts):
     return plain_idf(counts) / np.log(10)
 
 
+def _word_by_word(counts):
+    "Another right answer: a loop, and plain numbers."
+    import math
+
+    found = []
+    for column in counts.T.tolist():
+        n = sum(1 for c in column if c > 0)
+        found.append(math.log(len(column) / n) if n else 0.0)
+    return found
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-010
 @exercise(
-    "embedding.1",
+    "embedding.3",
     inputs=_corpora,
     wrong=[_smoothed, _of_occurrences, _infinite, _base_ten],
-    hint="N_t counts documents, not occurrences: (counts > 0).sum(0). Where it is zero, do not divide.",
-    why="A word that is everywhere then counts for nothing, and what to do with a word that is nowhere is a decision, which scikit-learn makes for you by pretending that one more document holds it.",
+    right=[_word_by_word],
+    hint=(
+        "The number below counts documents, not occurrences. Where it is zero, do not "
+        "divide."
+    ),
+    why=(
+        "A word that is everywhere then counts for nothing, and what to do with a "
+        "word that is nowhere is a decision, which scikit-learn makes for you by "
+        "pretending that one more document holds it."
+    ),
 )
 def plain_idf(counts):
     n = (counts > 0).sum(0)
     return np.where(n > 0, np.log(len(counts) / np.maximum(n, 1)), 0)
 
 
-# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-006
-@prediction(
-    "embedding.2",
-    wrong=[60, 54, 30, 24],
-    hint="Ten words have nine neighbours at distance one, and each of these pairs counts both ways.",
-    why="The ends of a text have fewer neighbours, so many short texts make fewer pairs than one long one of as many words.",
-)
-def pairs_of_ten():
-    from mmcourse.embedding import skipgram_pairs
-
-    return len(skipgram_pairs(range(10), 3)[0])
-
-
-# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-008
-@prediction(
-    "embedding.3",
-    wrong=[0.25, 95, 20, 0.05],
-    tol=0.01,
-    hint="The chance is the root of t/f, and f is 0.04. Then say it in per cent.",
-    why="The root keeps the order: the most frequent word is still the most frequent, only by less.",
-)
-def what_stays():
-    from mmcourse.embedding import keep_chance
-
-    return 100 * keep_chance([4, 96], 1e-4)[0]
-
-
-# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-010
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-012
 def _lookups(rng):
     "Ids with repeats and padding, and gradients."
     made = [(np.array([[1, 2, 0], [2, 2, 1]]), np.arange(12.0).reshape(2, 3, 2), 4)]
-    return made + [
-        (rng.integers(0, n, (B, L)), rng.standard_normal((B, L, d)), n)
-        for B, L, d, n in ((2, 5, 3, 4), (3, 4, 1, 9), (1, 6, 2, 2))
-    ]
+    for B, L, d, n in ((2, 5, 3, 4), (3, 4, 1, 9), (1, 6, 2, 2)):
+        g = rng.standard_normal((B, L, d))
+        made.append((rng.integers(0, n, (B, L)), g, n))
+    return made
 
 
-def _last_one_wins(ids, g, n):
+def _as_given(ids, g, n):
     out = np.zeros((n, g.shape[-1]))
     out[ids] += g
+    return out
+
+
+def _only_padding_repaired(ids, g, n):
+    out = _as_given(ids, g, n)
     out[0] = 0
     return out
 
 
-def _padding_learns(ids, g, n):
+def _only_repeats_repaired(ids, g, n):
     out = np.zeros((n, g.shape[-1]))
     np.add.at(out, ids, g)
     return out
 
 
 def _mean_of_repeats(ids, g, n):
-    return (
-        embedding_grad(ids, g, n)
-        / np.maximum(np.bincount(ids.ravel(), minlength=n), 1)[:, None]
-    )
+    often = np.bincount(ids.ravel(), minlength=n)
+    return embedding_grad(ids, g, n) / np.maximum(often, 1)[:, None]
 
 
+def _by_one_hot(ids, g, n):
+    "Another right answer: the layer as a matrix product, the padding taken out."
+    x = np.eye(n)[ids] * (ids > 0)[..., None]
+    return np.einsum("bln,bld->nd", x, g)
+
+
+def _by_autograd(ids, g, n):
+    "Another right answer: torch's layer."
+    import torch
+
+    layer = torch.nn.Embedding(n, g.shape[-1], padding_idx=0).double()
+    layer(torch.tensor(ids)).backward(torch.tensor(g))
+    return layer.weight.grad
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-013
 @exercise(
     "embedding.4",
     inputs=_lookups,
-    wrong=[_last_one_wins, _padding_learns, _mean_of_repeats],
-    hint='One-hot: x (B, L, n), and the gradient is einsum("bln,bld->nd", x, g). Or np.add.at, which adds at a repeated index every time. Then the padding.',
-    why="out[ids] += g keeps the last of several gradients of a row, without any error: the commonest fault of embeddings written by hand.",
+    wrong=[_as_given, _only_padding_repaired, _only_repeats_repaired, _mean_of_repeats],
+    right=[_by_one_hot, _by_autograd],
+    hint=(
+        "Try one id that occurs twice, with gradients of one: what should its row be? "
+        "NumPy has a way to add at an index every time that it occurs. Then try an id "
+        "of zero."
+    ),
+    why=(
+        "Several gradients of a row, of which one is kept without any error: the "
+        "commonest fault of embeddings written by hand."
+    ),
 )
 def embedding_grad(ids, g, n):
     out = np.zeros((n, g.shape[-1]))
@@ -124,32 +249,20 @@ def embedding_grad(ids, g, n):
     return out
 
 
-# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-012
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-015
 def _spaces(rng):
     "Vectors of length one, and three places."
+    sizes = (8, 2), (12, 3), (30, 4), (40, 3), (60, 5), (60, 3), (9, 16), (12, 24)
     made = []
-    for V, d in (
-        (8, 2),
-        (12, 3),
-        (30, 4),
-        (40, 3),
-        (60, 5),
-        (60, 3),
-        (9, 16),
-        (12, 24),
-    ):
+    for V, d in sizes:
         e = rng.standard_normal((V, d))
-        made.append(
-            (
-                e / np.linalg.norm(e, axis=1, keepdims=True),
-                *map(int, rng.choice(V, 3, replace=False)),
-            )
-        )
+        e /= np.linalg.norm(e, axis=1, keepdims=True)
+        made.append((e, *map(int, rng.choice(V, 3, replace=False))))
     return made
 
 
-def _scores(e, a, b, c):
-    return (e @ e[b] + 1) / 2 * (e @ e[c] + 1) / 2 / ((e @ e[a] + 1) / 2 + 0.001)
+def _moved(e, a):
+    return (e @ e[a] + 1) / 2
 
 
 def _adds(e, a, b, c):
@@ -159,7 +272,7 @@ def _adds(e, a, b, c):
 
 
 def _finds_itself(e, a, b, c):
-    return int(_scores(e, a, b, c).argmax())
+    return int((_moved(e, b) * _moved(e, c) / (_moved(e, a) + 0.001)).argmax())
 
 
 def _cosines_below_zero(e, a, b, c):
@@ -172,14 +285,139 @@ def _wrong_way(e, a, b, c):
     return cos_mul(e, b, a, c)
 
 
+def _by_logarithms(e, a, b, c):
+    "Another right answer: sums of logarithms, and a search in order."
+    s = np.log(_moved(e, b) + 1e-300) + np.log(_moved(e, c) + 1e-300)
+    s -= np.log(_moved(e, a) + 0.001)
+    return next(int(i) for i in (-s).argsort() if i not in (a, b, c))
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-016
 @exercise(
     "embedding.5",
     inputs=_spaces,
     wrong=[_adds, _finds_itself, _cosines_below_zero, _wrong_way],
-    hint="e @ e[b] holds the cosines of all words with b. Move all three before you multiply, and set the scores of a, b and c to minus infinity.",
-    why="A sum lets one large cosine outvote the others, and a product asks that all of them agree.",
+    right=[_by_logarithms],
+    hint=(
+        "The cosines of all words with one are a matrix times a vector. Move all "
+        "three before you multiply, and see to it that the three words themselves "
+        "cannot win."
+    ),
+    why=(
+        "A sum lets one large cosine outvote the others, and a product asks that all "
+        "of them agree."
+    ),
 )
 def cos_mul(e, a, b, c):
-    s = _scores(e, a, b, c)
+    near = [(e @ e[i] + 1) / 2 for i in (a, b, c)]
+    s = near[1] * near[2] / (near[0] + 0.001)
     s[[a, b, c]] = -np.inf
     return int(s.argmax())
+
+
+# %% ../../nbs/0_tools/exercises/07_embedding.ipynb #cell-018
+question(
+    "embedding.q1",
+    "What does the vector of a document, as the article's sum has it, not know?",
+    {
+        "a": (
+            "which words occur in it",
+            "They are what the sum runs over, and with one-hot vectors they can "
+            "be read from it.",
+        ),
+        "b": (
+            "which word stands before which",
+            "A sum does not change when its terms change places.",
+        ),
+        "c": (
+            "how often each word occurs",
+            "A word that occurs twice is added twice.",
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "embedding.q2",
+    "A word makes 4 % of a text. At t = 0.0001, what percentage of its "
+    "occurrences stays?",
+    {
+        "a": (
+            "5 %",
+            "t/f is 0.0025, and its root 0.05. The root keeps the order: the most "
+            "frequent word is still the most frequent, only by less.",
+        ),
+        "b": ("0.25 %", "That is t/f itself; the chance to stay is its root."),
+        "c": ("20 %", "That is the root of 0.04, the share of the word, without t."),
+    },
+    answer="a",
+)
+
+question(
+    "embedding.q3",
+    "A skip-gram with five negatives has a loss of 2.68 nats a pair; all scores "
+    "zero would give 4.16. What may you conclude?",
+    {
+        "a": (
+            "it has learnt a good deal about which words keep company",
+            "The distance from 4.16 is nearly all due to knowing that five of six "
+            "pairs are negatives.",
+        ),
+        "b": (
+            "nothing about company: a model that gives all pairs one score gets "
+            "about as far",
+            "One score for all pairs, the logarithm of 1/5, has a loss of 2.70; "
+            "one that knows how frequent each context is gets lower still.",
+        ),
+        "c": (
+            "it has learnt nothing, since 2.68 is larger than one",
+            "A loss in nats is no share; what it must be compared with is the "
+            "loss of a model that ignores the centre.",
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "embedding.q4",
+    "In the vectors of this chapter left is near right. Why?",
+    {
+        "a": (
+            "because the training failed",
+            "It did what it was asked: words with like company have like vectors.",
+        ),
+        "b": (
+            "because the two words stand next to each other in every sentence",
+            "They need not meet at all. Words that often meet have a large dot "
+            "product of a centre with a context, not two like centres.",
+        ),
+        "c": (
+            "because the two words stand among the same words",
+            "Opposites can be put into the same places of a sentence, and so "
+            "their company is the same.",
+        ),
+    },
+    answer="c",
+)
+
+question(
+    "embedding.q5",
+    "Somebody's word vectors solve 25 % of the analogies a : b = c : ?. Which "
+    "number do you ask for first?",
+    {
+        "a": (
+            "the share that the nearest neighbour of c solves by itself",
+            "Without it nobody knows what the arithmetic added. In this chapter "
+            "it took something away.",
+        ),
+        "b": (
+            "the number of dimensions",
+            "It says what the vectors cost, not what the arithmetic is worth.",
+        ),
+        "c": (
+            "the loss at the end of training",
+            "A low loss says that company is predicted well, nothing about analogies.",
+        ),
+    },
+    answer="a",
+)
