@@ -5,8 +5,14 @@ that are trained once and kept."""
 
 # %% auto #0
 __all__ = [
+    "ENGLISH",
+    "NAMES",
+    "FILLERS",
+    "SURE",
     "LEARN",
     "VERSION",
+    "named_digit",
+    "named",
     "Recogniser",
     "softened",
     "many_hints",
@@ -15,14 +21,19 @@ __all__ = [
     "keep_recogniser",
     "load_recogniser",
     "refuse_early",
+    "unknown_words",
+    "quarrels",
     "print_own",
     "Arguments",
+    "never_lose_output",
     "arguments",
 ]
 
 # %% ../nbs/0_tools/recogniser.ipynb #cell-002
 import argparse
+import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +60,58 @@ from .pipeline import extract_features, load_features, preprocess_data
 from .store import cache_dir
 from .text import preprocess_text
 
-
 # %% ../nbs/0_tools/recogniser.ipynb #cell-004
+ENGLISH = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+]
+NAMES = {
+    name: d for row in (ENGLISH, "零一二三四五六七八九") for d, name in enumerate(row)
+}
+NAMES |= {str(d): d for d in range(10)} | {"〇": 0, "oh": 0, "两": 2}
+FILLERS = {
+    "a",
+    "the",
+    "this",
+    "it",
+    "'s",
+    "is",
+    "my",
+    "digit",
+    "number",
+    *"这是个数字我的",
+}
+
+
+def named_digit(
+    words: list[str],  # as `preprocess_text` gives them
+) -> int | None:  # None: no digit is named, or there is more to the text
+    "The digit that a text names and does not only hint at."
+    content = [w for w in words if w not in FILLERS and any(map(str.isalnum, w))]
+    digits = {NAMES.get(w) for w in content}
+    return digits.pop() if len(digits) == 1 else None
+
+
+# %% ../nbs/0_tools/recogniser.ipynb #cell-007
+SURE = 0.99  # of a digit that is named
+
+
+def named(digit: int) -> np.ndarray:  # (1, 10) probabilities
+    "What the name of a digit says."
+    p = np.full((1, 10), (1 - SURE) / 9)
+    p[0, digit] = SURE
+    return p
+
+
+# %% ../nbs/0_tools/recogniser.ipynb #cell-009
 class Recogniser(nn.Module):
     "Calibrated classifiers, and the statistics of their training data."
 
@@ -71,11 +132,14 @@ class Recogniser(nn.Module):
         features = dict(zip(MODALITIES, extract_features(data)))
         says = [m for m in given if m != "text" or features["text"].any()]
         said = {m: self.models[m].predict_proba(features[m]) for m in says}
+        digit = named_digit(data["text"][0]) if "text" in given else None
+        if digit is not None:
+            said["text"] = named(digit)
         fused = fuse_product(said) if said else np.full((1, 10), 0.1)
         return {m: p[0] for m, p in (said | {"fused": fused}).items()}
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-008
+# %% ../nbs/0_tools/recogniser.ipynb #cell-013
 def softened(logits: Tensor, labels: Tensor) -> Tensor:
     "Cross-entropy that is never asked for certainty [label smoothing: Szegedy 2016]."
     return F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -97,7 +161,7 @@ LEARN = {
 }
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-009
+# %% ../nbs/0_tools/recogniser.ipynb #cell-014
 def train_recogniser(
     modality: str,  # 'text', 'image' or 'audio'
     epochs: int = 10,
@@ -117,7 +181,7 @@ def train_recogniser(
     return model, {key: views["train"]["stats"][key]}
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-011
+# %% ../nbs/0_tools/recogniser.ipynb #cell-016
 VERSION = 2  # of networks, features and data that a kept recogniser stands for
 
 
@@ -141,7 +205,7 @@ def keep_recogniser(path: Path, model: Classifier, stats: dict, say: Callable):
         say(f"{path.name}: not kept ({e})")
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-012
+# %% ../nbs/0_tools/recogniser.ipynb #cell-017
 def load_recogniser(
     modalities: tuple = MODALITIES,
     say: Callable = print,  # told what is trained, and why
@@ -161,7 +225,7 @@ def load_recogniser(
     return Recogniser(models, stats)
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-014
+# %% ../nbs/0_tools/recogniser.ipynb #cell-019
 def refuse_early(given: dict):
     "Raise for input that cannot be used, in the words of the command."
     looks = (preprocess_text, preprocess_image, preprocess_audio)
@@ -174,21 +238,48 @@ def refuse_early(given: dict):
             raise type(e)(str(e).replace(f"{m}[0]", f"--{m}", 1)) from None
 
 
+# %% ../nbs/0_tools/recogniser.ipynb #cell-021
+def unknown_words(text: str, known: dict) -> list[str]:
+    "The words of a text that neither the network nor the list of names knows."
+    words = dict.fromkeys(preprocess_text([text])[0])
+    letters = [w for w in words if any(map(str.isalnum, w))]
+    return [w for w in letters if w not in known and w not in {*NAMES, *FILLERS}]
+
+
+def quarrels(
+    said: dict[str, np.ndarray],  # as a `Recogniser` answers
+    sure: float = 0.8,  # from which probability on a view counts as sure
+) -> list[str]:
+    "Each pair of views that are sure of different digits, in words."
+    best = {m: p.argmax() for m, p in said.items() if m != "fused" and p.max() >= sure}
+    return [
+        f"{a} says {best[a]} and {b} says {best[b]}: they cannot both be right"
+        for a, b in combinations(best, 2)
+        if best[a] != best[b]
+    ]
+
+
+# %% ../nbs/0_tools/recogniser.ipynb #cell-023
 def print_own(given: dict):
     "Print what the learner's own input says."
     refuse_early(given)
-    said = load_recogniser(tuple(m for m in MODALITIES if m in given))(**given)
-    for m in (*given, "fused"):
-        if m not in said:
-            print(f"{m:5}  no word of it is known; left out")
-        elif len(said) == 1:
-            print("fused  nothing to go by")
-        else:
-            top = said[m].argsort()[::-1][:3]
-            print(f"{m:5}  " + "  ".join(f"{d} {said[m][d]:4.0%}" for d in top))
+    recogniser = load_recogniser(tuple(m for m in MODALITIES if m in given))
+    said = recogniser(**given)
+    strange = unknown_words(given.get("text") or "a", recogniser.stats["grams"])
+    if len(said) == 1:
+        wanted = "a hint, such as 'an even number over five', or the name of a digit"
+        raise ValueError(f"--text: expected {wanted}; no word of it is known")
+    for m, p in said.items():
+        top = p.argsort()[::-1][:3]
+        print(f"{m:5}  " + "  ".join(f"{d} {p[d]:4.0%}" for d in top))
+    if strange:
+        left = "" if "text" in said else "; the text is left out"
+        print(f"not known: {', '.join(strange)}{left}")
+    for line in quarrels(said):
+        print(line)
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-015
+# %% ../nbs/0_tools/recogniser.ipynb #cell-024
 class Arguments(argparse.ArgumentParser):
     "An argument parser that raises, so that every refusal looks alike."
 
@@ -196,8 +287,16 @@ class Arguments(argparse.ArgumentParser):
         raise ValueError(message)
 
 
+def never_lose_output():
+    "A terminal without ± or ’ shows a question mark in its place."
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     "The command's arguments. Raises `ValueError`."
+    never_lose_output()
     about = (
         "Three weak views of a digit, fused; or your own digit, in any of the three."
     )

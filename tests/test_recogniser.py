@@ -1,6 +1,9 @@
 """A learner's own input: photos, recordings, the cache of networks, the command."""
 
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -207,8 +210,9 @@ def test_own_input(cache, tmp_path, capsys):
     files = ["--image", str(tmp_path / "digit.png")]
     files += ["--audio", str(tmp_path / "digit.wav")]
     assert main([*files, "--text", "an even number"]) == 0
-    lines = capsys.readouterr().out.splitlines()[-4:]
-    assert sorted(line.split()[0] for line in lines) == sorted([*MODALITIES, "fused"])
+    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if "%" in line]
+    assert [line.split()[0] for line in lines] == [*MODALITIES, "fused"]
     assert all(line.count("%") == 3 for line in lines)
     assert main(files[2:]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -216,9 +220,69 @@ def test_own_input(cache, tmp_path, capsys):
 
 
 def test_own_text_without_a_known_word(cache, capsys):
-    assert main(["--text", "偶数"]) == 0
-    out = capsys.readouterr().out
-    assert "left out" in out and "nothing to go by" in out
+    assert main(["--text", "偶数"]) == 2
+    out, err = capsys.readouterr()
+    assert "the name of a digit" in err and not out.startswith("text  ")
+
+
+def test_a_text_that_is_partly_known_says_so(cache, capsys, tmp_path):
+    assert main(["--text", "an odd cat, sevn"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "not known: cat, sevn"
+    ink = mnist("test")["image"][3].repeat(8, 0).repeat(8, 1)
+    Image.fromarray(np.uint8(255 * (1 - ink))).save(tmp_path / "digit.png")
+    assert main(["--text", "cat", "--image", str(tmp_path / "digit.png")]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "not known: cat; the text is left out"
+
+
+NAMED = {
+    "seven": 7,
+    "Seven!": 7,
+    "７": 7,
+    "it's a 0": 0,
+    "〇": 0,
+    "零": 0,
+    "这是个七。": 7,
+    "the digit two": 2,
+    "two, two": 2,
+    "below seven": None,
+    "seven or eight": None,
+    "七 or 8": None,
+    "an even number": None,
+    "sevn": None,
+    "!": None,
+}
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_a_digit_by_its_name(text):
+    assert r.named_digit(r.preprocess_text([text])[0]) == NAMED[text]
+
+
+def test_a_name_outweighs_the_network(cache):
+    said = r.load_recogniser(say=quiet)(text="three")
+    assert said["text"].argmax() == said["fused"].argmax() == 3
+    assert said["text"][3] == r.SURE and np.isclose(said["text"].sum(), 1)
+
+
+def test_sure_views_that_disagree_are_named():
+    three, seven, unsure = r.named(3)[0], r.named(7)[0], np.full(10, 0.1)
+    said = {"text": unsure, "image": three, "audio": seven, "fused": seven}
+    assert r.quarrels(said) == [
+        "image says 3 and audio says 7: they cannot both be right"
+    ]
+    assert r.quarrels(said | {"image": seven, "fused": three}) == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "cp874"])
+def test_a_poor_terminal_loses_no_output(encoding):
+    code = (
+        "from mmcourse.recogniser import arguments; arguments([]);"
+        "print('mean ± spread, the article’s weights √ 七')"
+    )
+    env = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env)
+    assert done.returncode == 0 and done.stdout.startswith(b"mean ")
 
 
 REFUSED = [
