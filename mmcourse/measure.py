@@ -37,6 +37,9 @@ from torch import Tensor
 from .checkpoint import rng_state, set_rng_state
 from .inputs import labels as class_numbers
 from .inputs import numbers, probabilities
+from .threads import choose_threads
+
+choose_threads()  # before anything is trained or timed
 
 
 # %% ../nbs/0_tools/measure.ipynb #cell-005
