@@ -1,4 +1,4 @@
-"""The glossary: rows that are whole, links that lead somewhere, terms that are taught."""
+"""The glossary: rows are whole, links lead somewhere, terms are taught where it says."""
 
 import json
 import re
