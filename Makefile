@@ -8,7 +8,8 @@
 # and, for authors: `make format` formats everything, `make lint` says what is not clean, `make export` writes mmcourse/ from
 # the notebooks and `make check-export` tells whether it is what they export, `make notebooks` executes all notebooks in place
 # and cleans them, `make density` prints how dense the chapters are, `make readme` writes README.md from nbs/index.ipynb.
-# Everything needs Python 3.11 or newer; another interpreter: make course PYTHON=python3.12
+# Everything needs Python 3.11 or newer; another interpreter: make course PYTHON=python3.12. An index with CPU builds of
+# PyTorch (Linux): make course TORCH_INDEX=ADDRESS. Options for JupyterLab: make lab LAB_ARGS="--port 9000".
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,6 +20,12 @@ BIN := $(VENV)/bin
 endif
 PY  := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+
+# JupyterLab refuses to run as root, as in a container, unless it is told to.
+LAB_ARGS ?=
+ifeq ($(shell id -u 2>/dev/null),0)
+override LAB_ARGS += --allow-root
+endif
 
 export KERAS_BACKEND := torch
 # Networks this small gain nothing from threads.
@@ -40,6 +47,7 @@ $(VENV)/pyvenv.cfg:
 # One stamp a set of requirements, so that a change of settings.ini or constraints.txt installs again.
 $(VENV)/.course: settings.ini constraints.txt setup.py pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "==> installing the course and what it needs (a few minutes, once)"
+	@$(if $(TORCH_INDEX),$(PIP) torch --index-url $(TORCH_INDEX))
 	@$(PIP) --editable '.[site]'
 	@touch $@
 
@@ -67,7 +75,7 @@ test: $(VENV)/.test
 
 lab: $(VENV)/.lab
 	@echo "==> JupyterLab in nbs/"
-	@$(PY) -m jupyterlab --notebook-dir nbs
+	@$(PY) -m jupyterlab --notebook-dir nbs $(LAB_ARGS)
 
 site: $(VENV)/.course
 	@echo "==> building the site into _site/"

@@ -1,4 +1,4 @@
-"""The glossary: rows are whole, links lead somewhere, terms are taught where it says."""
+"""The glossary: rows are whole, links lead somewhere, terms are taught there."""
 
 import json
 import re

@@ -336,13 +336,14 @@ def test_the_home_page_lists_every_chapter():
     ] == []
 
 
-def test_the_address_stands_in_settings_alone():
+def test_the_address_stands_in_settings_and_on_the_home_page():
+    "Who changes it in settings.ini is told that the home page has it, too."
     address = [f"github.com/{cfg['user']}/{cfg['repo']}", f"{cfg['user']}.github.io"]
-    assert [
-        str(p)
-        for p, text in texts()
-        if str(p) != "settings.ini" and any(a in text for a in address)
-    ] == []
+    found = {p.as_posix(): {a for a in address if a in text} for p, text in texts()}
+    del found["settings.ini"]
+    home = {"README.md", "nbs/index.ipynb"}
+    assert {p for p, addresses in found.items() if addresses} == home
+    assert all(found[p] == set(address) for p in home)
 
 
 def test_nothing_of_one_machine_is_committed():
