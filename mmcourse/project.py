@@ -53,20 +53,19 @@ from mmcourse.classifiers import (
     TextNet,
     VoiceNet,
     calibrate,
-    extract_audio_features,
-    extract_features,
     train_audio_classifier,
     train_image_classifier,
     train_text_classifier,
 )
-from .classifiers import extract_audio_features as extract_audio_features
-from .classifiers import extract_image_features as extract_image_features
-from .classifiers import extract_text_features as extract_text_features
 from .datasets import MODALITIES
 from .decision_fusion import ARTICLE, fuse_product, fuse_weighted, learn_weights
 from .image import augment_image, preprocess_image
 from .keras_weights import keras_on_torch
 from .measure import over_seeds, seeded
+from .pipeline import extract_audio_features as extract_audio_features
+from .pipeline import extract_features as extract_features
+from .pipeline import extract_image_features as extract_image_features
+from .pipeline import extract_text_features as extract_text_features
 from .pipeline import normalize_data as normalize_data
 from .pipeline import preprocess_data
 from .text import preprocess_text
