@@ -5,6 +5,7 @@ is worth more than its label."""
 
 # %% auto #0
 __all__ = [
+    "USUAL",
     "softmax",
     "cross_entropy_grad",
     "regression_loss",
@@ -25,7 +26,7 @@ __all__ = [
     "train_audio_classifier",
     "as_module",
     "KerasNet",
-    "drawn",
+    "like_torch",
     "keras_image_net",
     "read_classifiers",
     "fit_temperature",
@@ -35,12 +36,12 @@ __all__ = [
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-003
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .audio import standardise_mel
@@ -70,7 +71,7 @@ def cross_entropy_grad(
     return (softmax(z) - F.one_hot(labels, z.shape[1])) / len(z)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-024
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-022
 def regression_loss(
     w: np.ndarray,  # ((d+1)·K,) the matrix, row by row; the last row is the bias
     x: np.ndarray,  # (N, d+1), the last column ones
@@ -88,7 +89,7 @@ def regression_loss(
     return loss / len(x), grad.ravel() / len(x)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-026
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-024
 def softmax_regression(
     x: np.ndarray,  # (N, d)
     labels: np.ndarray,  # (N,) class numbers
@@ -113,7 +114,7 @@ def softmax_regression(
     return W[:-1], W[-1]
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-029
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-027
 class Classifier(nn.Module):
     "A network with the two methods that the article calls."
 
@@ -134,7 +135,7 @@ class Classifier(nn.Module):
         return self.predict_proba(features).argmax(1)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-031
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-029
 class Linear(nn.Module):
     "One matrix over whatever `embed` makes of the features."
 
@@ -155,12 +156,12 @@ def counts(
     return table.scatter_add_(1, ids, torch.ones(ids.shape))[:, 1:]
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-032
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-030
 def train_linear_classifier(
     features: Tensor,  # as `embed` takes them
     labels: np.ndarray,  # (N,) digits
     *,
-    embed: Callable = nn.Flatten(),  # features -> (N, d)
+    embed: Callable,  # features -> (N, d)
     C: float = 1.0,  # of `softmax_regression`
 ) -> Classifier:
     "Softmax regression behind the interface of the networks."
@@ -173,7 +174,7 @@ def train_linear_classifier(
     return Classifier(net).eval()
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-039
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-037
 class TextNet(nn.Module):
     "The sum of the embeddings of a text's grams, then two layers."
 
@@ -193,7 +194,7 @@ class TextNet(nn.Module):
         return self.head(self.embed(ids).sum(1))
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-041
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-039
 def conv_block(
     kind: type,  # nn.Conv1d or nn.Conv2d
     *shape: int,  # channels in, channels out, kernel, stride
@@ -220,7 +221,7 @@ class ImageNet28(nn.Module):
         return self.body(x)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-043
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-041
 def mean_and_max(x: Tensor) -> Tensor:  # (B, C, T) -> (B, 2C)
     "What each channel says on average, and at its loudest."
     return torch.cat([x.mean(2), x.amax(2)], 1)
@@ -241,7 +242,7 @@ class AudioNet(nn.Module):
         return self.head(mean_and_max(self.body(standardise_mel(x))))
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-045
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-043
 class VoiceNet(nn.Module):
     "Convolutions over pitch and time, then over time, for people's voices."
 
@@ -266,7 +267,7 @@ class VoiceNet(nn.Module):
         return self.head(mean_and_max(self.over_time(x.flatten(1, 2))))
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-044
 class WideVoiceNet(VoiceNet):
     "`VoiceNet` with more channels."
 
@@ -274,13 +275,15 @@ class WideVoiceNet(VoiceNet):
         super().__init__(channels=(32, 64, 96), hidden=144)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-048
-def _train(make: Callable, features, labels, seed: int, lr: float, **options):
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
+USUAL = {"epochs": 8, "schedule": warmup_cosine, "weight_decay": 0.05}
+
+
+def _train(make: Callable, features, labels, seed: int = 0, **options) -> Classifier:
     with seeded(seed):
         model = Classifier(as_module(make()))
     labels = class_numbers(labels, classes=10)
-    options = {"schedule": warmup_cosine, "weight_decay": 0.05} | options
-    fit(model, (features, labels), lr=lr, seed=seed, **options)
+    fit(model, (features, labels), seed=seed, **USUAL | options)
     return model
 
 
@@ -289,46 +292,37 @@ def train_text_classifier(
     labels: np.ndarray,  # (N,) digits
     *,
     net: Callable = TextNet,  # number of grams -> network, in torch or Keras
-    seed: int = 0,
-    epochs: int = 8,
     **options,  # of `fit`
 ) -> Classifier:
     "A digit from the words of a hint [article 3.3]."
-    n = int(features.max())
-    options |= {"epochs": epochs, "lr": 6e-3} | options
-    return _train(lambda: net(n), features, labels, seed, **options)
+    make = partial(net, int(features.max()))
+    return _train(make, features, labels, **{"lr": 6e-3} | options)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-049
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-047
 def train_image_classifier(
     features: Tensor,  # (N, 1, 28, 28)
     labels: np.ndarray,  # (N,) digits
     *,
     net: Callable = ImageNet28,  # () -> network, in torch or Keras
-    seed: int = 0,
-    epochs: int = 8,
     **options,  # of `fit`
 ) -> Classifier:
     "A digit from a picture [article 3.3]."
-    options |= {"epochs": epochs, "lr": 3e-3} | options
-    return _train(net, features, labels, seed, **options)
+    return _train(net, features, labels, **{"lr": 3e-3} | options)
 
 
 def train_audio_classifier(
     features: Tensor,  # (N, 20, T) decibels
     labels: np.ndarray,  # (N,) digits
     *,
-    net: Callable = AudioNet,  # or VoiceNet; () -> network, in torch or Keras
-    seed: int = 0,
-    epochs: int = 8,
+    net: Callable = AudioNet,  # or VoiceNet
     **options,  # of `fit`
 ) -> Classifier:
     "A digit from a spectrogram [article 3.3]."
-    options |= {"epochs": epochs, "lr": 4e-3} | options
-    return _train(net, features, labels, seed, **options)
+    return _train(net, features, labels, **{"lr": 4e-3} | options)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-051
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-049
 def as_module(
     net,  # nn.Module, or a keras.Model on the torch backend
 ) -> nn.Module:
@@ -350,43 +344,36 @@ class KerasNet(nn.Module):
         return self.model(x, training=self.training)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-058
-def drawn(
-    start: str,  # 'torch': U(-a, a) with a² = 1/inputs; 'keras': as Keras draws
-    inputs: int,  # numbers that each unit sees
-) -> dict:  # arguments of a Keras layer
-    "How weights and biases are drawn."
-    if choice(start, "start", ("torch", "keras")) == "keras":
-        return {}
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-056
+def like_torch(inputs: int) -> dict:  # arguments of a Keras layer
+    "Weights and biases drawn as torch draws them, for a unit with so many inputs."
     draw, a = keras_on_torch().initializers.RandomUniform, inputs**-0.5
     return {"kernel_initializer": draw(-a, a), "bias_initializer": draw(-a, a)}
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-059
 def keras_image_net(
     *,
     padding: int | str = 2,  # or 'same', Keras's way
     epsilon: float = 1e-5,  # Keras: 1e-3
     momentum: float = 0.9,  # Keras: 0.99
-    start: str = "torch",  # or 'keras'
+    start: Callable = like_torch,  # inputs -> arguments that draw a layer's weights
 ):  # -> keras.Model
     "`ImageNet28` in Keras, which takes the same features."
-    keras = keras_on_torch()
-    L = keras.layers
-    image = keras.Input((1, 28, 28))
+    L, image = keras_on_torch().layers, keras_on_torch().Input((1, 28, 28))
+    norm = {"epsilon": epsilon, "momentum": momentum}
     x = L.Permute((2, 3, 1))(image)  # channels last
     for width, inputs in ((16, 25), (32, 400)):
-        if padding != "same":
-            x = L.ZeroPadding2D(padding)(x)
-        edge = {"padding": "same" if padding == "same" else "valid"}
-        x = L.Conv2D(width, 5, strides=2, **edge, **drawn(start, inputs))(x)
-        x = L.ReLU()(L.BatchNormalization(epsilon=epsilon, momentum=momentum)(x))
+        edge = "same" if padding == "same" else "valid"
+        x = x if padding == "same" else L.ZeroPadding2D(padding)(x)
+        x = L.Conv2D(width, 5, strides=2, padding=edge, **start(inputs))(x)
+        x = L.ReLU()(L.BatchNormalization(**norm)(x))
     x = L.Dropout(0.3)(L.Flatten()(x))
-    x = L.Dense(64, activation="relu", **drawn(start, 1568))(x)
-    return keras.Model(image, L.Dense(10, **drawn(start, 64))(L.Dropout(0.3)(x)))
+    x = L.Dense(64, activation="relu", **start(1568))(x)
+    x = L.Dense(10, **start(64))(L.Dropout(0.3)(x))
+    return keras_on_torch().Model(image, x)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-068
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-065
 def read_classifiers(
     path: str | Path,  # a file that `data/make_classifiers.py` wrote
     modality: str,  # 'image' or 'audio'
@@ -406,7 +393,7 @@ def read_classifiers(
     return models
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-090
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-084
 def fit_temperature(
     logits,  # (N, classes)
     labels,  # (N,) class numbers
@@ -428,6 +415,7 @@ def fit_temperature(
     return float(np.exp(-(a + b) / 2))
 
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-085
 def calibrate(
     model: Classifier,
     features,

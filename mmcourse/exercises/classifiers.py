@@ -238,8 +238,8 @@ def _by_sums(probs, labels, bins):
     wrong=[_of_the_truth, _unweighted, _signed, _as_given],
     right=[_by_sums],
     hint=(
-        "How sure was the *answer*, whatever the truth? And how many answers "
-        "does each bin stand for?"
+        "How sure was the answer itself, whatever the truth? And how many "
+        "answers does each bin stand for?"
     ),
     why=(
         "Calibration is about what a model says of its own answers; nobody "
