@@ -5,234 +5,116 @@ is worth more than its label."""
 
 # %% auto #0
 __all__ = [
-    "extract_text_features",
-    "extract_image_features",
-    "extract_audio_features",
-    "extract_features",
-    "clean_features",
+    "USUAL",
     "softmax",
     "cross_entropy_grad",
+    "regression_loss",
     "softmax_regression",
     "Classifier",
     "Linear",
     "counts",
     "train_linear_classifier",
     "TextNet",
+    "conv_block",
     "ImageNet28",
+    "mean_and_max",
     "AudioNet",
     "VoiceNet",
     "WideVoiceNet",
     "train_text_classifier",
     "train_image_classifier",
     "train_audio_classifier",
-    "KerasNet",
     "as_module",
-    "keras_text_net",
+    "KerasNet",
+    "like_torch",
     "keras_image_net",
-    "keras_audio_net",
-    "keras_weights",
     "read_classifiers",
-    "reliability",
-    "calibration_error",
-    "brier",
     "fit_temperature",
     "calibrate",
 ]
 
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-003
+import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .audio import log_mel, standardise_mel
-from .inputs import numbers, what
+from .audio import standardise_mel
+from .checkpoint import grow, read_tensors
+from .inputs import choice, number, numbers, what
+from .inputs import labels as class_numbers
+from .keras_weights import keras_on_torch
 from .measure import seeded
-from .text import grams, pad
 from .training import fit, predict, warmup_cosine
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-008
-def extract_text_features(
-    texts: list,  # of lists of words
-    grams_known: dict,  # {gram: number from 1}, from `fit_stats`
-) -> Tensor:  # (N, L) int64, zeros after the end
-    "The numbers of the known grams of each text; words never met in training are passed over. Raises `TypeError` or `ValueError` for what are no lists of words."
-    if not isinstance(texts, (list, tuple)):
-        raise TypeError(f"texts: expected a list of lists of words, got {what(texts)}")
-    if not texts:
-        raise ValueError("texts: expected at least one text, got none")
-    for i, t in enumerate(texts):
-        if not isinstance(t, (list, tuple)):
-            raise TypeError(f"texts[{i}]: expected a list of words, got {what(t)}")
-    rows = [
-        [grams_known[g] for g in grams(words) if g in grams_known] for words in texts
-    ]
-    return torch.from_numpy(pad(rows, max(1, *map(len, rows), 1))[0])
-
-
-def extract_image_features(
-    images: np.ndarray,  # (N, 28, 28)
-) -> Tensor:  # (N, 1, 28, 28)
-    "A channel axis; the network finds its own features. Raises `TypeError` or `ValueError` for what are no pictures."
-    if (a := numbers(images, "images")).ndim != 3:
-        raise ValueError(f"images: expected (N, H, W), got {a.shape}")
-    return torch.as_tensor(a)[:, None]
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-009
-def extract_audio_features(
-    waves: np.ndarray,  # (N, T)
-) -> Tensor:  # (N, 20, 1 + T//160) decibels against each clip's loudest value, from -59; -60 where there is no clip
-    "Log-mel spectrograms, 20 bands every 20 ms. Raises `TypeError` or `ValueError` for what are no sounds."
-    if (a := numbers(waves, "waves")).ndim != 2:
-        raise ValueError(f"waves: expected (N, T), got {a.shape}")
-    out = []
-    for i in range(0, len(a), 256):
-        mel = log_mel(a[i : i + 256], n_mels=20, hop=160)
-        there = (mel > -99).any(1, keepdim=True)  # the zeros around a clip
-        out.append(
-            torch.where(
-                there, (mel - mel.amax((1, 2), keepdim=True)).clamp_min(-59), -60
-            )
-        )
-    return torch.cat(out)
-
-
-def extract_features(
-    data: dict,  # from `preprocess_data`
-) -> tuple:  # text, image and audio features, with N rows each
-    "The article's 3.2: numbers that a network can start from, nothing fitted on the way."
-    return (
-        extract_text_features(data["text"], data["stats"]["grams"]),
-        extract_image_features(data["image"]),
-        extract_audio_features(data["audio"]),
-    )
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-011
-def clean_features(
-    modality: str,  # 'text', 'image' or 'audio'
-) -> dict:  # split -> (features, (N,) int64 digits)
-    "The features of the clean data of one modality: `hints`, `mnist` or `spoken_digits`; what must be fitted is fitted on the training split. Raises `ValueError`."
-    from mmcourse import datasets
-    from mmcourse.pipeline import preprocess_data
-
-    if modality not in datasets.MODALITIES:
-        raise ValueError(
-            f"modality: expected one of {datasets.MODALITIES}, got {modality!r}"
-        )
-    load = {
-        "text": lambda split: datasets.hints(split, 4000 if split == "train" else None),
-        "image": datasets.mnist,
-        "audio": datasets.spoken_digits,
-    }[modality]
-    extract = {
-        "text": lambda x: extract_text_features(x, stats["grams"]),
-        "image": extract_image_features,
-        "audio": extract_audio_features,
-    }[modality]
-    found, stats = {}, None
-    for split in datasets.SPLITS:
-        raw = load(split)
-        data = preprocess_data(
-            {k: v for k, v in raw.items() if k in (modality, "length")}, stats
-        )
-        stats = data["stats"]
-        found[split] = extract(data[modality]), raw["label"]
-    return found
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-016
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-015
 def softmax(
     z: Tensor,  # (..., C) logits
 ) -> Tensor:  # (..., C), positive, adding up to 1
-    "Probabilities in proportion to e to the logits; large ones do not overflow. Raises `TypeError` for no floats, `ValueError` for no classes or logits that are not finite."
-    if not isinstance(z, Tensor) or not z.is_floating_point():
-        raise TypeError(f"z: expected a tensor of floats, got {what(z)}")
-    if z.ndim == 0 or not z.shape[-1]:
-        raise ValueError(
-            f"z: expected (..., C) with at least one class, got {tuple(z.shape)}"
-        )
-    if not z.isfinite().all():
-        raise ValueError(
-            f"z: expected finite logits, got {int((~z.isfinite()).sum())} that are not"
-        )
+    "Probabilities in proportion to e to the logits; large ones do not overflow."
     e = (z - z.amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-019
-def _classes(labels, n: int, classes: int) -> Tensor:  # (n,) int64
-    "Whole numbers from 0 to `classes`-1, one an example. Raises `TypeError` or `ValueError`."
-    a = numbers(labels, "labels")
-    if a.shape != (n,):
-        raise ValueError(
-            f"labels: expected one for each of {n} examples, got shape {a.shape}"
-        )
-    if a.dtype.kind not in "iu" or a.min() < 0 or a.max() >= classes:
-        raise ValueError(
-            f"labels: expected whole numbers from 0 to {classes - 1}, got {a.min()} to {a.max()} ({a.dtype})"
-        )
-    return torch.as_tensor(a.astype(np.int64))
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-020
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-018
 def cross_entropy_grad(
     z: Tensor,  # (N, C) logits
     labels: Tensor,  # (N,) class numbers
 ) -> Tensor:  # (N, C)
-    "The gradient of the mean cross-entropy by the logits, (p - y)/N [Bishop 2006, eq. 4.109]. Raises as `softmax`, and `ValueError` for labels that are no classes."
-    p = softmax(z)
-    return (p - F.one_hot(_classes(labels, *z.shape), z.shape[1])) / len(z)
+    "The gradient of the mean cross-entropy by the logits [Bishop 2006, eq. 4.109]."
+    return (softmax(z) - F.one_hot(labels, z.shape[1])) / len(z)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-023
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-022
+def regression_loss(
+    w: np.ndarray,  # ((d+1)·K,) the matrix, row by row; the last row is the bias
+    x: np.ndarray,  # (N, d+1), the last column ones
+    y: np.ndarray,  # (N, K) 1 for the right class, else 0
+    C: float,  # the larger, the weaker the penalty
+) -> tuple[float, np.ndarray]:  # loss of one example, its gradient by w
+    "Cross-entropy plus |W|²/2C, divided by N, and the gradient."
+    W = w.reshape(x.shape[1], -1)
+    z = x @ W
+    z -= z.max(1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    pull = np.vstack([W[:-1], np.zeros(W.shape[1])]) / C
+    loss = -(y * log_p).sum() + (W * pull).sum() / 2
+    grad = x.T @ (np.exp(log_p) - y) + pull
+    return loss / len(x), grad.ravel() / len(x)
+
+
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-024
 def softmax_regression(
     x: np.ndarray,  # (N, d)
     labels: np.ndarray,  # (N,) class numbers
     *,
-    C: float = 1.0,  # the larger, the weaker the penalty on W
+    C: float = 1.0,
     classes: int = 10,
-    steps: int = 300,
-    tol: float = 1e-6,  # largest gradient, per example, to stop at
-) -> tuple:  # W (d, classes), b (classes,)
-    "The weights that minimise the summed cross-entropy plus |W|²/(2C): scikit-learn's `LogisticRegression`. Raises `TypeError` or `ValueError`."
+    steps: int = 300,  # at most
+    tol: float = 1e-6,  # largest gradient to stop at
+) -> tuple[np.ndarray, np.ndarray]:  # W (d, classes), b (classes,)
+    "The W and b that minimise `regression_loss`: scikit-learn's `LogisticRegression`."
     from scipy.optimize import minimize
 
-    x = numbers(x, "x").astype(np.float64)
-    if x.ndim != 2:
-        raise ValueError(f"x: expected (N, d), got {x.shape}")
-    if not np.isfinite(C) or C <= 0:
-        raise ValueError(f"C: expected a number above 0, got {C!r}")
-    (N, d), y = x.shape, np.eye(classes)[_classes(labels, len(x), classes)]
-
-    def value_and_grad(w):
-        W, b = w[:-classes].reshape(d, classes), w[-classes:]
-        z = x @ W + b
-        z -= z.max(1, keepdims=True)
-        log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
-        error = np.exp(log_p) - y  # (N, c)
-        return (-(y * log_p).sum() + (W**2).sum() / 2 / C) / N, np.concatenate(
-            [
-                (np.einsum("ni,nc->ic", x, error, optimize=True) + W / C).ravel(),
-                error.sum(0),
-            ]
-        ) / N
-
-    w = minimize(
-        value_and_grad,
-        np.zeros((d + 1) * classes),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": steps, "gtol": tol, "ftol": 0, "maxfun": 4 * steps},
-    ).x
-    return w[:-classes].reshape(d, classes), w[-classes:]
+    x, C = numbers(x, "x", (None, None)).astype(float), number(C, "C", 1e-9)
+    y = np.eye(classes)[class_numbers(labels, n=len(x), classes=classes)]
+    x = np.hstack([x, np.ones((len(x), 1))])
+    options = {"maxiter": steps, "maxfun": 4 * steps, "gtol": tol, "ftol": 0}
+    start = np.zeros(x.shape[1] * classes)
+    found = minimize(
+        regression_loss, start, (x, y, C), "L-BFGS-B", jac=True, options=options
+    )
+    W = found.x.reshape(x.shape[1], classes)
+    return W[:-1], W[-1]
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-026
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-027
 class Classifier(nn.Module):
     "A network with the two methods that the article calls."
 
@@ -253,16 +135,11 @@ class Classifier(nn.Module):
         return self.predict_proba(features).argmax(1)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-028
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-029
 class Linear(nn.Module):
     "One matrix over whatever `embed` makes of the features."
 
-    def __init__(
-        self,
-        embed: Callable,  # features -> (N, d)
-        d: int,
-        classes: int = 10,
-    ):
+    def __init__(self, embed: Callable, d: int, classes: int = 10):
         super().__init__()
         self.embed, self.out = embed, nn.Linear(d, classes)
 
@@ -271,23 +148,23 @@ class Linear(nn.Module):
 
 
 def counts(
-    ids: Tensor,  # (N, L) from `extract_text_features`
+    ids: Tensor,  # (N, L) numbers of grams, 0 for nothing
     n: int,  # grams that are known
 ) -> Tensor:  # (N, n) float
     "How often each gram occurs in each text."
-    return torch.zeros(len(ids), n + 1).scatter_add_(1, ids, torch.ones(ids.shape))[
-        :, 1:
-    ]
+    table = torch.zeros(len(ids), n + 1)
+    return table.scatter_add_(1, ids, torch.ones(ids.shape))[:, 1:]
 
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-030
 def train_linear_classifier(
     features: Tensor,  # as `embed` takes them
     labels: np.ndarray,  # (N,) digits
     *,
-    embed: Callable = nn.Flatten(),  # features -> (N, d)
+    embed: Callable,  # features -> (N, d)
     C: float = 1.0,  # of `softmax_regression`
 ) -> Classifier:
-    "Softmax regression behind the interface of the networks. Raises as `softmax_regression`."
+    "Softmax regression behind the interface of the networks."
     x = embed(features)
     W, b = softmax_regression(x.numpy(), labels, C=C, steps=60)
     net = Linear(embed, x.shape[1])
@@ -297,9 +174,9 @@ def train_linear_classifier(
     return Classifier(net).eval()
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-034
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-037
 class TextNet(nn.Module):
-    "The sum of the embeddings of a text's grams, then two layers: (B, L) -> (B, 10) logits."
+    "The sum of the embeddings of a text's grams, then two layers."
 
     def __init__(
         self,
@@ -310,100 +187,87 @@ class TextNet(nn.Module):
         self.embed = nn.Embedding(n_grams + 1, d, padding_idx=0)
         nn.init.normal_(self.embed.weight, 0, 0.05)
         nn.init.zeros_(self.embed.weight[0:1].detach())
-        self.head = nn.Sequential(
-            nn.Dropout(0.3),
-            nn.Linear(d, d),
-            nn.ReLU(),
-            nn.Dropout(0.3),
-            nn.Linear(d, 10),
-        )
+        layers = nn.Dropout(0.3), nn.Linear(d, d), nn.ReLU()
+        self.head = nn.Sequential(*layers, nn.Dropout(0.3), nn.Linear(d, 10))
 
-    def forward(self, ids):
+    def forward(self, ids: Tensor) -> Tensor:  # (B, L) -> (B, 10) logits
         return self.head(self.embed(ids).sum(1))
 
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-039
+def conv_block(
+    kind: type,  # nn.Conv1d or nn.Conv2d
+    *shape: int,  # channels in, channels out, kernel, stride
+    bias: bool = False,  # superfluous before a norm
+) -> list[nn.Module]:
+    "A convolution that pads by half its kernel, a batch norm, a ReLU."
+    norm = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}[kind]
+    conv = kind(*shape, padding=shape[2] // 2, bias=bias)
+    return [conv, norm(shape[1]), nn.ReLU()]
+
+
 class ImageNet28(nn.Module):
-    "Two strided convolutions, two layers: (B, 1, 28, 28) -> (B, 10) logits."
+    "Two strided convolutions, two layers."
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 5, 2, 2),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 5, 2, 2),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(32 * 7 * 7, 64),
-            nn.ReLU(),
-            nn.Dropout(0.3),
-            nn.Linear(64, 10),
-        )
+        first = conv_block(nn.Conv2d, 1, 16, 5, 2, bias=True)
+        second = conv_block(nn.Conv2d, 16, 32, 5, 2, bias=True)
+        dense = nn.Dropout(0.3), nn.Linear(32 * 7 * 7, 64), nn.ReLU()
+        last = nn.Dropout(0.3), nn.Linear(64, 10)
+        self.body = nn.Sequential(*first, *second, nn.Flatten(), *dense, *last)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:  # (B, 1, 28, 28) -> (B, 10) logits
         return self.body(x)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-036
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-041
+def mean_and_max(x: Tensor) -> Tensor:  # (B, C, T) -> (B, 2C)
+    "What each channel says on average, and at its loudest."
+    return torch.cat([x.mean(2), x.amax(2)], 1)
+
+
 class AudioNet(nn.Module):
-    "Three convolutions over time, the bands as channels; mean and maximum over time: (B, 20, T) decibels -> (B, 10) logits."
+    "Three convolutions over time, the bands as channels."
 
     def __init__(self, bands: int = 20, width: int = 64):
         super().__init__()
-        conv = lambda i: [
-            nn.Conv1d(i, width, 5, padding=2, bias=False),
-            nn.BatchNorm1d(width),
-            nn.ReLU(),
-        ]
-        self.body = nn.Sequential(
-            *conv(bands), nn.MaxPool1d(2), *conv(width), nn.MaxPool1d(2), *conv(width)
-        )
+        layers = conv_block(nn.Conv1d, bands, width, 5)
+        for _ in range(2):
+            layers += [nn.MaxPool1d(2), *conv_block(nn.Conv1d, width, width, 5)]
+        self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * width, 10))
 
-    def forward(self, x):
-        x = self.body(standardise_mel(x))  # (B, width, T/4)
-        return self.head(torch.cat([x.mean(2), x.amax(2)], 1))
+    def forward(self, x: Tensor) -> Tensor:  # (B, 20, T) decibels -> (B, 10) logits
+        return self.head(mean_and_max(self.body(standardise_mel(x))))
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-038
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-043
 class VoiceNet(nn.Module):
-    "Convolutions over pitch and time, then over time, for people's voices: (B, 20, T) decibels -> (B, 10) logits."
+    "Convolutions over pitch and time, then over time, for people's voices."
 
     def __init__(
-        self, channels: tuple = (24, 48, 64), hidden: int = 96, bands: int = 20
+        self,
+        channels: tuple[int, int, int] = (24, 48, 64),
+        hidden: int = 96,
+        bands: int = 20,
     ):
         super().__init__()
         a, b, c = channels
-        conv = lambda i, o, k, stride=1: [
-            nn.Conv2d(i, o, k, stride, k // 2, bias=False),
-            nn.BatchNorm2d(o),
-            nn.ReLU(),
-        ]
-        self.body = nn.Sequential(
-            *conv(1, a, 5, 2),
-            *conv(a, b, 3),
-            nn.MaxPool2d(2),
-            *conv(b, c, 3),
-            nn.MaxPool2d((1, 2)),
-            nn.Dropout(0.3),
-        )
-        self.over_time = nn.Sequential(
-            nn.Conv1d(c * (bands // 4), hidden, 3, padding=1, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Dropout(0.3),
-        )
+        first = conv_block(nn.Conv2d, 1, a, 5, 2)
+        second = [*conv_block(nn.Conv2d, a, b, 3), nn.MaxPool2d(2)]
+        third = [*conv_block(nn.Conv2d, b, c, 3), nn.MaxPool2d((1, 2))]
+        over_time = conv_block(nn.Conv1d, c * (bands // 4), hidden, 3)
+        self.body = nn.Sequential(*first, *second, *third, nn.Dropout(0.3))
+        self.over_time = nn.Sequential(*over_time, nn.Dropout(0.3))
         self.head = nn.Linear(2 * hidden, 10)
 
-    def forward(self, x):
-        x = self.over_time(
-            self.body(standardise_mel(x)[:, None]).flatten(1, 2)
-        )  # (B, hidden, T/8)
-        return self.head(torch.cat([x.mean(2), x.amax(2)], 1))
+    def forward(self, x: Tensor) -> Tensor:  # (B, 20, T) decibels -> (B, 10) logits
+        x = self.body(standardise_mel(x)[:, None])  # (B, c, bands/4, T/8)
+        return self.head(mean_and_max(self.over_time(x.flatten(1, 2))))
 
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-044
 class WideVoiceNet(VoiceNet):
     "`VoiceNet` with more channels."
 
@@ -411,78 +275,66 @@ class WideVoiceNet(VoiceNet):
         super().__init__(channels=(32, 64, 96), hidden=144)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-040
-def _train(
-    make, features: Tensor, labels, seed: int, epochs: int, lr: float, **options
-) -> Classifier:
-    labels = _classes(
-        labels, len(labels) if hasattr(labels, "__len__") else 0, 10
-    )  # as many as features: `fit` looks
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
+USUAL = {"epochs": 8, "schedule": warmup_cosine, "weight_decay": 0.05}
+
+
+def _train(make: Callable, features, labels, seed: int = 0, **options) -> Classifier:
     with seeded(seed):
         model = Classifier(as_module(make()))
-    fit(
-        model,
-        (features, labels),
-        epochs=epochs,
-        lr=lr,
-        seed=seed,
-        **({"schedule": warmup_cosine, "weight_decay": 0.05} | options),
-    )
+    labels = class_numbers(labels, classes=10)
+    fit(model, (features, labels), seed=seed, **USUAL | options)
     return model
 
 
 def train_text_classifier(
-    features: Tensor,  # (N, L) from `extract_text_features`
+    features: Tensor,  # (N, L) numbers of grams
     labels: np.ndarray,  # (N,) digits
     *,
     net: Callable = TextNet,  # number of grams -> network, in torch or Keras
-    seed: int = 0,
-    epochs: int = 8,
     **options,  # of `fit`
 ) -> Classifier:
-    "A digit from the words of a hint [article 3.3]. Raises as `fit`."
-    return _train(
-        lambda: net(int(features.max())),
-        features,
-        labels,
-        seed,
-        epochs,
-        6e-3,
-        **options,
-    )
+    "A digit from the words of a hint [article 3.3]."
+    make = partial(net, int(features.max()))
+    return _train(make, features, labels, **{"lr": 6e-3} | options)
 
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-047
 def train_image_classifier(
     features: Tensor,  # (N, 1, 28, 28)
     labels: np.ndarray,  # (N,) digits
     *,
     net: Callable = ImageNet28,  # () -> network, in torch or Keras
-    seed: int = 0,
-    epochs: int = 8,
     **options,  # of `fit`
 ) -> Classifier:
-    "A digit from a picture [article 3.3]. Raises as `fit`."
-    return _train(net, features, labels, seed, epochs, 3e-3, **options)
+    "A digit from a picture [article 3.3]."
+    return _train(net, features, labels, **{"lr": 3e-3} | options)
 
 
 def train_audio_classifier(
-    features: Tensor,  # (N, 20, T)
+    features: Tensor,  # (N, 20, T) decibels
     labels: np.ndarray,  # (N,) digits
     *,
-    net: Callable = AudioNet,  # or VoiceNet; () -> network, in torch or Keras
-    seed: int = 0,
-    epochs: int = 8,
+    net: Callable = AudioNet,  # or VoiceNet
     **options,  # of `fit`
 ) -> Classifier:
-    "A digit from a spectrogram [article 3.3]. Raises as `fit`."
-    return _train(net, features, labels, seed, epochs, 4e-3, **options)
+    "A digit from a spectrogram [article 3.3]."
+    return _train(net, features, labels, **{"lr": 4e-3} | options)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-042
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-049
+def as_module(
+    net,  # nn.Module, or a keras.Model on the torch backend
+) -> nn.Module:
+    "`net`, Keras models in a `KerasNet`. Raises `TypeError` for anything else."
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net: expected an nn.Module or a keras.Model, got {what(net)}")
+    keras = sys.modules.get("keras")  # no Keras model before Keras is imported
+    return KerasNet(net) if keras and isinstance(net, keras.Model) else net
+
+
 class KerasNet(nn.Module):
-    """A Keras model in torch's manners: its training mode is the argument that Keras wants.
-
-    The names of its weights count the session's layers, so from one model to another they go by `model.get_weights` and `set_weights`."""
+    "A Keras model in torch's manners: its mode is the argument that Keras wants."
 
     def __init__(self, model):  # keras.Model on the torch backend
         super().__init__()
@@ -492,232 +344,84 @@ class KerasNet(nn.Module):
         return self.model(x, training=self.training)
 
 
-def as_module(
-    net,  # nn.Module, or a keras.Model on the torch backend
-) -> nn.Module:
-    "`net`, Keras models in a `KerasNet`. Raises `TypeError` for anything else."
-    import sys
-
-    keras = sys.modules.get("keras")  # a Keras model cannot be there before Keras is
-    if keras and isinstance(net, keras.Model) and isinstance(net, nn.Module):
-        return KerasNet(net)
-    if not isinstance(net, nn.Module):
-        raise TypeError(
-            f"net: expected what makes an nn.Module, or a keras.Model on the torch backend, got {what(net)}"
-        )
-    return net
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-056
+def like_torch(inputs: int) -> dict:  # arguments of a Keras layer
+    "Weights and biases drawn as torch draws them, for a unit with so many inputs."
+    draw, a = keras_on_torch().initializers.RandomUniform, inputs**-0.5
+    return {"kernel_initializer": draw(-a, a), "bias_initializer": draw(-a, a)}
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-044
-def _keras():
-    import os
-
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    import keras
-
-    if (got := keras.backend.backend()) != "torch":
-        raise RuntimeError(
-            f"keras: expected the torch backend, got {got}; set KERAS_BACKEND=torch before importing it"
-        )
-    return keras, keras.layers
-
-
-def _start(keras):
-    return {
-        "kernel_initializer": keras.initializers.VarianceScaling(
-            1 / 3, "fan_in", "uniform"
-        )
-    }  # torch's: U(-a, a) with a² = 1/fan_in
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-045
-def keras_text_net(n_grams: int, d: int = 64):  # -> keras.Model
-    "`TextNet` in Keras."
-    keras, L = _keras()
-    ids = keras.Input((None,), dtype="int64")
-    there = keras.ops.cast(keras.ops.expand_dims(ids > 0, -1), "float32")
-    x = keras.ops.sum(
-        L.Embedding(
-            n_grams + 1,
-            d,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.05),
-        )(ids)
-        * there,
-        axis=1,
-    )
-    for width, act in ((d, "relu"), (10, None)):
-        x = L.Dense(width, activation=act, **_start(keras))(L.Dropout(0.3)(x))
-    return keras.Model(ids, x)
-
-
-def keras_image_net():  # -> keras.Model
-    "`ImageNet28` in Keras, channels first at both ends of its convolutions, so that it takes the same features."
-    keras, L = _keras()
-    image = keras.Input((1, 28, 28))
-    x = L.Permute((2, 3, 1))(image)
-    for width in (16, 32):
-        x = L.Conv2D(width, 5, strides=2, **_start(keras))(L.ZeroPadding2D(2)(x))
-        x = L.ReLU()(L.BatchNormalization(epsilon=1e-5, momentum=0.9)(x))
-    x = L.Dropout(0.3)(L.Flatten()(L.Permute((3, 1, 2))(x)))
-    return keras.Model(
-        image,
-        L.Dense(10, **_start(keras))(
-            L.Dropout(0.3)(L.Dense(64, activation="relu", **_start(keras))(x))
-        ),
-    )
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
-def keras_audio_net(
-    bands: int = 20, frames: int = 51, width: int = 64
+def keras_image_net(
+    *,
+    padding: int | str = 2,  # or 'same', Keras's way
+    epsilon: float = 1e-5,  # Keras: 1e-3
+    momentum: float = 0.9,  # Keras: 0.99
+    start: Callable = like_torch,  # inputs -> arguments that draw a layer's weights
 ):  # -> keras.Model
-    "`AudioNet` in Keras."
-    keras, L = _keras()
-
-    class Standardise(L.Layer):
-        def call(self, x):
-            return standardise_mel(x)
-
-        def compute_output_shape(self, shape):
-            return shape
-
-    mel = keras.Input((bands, frames))
-    x = L.Permute((2, 1))(Standardise()(mel))
-    for i in range(3):
-        x = L.Conv1D(width, 5, padding="same", use_bias=False, **_start(keras))(x)
-        x = L.ReLU()(L.BatchNormalization(epsilon=1e-5, momentum=0.9)(x))
-        if i < 2:
-            x = L.MaxPooling1D(2)(x)
-    x = L.Concatenate()([L.GlobalAveragePooling1D()(x), L.GlobalMaxPooling1D()(x)])
-    return keras.Model(mel, L.Dense(10, **_start(keras))(L.Dropout(0.3)(x)))
+    "`ImageNet28` in Keras, which takes the same features."
+    L, image = keras_on_torch().layers, keras_on_torch().Input((1, 28, 28))
+    norm = {"epsilon": epsilon, "momentum": momentum}
+    x = L.Permute((2, 3, 1))(image)  # channels last
+    for width, inputs in ((16, 25), (32, 400)):
+        edge = "same" if padding == "same" else "valid"
+        x = x if padding == "same" else L.ZeroPadding2D(padding)(x)
+        x = L.Conv2D(width, 5, strides=2, padding=edge, **start(inputs))(x)
+        x = L.ReLU()(L.BatchNormalization(**norm)(x))
+    x = L.Dropout(0.3)(L.Flatten()(x))
+    x = L.Dense(64, activation="relu", **start(1568))(x)
+    x = L.Dense(10, **start(64))(L.Dropout(0.3)(x))
+    return keras_on_torch().Model(image, x)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-048
-def keras_weights(
-    net: nn.Module,
-) -> list:  # of arrays, for `set_weights` of the same network in Keras
-    "The weights of a torch network's embeddings, convolutions, norms and dense layers, in Keras' order and layout. Raises `TypeError` for a layer of another kind that has weights."
-    out, array = [], lambda t: t.detach().cpu().numpy()
-    for m in net.modules():
-        if isinstance(m, nn.Embedding):
-            out += [array(m.weight)]
-        elif isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d)):
-            out += [
-                array(m.weight.permute(*range(2, m.weight.ndim), 1, 0)),
-                *([] if m.bias is None else [array(m.bias)]),
-            ]
-        elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            out += map(array, (m.weight, m.bias, m.running_mean, m.running_var))
-        elif any(True for _ in m.parameters(recurse=False)):
-            raise TypeError(
-                f"net: expected embeddings, convolutions, batch norms and dense layers, got {what(m)}"
-            )
-    return out
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-055
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-065
 def read_classifiers(
-    path,  # a file that `data/make_classifiers.py` wrote
+    path: str | Path,  # a file that `data/make_classifiers.py` wrote
     modality: str,  # 'image' or 'audio'
-) -> list:  # of calibrated `Classifier`s, one a seed
-    "The shipped networks. Raises `CheckpointError` for a damaged file, `ValueError` for a modality that it lacks."
-    from mmcourse.checkpoint import read_tensors
-
+) -> list[Classifier]:  # calibrated, one a seed
+    "The shipped networks. Raises `CheckpointError` for a damaged file."
     makers = {"image": ImageNet28, "audio": WideVoiceNet}
-    if modality not in makers:
-        raise ValueError(f"modality: expected one of {tuple(makers)}, got {modality!r}")
+    make = makers[choice(modality, "modality", makers)]
     tensors, about = read_tensors(path)
     models = []
     for seed in range(about["seeds"]):
         name = f"{modality}.{seed}."
-        models.append(Classifier(makers[modality]()).eval())
-        models[-1].load_state_dict(
-            {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
-        )
+        own = {
+            k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)
+        }
+        models.append(Classifier(make()).eval())
+        models[-1].load_state_dict(grow(own))
     return models
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-062
-def _probs(probs, labels) -> tuple:  # (N, C) float64, (N,) int64 arrays
-    "Rows of probabilities and a class for each. Raises `TypeError` or `ValueError`."
-    p = numbers(probs, "probs").astype(np.float64)
-    if p.ndim != 2:
-        raise ValueError(f"probs: expected (N, classes), got {p.shape}")
-    if p.min() < 0 or abs(p.sum(1) - 1).max() > 1e-3:
-        raise ValueError("probs: expected rows of probabilities that add up to 1")
-    return p, _classes(labels, *p.shape).numpy()
-
-
-def reliability(
-    probs,  # (N, classes), rows adding up to 1
-    labels,  # (N,) class numbers
-    bins: int = 10,  # of equal width, over confidences from 0 to 1
-) -> dict:  # 'edges' (bins+1,); 'count', 'confidence', 'accuracy' (bins,), NaN where a bin is empty
-    "How often answers of each confidence are right [Guo et al. 2017, section 2]. Raises `TypeError` or `ValueError`."
-    p, y = _probs(probs, labels)
-    if isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 1:
-        raise ValueError(f"bins: expected a whole number from 1, got {bins!r}")
-    sure, right = p.max(1), p.argmax(1) == y
-    which = np.minimum((sure * bins).astype(int), bins - 1)
-    count = np.bincount(which, minlength=bins)
-    mean = lambda v: np.where(
-        count, np.bincount(which, v, bins) / np.maximum(count, 1), np.nan
-    )
-    return {
-        "edges": np.linspace(0, 1, bins + 1),
-        "count": count,
-        "confidence": mean(sure),
-        "accuracy": mean(right.astype(float)),
-    }
-
-
-def calibration_error(probs, labels, bins: int = 10) -> float:  # in [0, 1]
-    "The gap between confidence and accuracy, averaged over all answers: the expected calibration error, ECE [Naeini et al. 2015]. Raises as `reliability`."
-    r = reliability(probs, labels, bins)
-    return float(
-        np.nansum(r["count"] * abs(r["accuracy"] - r["confidence"])) / r["count"].sum()
-    )
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-069
-def brier(
-    probs,  # (N, classes)
-    labels,  # (N,) class numbers
-) -> float:  # from 0, all right and sure, to 2, all wrong and sure
-    "Mean squared distance between the probabilities and what was true [Brier 1950]. Raises `TypeError` or `ValueError`."
-    p, y = _probs(probs, labels)
-    return float(((p - np.eye(p.shape[1])[y]) ** 2).sum(1).mean())
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-072
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-084
 def fit_temperature(
     logits,  # (N, classes)
     labels,  # (N,) class numbers
     low: float = 0.05,
     high: float = 20.0,  # where to look
 ) -> float:
-    "The temperature under which the labels are likeliest [Guo et al. 2017, section 4.2]. Raises `TypeError` or `ValueError`."
-    z = numbers(logits, "logits").astype(np.float64)
-    if z.ndim != 2:
-        raise ValueError(f"logits: expected (N, classes), got {z.shape}")
-    z, y = torch.as_tensor(z), _classes(labels, *z.shape)
-    z = (
-        z - z[torch.arange(len(z)), y][:, None]
-    )  # against the truth's logit, so that no small difference is lost
-    slope = lambda beta: (softmax(beta * z) * z).sum(1).mean()
+    "The temperature under which the labels are likeliest [Guo et al. 2017]."
+    z = torch.as_tensor(numbers(logits, "logits", (None, None)).astype(float))
+    y = torch.as_tensor(class_numbers(labels, n=len(z), classes=z.shape[1]))
+    z = z - z.gather(1, y[:, None])  # against the truth's logit
     a, b = np.log(1 / high), np.log(1 / low)  # of beta
     for _ in range(50):
         middle = (a + b) / 2
-        a, b = (middle, b) if slope(np.exp(middle)) < 0 else (a, middle)
+        slope = (softmax(np.exp(middle) * z) * z).sum(1).mean()
+        if slope < 0:
+            a = middle
+        else:
+            b = middle
     return float(np.exp(-(a + b) / 2))
 
 
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-085
 def calibrate(
     model: Classifier,
     features,
     labels,  # of validation data
-) -> Classifier:  # the same
-    "Sets the temperature that makes validation answers likeliest: one number, the order of classes stays [Guo et al. 2017, section 4.2]."
+) -> Classifier:  # the same, with the temperature set
+    "One number makes validation answers likeliest; no label changes."
     model.temperature.fill_(1.0)
     model.temperature.fill_(fit_temperature(predict(model, features), labels))
     return model

@@ -58,9 +58,6 @@ from mmcourse.classifiers import (
     Classifier,
     ImageNet28,
     TextNet,
-    extract_audio_features,
-    extract_image_features,
-    extract_text_features,
     train_audio_classifier,
     train_image_classifier,
     train_text_classifier,
@@ -69,7 +66,12 @@ from .datasets import MODALITIES, add_noise, three_views
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
 from .inputs import what
 from .measure import seeded
-from .pipeline import preprocess_data
+from mmcourse.pipeline import (
+    extract_audio_features,
+    extract_image_features,
+    extract_text_features,
+    preprocess_data,
+)
 from .training import evaluating, fit, predict, warmup_cosine
 
 

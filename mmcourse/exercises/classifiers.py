@@ -4,128 +4,178 @@
 # ../../nbs/0_tools/exercises/12_classifiers.ipynb.
 
 # %% auto #0
-__all__ = ["second_logit", "recall_precision", "smoothed_floor", "selective", "reweigh"]
+__all__ = ["regression_step", "second_logit", "selective", "broken_ece", "reweigh"]
 
 # %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-002
 import math
 
 import numpy as np
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-004
-@prediction(
+def _steps(rng):
+    "One example, several, and logits of about a thousand."
+    made = []
+    for n, d, c, size in ((1, 2, 3, 1.0), (6, 4, 5, 1.0), (5, 3, 4, 500.0)):
+        x, W = rng.standard_normal((n, d)), size * rng.standard_normal((d, c))
+        labels = rng.integers(c, size=n)
+        made.append((x, W, rng.standard_normal(c), labels, 0.5))
+    return made
+
+
+def _step(x, W, b, labels, lr, mean=True, bias=True, sign=1, error=None):
+    z = x @ W + b
+    e = np.exp(z - z.max(1, keepdims=True))
+    p = e / e.sum(1, keepdims=True)
+    y = np.eye(len(b))[labels]
+    g = (p - y if error is None else error(p, y)) / (len(x) if mean else 1)
+    return W - sign * lr * x.T @ g, b - sign * lr * g.sum(0) * bias
+
+
+def _summed(x, W, b, labels, lr):
+    return _step(x, W, b, labels, lr, mean=False)
+
+
+def _uphill(x, W, b, labels, lr):
+    return _step(x, W, b, labels, lr, sign=-1)
+
+
+def _no_bias(x, W, b, labels, lr):
+    return _step(x, W, b, labels, lr, bias=False)
+
+
+def _squared(x, W, b, labels, lr):
+    return _step(x, W, b, labels, lr, error=lambda p, y: (p - y) * p * (1 - p))
+
+
+def _overflows(x, W, b, labels, lr):
+    e = np.exp(x @ W + b)
+    g = (e / e.sum(1, keepdims=True) - np.eye(len(b))[labels]) / len(x)
+    return W - lr * x.T @ g, b - lr * g.sum(0)
+
+
+def _by_loop(x, W, b, labels, lr):
+    new_W, new_b = W.copy(), b.copy()
+    for row, label in zip(x, labels):
+        z = row @ W + b
+        p = np.exp(z - z.max())
+        p = p / p.sum()
+        p[label] -= 1
+        new_W -= lr * np.outer(row, p) / len(x)
+        new_b -= lr * p / len(x)
+    return new_W, new_b
+
+
+def _by_autograd(x, W, b, labels, lr):
+    import torch
+    import torch.nn.functional as F
+
+    x, W, b = (torch.tensor(np.asarray(t)) for t in (x, W, b))
+    W.requires_grad_()
+    b.requires_grad_()
+    F.cross_entropy(x @ W + b, torch.tensor(np.asarray(labels))).backward()
+    return (W - lr * W.grad).detach(), (b - lr * b.grad).detach()
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-005
+@exercise(
     "classifiers.1",
+    inputs=_steps,
+    wrong=[_summed, _uphill, _no_bias, _squared, _overflows],
+    right=[_by_loop, _by_autograd],
+    hint=(
+        "Logits, softmax with the largest logit taken away, then what is "
+        "said minus what is true, divided by N. Each input carries the error "
+        "of its row back to W; the bias sees the plain sum of the errors."
+    ),
+    why=(
+        "These few lines are the last layer of almost every classifier, "
+        "whatever network stands before it."
+    ),
+)
+def regression_step(x, W, b, labels, lr):
+    z = x @ W + b
+    e = np.exp(z - z.max(1, keepdims=True))
+    error = e / e.sum(1, keepdims=True)
+    error[np.arange(len(x)), labels] -= 1
+    error /= len(x)
+    return W - lr * x.T @ error, b - lr * error.sum(0)
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-007
+@prediction(
+    "classifiers.2",
     wrong=[0.245, 0.755, -0.335, 1.408],
     tol=6e-4,
     hint="The softmax of (2, 1, 0) first; then what is said minus what is true.",
-    why="The logit is pushed up by as much as the network was unsure of the truth, and by no more.",
+    why=(
+        "The logit is pushed up by as much as the network was unsure of the "
+        "truth, and by no more."
+    ),
 )
 def second_logit():
     e = [math.exp(z) for z in (2, 1, 0)]
     return e[1] / sum(e) - 1
 
 
-# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-006
-def _matrices(rng):
-    "Counts: a perfect one, one with an empty row and an empty column, random ones."
-    return [
-        (np.diag([3, 2, 5]),),
-        (np.array([[4, 0, 1], [0, 0, 0], [2, 0, 3]]),),
-        *[(rng.integers(0, 9, (c, c)),) for c in (2, 4, 10)],
-    ]
-
-
-def _ratio(a, b):
-    return np.where(b > 0, a / np.maximum(b, 1), 0.0)
-
-
-def _turned(counts):
-    return _ratio(np.diag(counts), counts.sum(0)), _ratio(
-        np.diag(counts), counts.sum(1)
-    )
-
-
-def _of_all(counts):
-    return np.diag(counts) / counts.sum(), np.diag(counts) / counts.sum()
-
-
-def _not_a_number(counts):
-    with np.errstate(all="ignore"):
-        return np.diag(counts) / counts.sum(1), np.diag(counts) / counts.sum(0)
-
-
-@exercise(
-    "classifiers.2",
-    inputs=_matrices,
-    wrong=[_turned, _of_all, _not_a_number],
-    hint="The diagonal over the sums of the rows, and over the sums of the columns. np.where keeps an empty class from dividing by zero.",
-    why="A class that is rarely found and a class that is named too often both lower the accuracy, and they need different repairs.",
-)
-def recall_precision(counts):
-    right, there, said = np.diag(counts), counts.sum(1), counts.sum(0)
-    share = lambda n: np.where(n > 0, right / np.maximum(n, 1), 0.0)
-    return share(there), share(said)
-
-
-# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-008
-@prediction(
-    "classifiers.3",
-    wrong=[0, 0.105, 0.094, 2.303],
-    tol=6e-4,
-    hint="The cross-entropy to a target q is smallest where p = q. What is left then?",
-    why="A training loss of a smoothed network looks high and is not: the floor is the entropy of its targets.",
-)
-def smoothed_floor():
-    q = [0.91] + [0.01] * 9
-    return -sum(p * math.log(p) for p in q)
-
-
-# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-010
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-009
 def _answers(rng):
-    "Probabilities, labels and the share to answer; with equals, and shares that fall between two examples."
-    made = [
-        (
-            np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]]),
-            np.array([1, 1, 1, 0]),
-            0.5,
-        )
-    ]
+    "Probabilities, labels, a share; with equals, and shares between two examples."
+    p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])
+    made = [(p, np.array([1, 1, 1, 0]), 0.5)]
     for n, c, keep in ((7, 3, 0.5), (40, 10, 0.25), (11, 4, 1.0), (30, 5, 0.01)):
         p = rng.dirichlet(np.ones(c) / 2, n).round(6)
         made.append((p / p.sum(1, keepdims=True), rng.integers(c, size=n), keep))
     return made
 
 
+def _kept(probs, labels, n, key=None):
+    key = probs.max(1) if key is None else key
+    first = np.argsort(-key, kind="stable")[:n]
+    return (probs.argmax(1) == labels)[first]
+
+
 def _rounds_down(probs, labels, keep):
-    first = np.argsort(-probs.max(1), kind="stable")[: max(1, int(keep * len(labels)))]
-    return (probs.argmax(1) == labels)[first].mean()
+    return _kept(probs, labels, max(1, int(keep * len(labels)))).mean()
 
 
 def _least_sure(probs, labels, keep):
-    first = np.argsort(probs.max(1), kind="stable")[: math.ceil(keep * len(labels))]
-    return (probs.argmax(1) == labels)[first].mean()
+    n = math.ceil(keep * len(labels))
+    return _kept(probs, labels, n, -probs.max(1)).mean()
 
 
 def _over_all(probs, labels, keep):
-    first = np.argsort(-probs.max(1), kind="stable")[: math.ceil(keep * len(labels))]
-    return (probs.argmax(1) == labels)[first].sum() / len(labels)
+    return _kept(probs, labels, math.ceil(keep * len(labels))).sum() / len(labels)
 
 
 def _by_truth(probs, labels, keep):
-    first = np.argsort(-probs[np.arange(len(labels)), labels], kind="stable")[
-        : math.ceil(keep * len(labels))
-    ]
-    return (probs.argmax(1) == labels)[first].mean()
+    own = probs[np.arange(len(labels)), labels]
+    return _kept(probs, labels, math.ceil(keep * len(labels)), own).mean()
 
 
+def _sorted_rows(probs, labels, keep):
+    rows = sorted(range(len(labels)), key=lambda i: -max(probs[i]))
+    rows = rows[: math.ceil(keep * len(labels))]
+    return sum(int(np.argmax(probs[i]) == labels[i]) for i in rows) / len(rows)
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-010
 @exercise(
-    "classifiers.4",
+    "classifiers.3",
     inputs=_answers,
     wrong=[_rounds_down, _least_sure, _over_all, _by_truth],
-    hint='np.argsort(-confidence, kind="stable") puts the surest first; math.ceil rounds up. The labels may judge, but not choose.',
-    why="A classifier that declines a tenth of the questions can be far better on the rest, if its confidence is worth something.",
+    right=[_sorted_rows],
+    hint=(
+        "Sort the examples by their largest probability, the surest first, "
+        "with a sort that keeps equals in order. The labels may judge, but "
+        "not choose."
+    ),
+    why=(
+        "A classifier that declines a tenth of the questions can be far "
+        "better on the rest, if its confidence is worth something."
+    ),
 )
 def selective(probs, labels, keep):
     first = np.argsort(-probs.max(1), kind="stable")[: math.ceil(keep * len(labels))]
@@ -133,21 +183,90 @@ def selective(probs, labels, keep):
 
 
 # %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-012
+def _bins(rng):
+    "One bin, several, an empty one, answers of full confidence."
+    sure = np.eye(3)[[0, 1, 2, 2]]
+    made = [(sure, np.array([0, 1, 2, 0]), 4)]
+    for n, c, bins in ((20, 3, 1), (60, 4, 5), (200, 10, 10)):
+        p = rng.dirichlet(np.ones(c) / 3, n)
+        guess = p.argmax(1)
+        y = np.where(rng.random(n) < 0.7, guess, rng.integers(c, size=n))
+        made.append((p, y, bins))
+    return made
+
+
+def _gaps(probs, labels, bins, truth=False, weighted=True, side=abs):
+    own = probs[np.arange(len(labels)), labels]
+    sure = own if truth else probs.max(1)
+    right = probs.argmax(1) == labels
+    which = (sure * bins).astype(int).clip(max=bins - 1)
+    gaps, shares = [], []
+    for b in np.unique(which):
+        inside = which == b
+        gaps.append(side(right[inside].mean() - sure[inside].mean()))
+        shares.append(inside.mean())
+    return float(np.dot(gaps, shares)) if weighted else float(np.mean(gaps))
+
+
+def _of_the_truth(probs, labels, bins):
+    return _gaps(probs, labels, bins, truth=True)
+
+
+def _unweighted(probs, labels, bins):
+    return _gaps(probs, labels, bins, weighted=False)
+
+
+def _signed(probs, labels, bins):
+    return _gaps(probs, labels, bins, side=float)
+
+
+def _as_given(probs, labels, bins):
+    return _gaps(probs, labels, bins, truth=True, weighted=False)
+
+
+def _by_sums(probs, labels, bins):
+    sure, right = probs.max(1), probs.argmax(1) == labels
+    which = np.minimum((sure * bins).astype(int), bins - 1)
+    sums = np.bincount(which, right - sure, bins)
+    return abs(sums).sum() / len(labels)
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-013
+@exercise(
+    "classifiers.4",
+    inputs=_bins,
+    wrong=[_of_the_truth, _unweighted, _signed, _as_given],
+    right=[_by_sums],
+    hint=(
+        "How sure was the answer itself, whatever the truth? And how many "
+        "answers does each bin stand for?"
+    ),
+    why=(
+        "Calibration is about what a model says of its own answers; nobody "
+        "who uses it knows the truth beforehand."
+    ),
+)
+def broken_ece(probs, labels, bins):
+    sure, right = probs.max(1), probs.argmax(1) == labels
+    which = (sure * bins).astype(int).clip(max=bins - 1)
+    total = 0.0
+    for b in np.unique(which):
+        inside = which == b
+        gap = abs(right[inside].mean() - sure[inside].mean())
+        total += inside.mean() * gap
+    return total
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-015
 def _shares(rng):
     "Probabilities and shares: unchanged ones, a class that is gone, random ones."
-    p = rng.dirichlet(np.ones(3), 4)
-    made = [
-        (p, np.ones(3) / 3, np.ones(3) / 3),
-        (p, np.array([0.5, 0.25, 0.25]), np.array([0.5, 0.5, 0.0])),
-    ]
-    return made + [
-        (
-            rng.dirichlet(np.ones(c), 5),
-            rng.dirichlet(np.ones(c) * 3),
-            rng.dirichlet(np.ones(c) * 3),
-        )
-        for c in (2, 5, 10)
-    ]
+    p, even = rng.dirichlet(np.ones(3), 4), np.ones(3) / 3
+    gone = np.array([0.5, 0.25, 0.25]), np.array([0.5, 0.5, 0.0])
+    made = [(p, even, even), (p, *gone)]
+    for c in (2, 5, 10):
+        shares = rng.dirichlet(np.ones(c) * 3, 2)
+        made.append((rng.dirichlet(np.ones(c), 5), *shares))
+    return made
 
 
 def _not_scaled(probs, before, after):
@@ -163,13 +282,166 @@ def _turned_round(probs, before, after):
     return q / q.sum(1, keepdims=True)
 
 
+def _row_by_row(probs, before, after):
+    rows = []
+    for p in probs:
+        q = [a * b / c for a, b, c in zip(p, after, before)]
+        rows.append([v / sum(q) for v in q])
+    return np.array(rows)
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-016
 @exercise(
     "classifiers.5",
     inputs=_shares,
     wrong=[_not_scaled, _only_after, _turned_round],
-    hint="p(c|x) is in proportion to p(x|c) p(c). Divide the old share out, multiply the new one in, and make the rows add up to 1.",
-    why="A classifier trained on as many sick as healthy people calls one in two visitors sick until somebody tells it how rare the illness is.",
+    right=[_row_by_row],
+    hint=(
+        "By Bayes' rule a class's probability is in proportion to how likely "
+        "its looks are, times how often it comes. Divide the old share out, "
+        "multiply the new one in, and make the rows add up to 1."
+    ),
+    why=(
+        "A classifier trained on as many sick as healthy people calls one in "
+        "two visitors sick until somebody tells it how rare the illness is."
+    ),
 )
 def reweigh(probs, before, after):
     q = probs * after / before
     return q / q.sum(1, keepdims=True)
+
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-018
+question(
+    "classifiers.q1",
+    "Somebody adds 1,000 to all logits of an example. What does the softmax say?",
+    {
+        "a": (
+            "the same as before",
+            (
+                "A number that is added to all logits cancels. That is why "
+                "the largest may be taken away first."
+            ),
+        ),
+        "b": (
+            "it is surer of the largest",
+            (
+                "That would follow if the logits were multiplied. Their "
+                "differences have not changed."
+            ),
+        ),
+        "c": (
+            "all classes become equally likely",
+            "The differences of the logits are still there, and they alone count.",
+        ),
+    },
+    answer="a",
+)
+
+question(
+    "classifiers.q2",
+    (
+        "A classifier gives the right class a probability of 0.99. How large "
+        "is the gradient by that class's logit?"
+    ),
+    {
+        "a": ("0.99", "That is what is said. What is true is still to be taken away."),
+        "b": (
+            "-0.01",
+            (
+                "Said minus true, 0.99 - 1: a small push upwards, since "
+                "little is left to learn here."
+            ),
+        ),
+        "c": (
+            "0.01",
+            (
+                "The size is right. With this sign a step downhill would "
+                "make the right class less likely."
+            ),
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "classifiers.q3",
+    "You fit a temperature of 2.5. What happens to the accuracy on the same data?",
+    {
+        "a": (
+            "it rises",
+            "A temperature changes how sure the answers are, not which they are.",
+        ),
+        "b": (
+            "it stays",
+            (
+                "All logits of an example are divided by the same number, so "
+                "the largest stays the largest."
+            ),
+        ),
+        "c": (
+            "it may fall a little",
+            "No answer can change: dividing by a positive number keeps the order.",
+        ),
+    },
+    answer="b",
+)
+
+# %% ../../nbs/0_tools/exercises/12_classifiers.ipynb #cell-019
+question(
+    "classifiers.q4",
+    (
+        "Model A has an ECE of 4 % on 100 examples, model B one of 2 % on "
+        "10,000. Which is better calibrated?"
+    ),
+    {
+        "a": (
+            "B, by half",
+            (
+                "On 100 examples even a perfectly calibrated model shows an "
+                "ECE of several per cent."
+            ),
+        ),
+        "b": (
+            "A, because fewer examples are harder",
+            (
+                "Fewer examples make the estimate noisier and larger. That "
+                "says nothing about the model."
+            ),
+        ),
+        "c": (
+            "that cannot be said from these numbers",
+            (
+                "The ECE shrinks with more examples by itself. Compare on "
+                "equal test sets, and beside what luck alone would give."
+            ),
+        ),
+    },
+    answer="c",
+)
+
+question(
+    "classifiers.q5",
+    "A speaker makes 40 % of all errors. What must you know before you call her hard?",
+    {
+        "a": (
+            "how many of the clips are hers",
+            (
+                "If 40 % of the clips are hers, she is as hard as everybody. "
+                "A share of errors needs its base."
+            ),
+        ),
+        "b": (
+            "how sure the network is of her clips",
+            (
+                "That tells whether it knows that it fails. Whether she is "
+                "hard, it does not."
+            ),
+        ),
+        "c": (
+            "nothing more",
+            "She may simply have more clips than the others.",
+        ),
+    },
+    answer="a",
+)
