@@ -1,8 +1,9 @@
-"""Measures the LSTM by hand against `nn.LSTM`, packing against a loop over sequences, and Keras against torch: ratios of times of one run.
+"""The LSTM by hand against `nn.LSTM`, packing against a loop, Keras against torch.
 
     python benchmarks/lstm.py
 
-Interleaved, the minimum of several repeats, one thread; forward and backward pass unless it says otherwise.
+Ratios of times of one run: in turns, the fastest of several repeats, one thread,
+forward and backward pass.
 """
 
 import os
@@ -12,58 +13,59 @@ import torch
 from timing import fastest, line  # first: it sets the number of threads
 from torch import nn
 
-from mmcourse.lstm import gru, gru_to_keras, lstm, lstm_to_keras, run_packed
+from mmcourse.lstm import lstm_layer, run_packed, weights_of
 from mmcourse.measure import seeded
 
 
-def main():
+def by_hand(net, x, lengths):
+    def ours():
+        lstm_layer(x, weights_of(net), lengths)[0].sum().backward()
+
+    def theirs():
+        run_packed(net, x, lengths)[0].sum().backward()
+
+    return fastest(ours, theirs)
+
+
+def packed(net, x, lengths):
+    def alone():
+        rows = [net(row[None, :n])[0].sum() for row, n in zip(x, lengths)]
+        sum(rows).backward()
+
+    def together():
+        run_packed(net, x, lengths)[0].sum().backward()
+
+    def padded():
+        net(x)[0].sum().backward()
+
+    return fastest(alone, together, padded)
+
+
+def in_keras(net, x):
     import keras
 
+    w_ih, w_hh, b_ih, b_hh = weights_of(net)
+    with keras.device("cpu"):
+        layer = keras.layers.LSTM(net.hidden_size, return_sequences=True)
+        layer.build(x.shape)
+        weights = w_ih.T, w_hh.T, b_ih + b_hh
+        layer.set_weights([v.detach().numpy() for v in weights])
+        return fastest(
+            lambda: layer(x).sum().backward(), lambda: net(x)[0].sum().backward()
+        )
+
+
+def main():
     torch.set_num_threads(1)
     B, T, I, H = 64, 26, 40, 72
     with seeded(0):
         x, lengths = torch.randn(B, T, I), torch.randint(6, T + 1, (B,))
-    for name, Net, ours, convert, Layer in (
-        ("LSTM", nn.LSTM, lstm, lstm_to_keras, keras.layers.LSTM),
-        ("GRU", nn.GRU, gru, gru_to_keras, keras.layers.GRU),
-    ):
-        with seeded(0):
-            net = Net(I, H, batch_first=True)
-        params = dict(net.named_parameters())
-        line(
-            f"{name} by hand against torch",
-            *fastest(
-                lambda: ours(x, params)[0].sum().backward(),
-                lambda: net(x)[0].sum().backward(),
-            ),
-        )
-        with keras.device("cpu"):
-            layer = Layer(H, return_sequences=True)
-            layer.build(x.shape)
-            layer.set_weights(convert(net.state_dict()))
-            line(
-                f"{name} of Keras on torch against torch",
-                *fastest(
-                    lambda: layer(x).sum().backward(),
-                    lambda: net(x)[0].sum().backward(),
-                ),
-            )
-        line(
-            f"{name}: each sequence alone against one packed batch",
-            *fastest(
-                lambda: sum(
-                    net(row[None, :n])[0].sum() for row, n in zip(x, lengths)
-                ).backward(),
-                lambda: run_packed(net, x, lengths)[0].sum().backward(),
-            ),
-        )
-        line(
-            f"{name}: packed against padded and read to the end",
-            *fastest(
-                lambda: run_packed(net, x, lengths)[0].sum().backward(),
-                lambda: net(x)[0].sum().backward(),
-            ),
-        )
+        net = nn.LSTM(I, H, batch_first=True)
+    line("LSTM by hand against torch, packed", *by_hand(net, x, lengths))
+    alone, together, padded = packed(net, x, lengths)
+    line("each sequence alone against one packed batch", alone, together)
+    line("packed against padded and read to the end", together, padded)
+    line("LSTM of Keras on torch against torch", *in_keras(net, x))
 
 
 if __name__ == "__main__":

@@ -1,80 +1,51 @@
-"""How many times as long the hand-written recurrent layer takes as torch's: forward against `nn.RNN`, gradients against autograd, clipping against `clip_grad_norm_`.
+"""The recurrent layer by hand against torch's: forward, gradients, clipping.
 
     python benchmarks/recurrent.py
 
-Both are run in turns, on one thread; a ratio is that of the medians. Below 1: ours is faster."""
+Ratios of times of one run: in turns, the fastest of several repeats, one thread.
+"""
 
 import math
-from statistics import median
-from time import perf_counter
 
 import torch
+from timing import fastest, line  # first: it sets the number of threads
 from torch import nn
 
+from mmcourse.measure import seeded
 from mmcourse.recurrent import bptt, clip_by_norm, params_of, rnn
 
-torch.set_num_threads(1)
 
+def layers(N, T, H):
+    with seeded(0):
+        net = nn.RNN(32, H, batch_first=True)
+        x, g = torch.randn(N, T, 32), torch.randn(N, T, H)
+    p, leaf = params_of(net), x.clone().requires_grad_()
+    weights = [leaf, *net.parameters()]
 
-def ratio(ours, theirs, repeats=30):
-    "Median seconds of `ours` by median seconds of `theirs`, interleaved, after one call each to warm up."
-    seconds = {ours: [], theirs: []}
-    for i in range(repeats + 1):
-        for f, taken in seconds.items():
-            start = perf_counter()
-            f()
-            if i:
-                taken.append(perf_counter() - start)
-    return median(seconds[ours]) / median(seconds[theirs]), 1000 * median(
-        seconds[theirs]
-    )
+    def backward():
+        torch.autograd.grad((net(leaf)[0] * g).sum(), weights)
+
+    with torch.no_grad():
+        forward = fastest(lambda: rnn(x, p), lambda: net(x))
+    gradients = fastest(lambda: bptt(x, p, g), backward)
+    return forward, gradients
 
 
 def main():
-    print(f"{'':32}{'ours / torch':>14}{'torch, ms':>12}")
+    torch.set_num_threads(1)
     for N, T, H in ((1, 50, 32), (64, 30, 64), (64, 100, 128), (256, 30, 256)):
-        torch.manual_seed(0)
-        theirs, x, g = (
-            nn.RNN(32, H, batch_first=True),
-            torch.randn(N, T, 32),
-            torch.randn(N, T, H),
-        )
-        p = params_of(theirs)
-        with torch.no_grad():
-            assert torch.allclose(rnn(x, None, p), theirs(x)[0], atol=1e-5)
-
-        def forward():
-            with torch.no_grad():
-                rnn(x, None, p)
-
-        def torch_forward():
-            with torch.no_grad():
-                theirs(x)
-
-        def backward():
-            bptt(x, None, p, g)
-
-        leaf = x.clone().requires_grad_()
-
-        def torch_backward():
-            torch.autograd.grad(
-                (theirs(leaf)[0] * g).sum(), [leaf, *theirs.parameters()]
-            )
-
-        for name, ours, ref in (
-            ("forward", forward, torch_forward),
-            ("forward and gradients", backward, torch_backward),
-        ):
-            r, ms = ratio(ours, ref)
-            print(f"{name:24}N={N:<4}T={T:<4}H={H:<4}{r:6.2f}{ms:12.2f}")
-    module = nn.RNN(128, 256, 2)
-    for w in module.parameters():
+        forward, gradients = layers(N, T, H)
+        line(f"forward by hand against torch, N={N} T={T} H={H}", *forward)
+        line(f"bptt against autograd, N={N} T={T} H={H}", *gradients)
+    net = nn.RNN(128, 256, 2)
+    for w in net.parameters():
         w.grad = torch.randn_like(w)
-    r, ms = ratio(
-        lambda: clip_by_norm([w.grad for w in module.parameters()], math.inf),
-        lambda: nn.utils.clip_grad_norm_(module.parameters(), math.inf),
+    grads = [w.grad for w in net.parameters()]
+    times = fastest(
+        lambda: clip_by_norm(grads, math.inf),
+        lambda: nn.utils.clip_grad_norm_(net.parameters(), math.inf),
     )
-    print(f"{'clipping, 230,000 numbers':40}{r:6.2f}{ms:12.2f}")
+    line("clipping 230,000 numbers by hand against torch", *times)
 
 
 if __name__ == "__main__":

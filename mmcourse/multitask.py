@@ -47,7 +47,6 @@ from .classifiers import AudioNet
 from .datasets import spoken_digits
 from .feature_fusion import ConcatFusion
 from .inputs import what
-from .lstm import centred_mels
 from .measure import hits, seeded
 from .training import fit, predict, take, warmup_cosine
 
@@ -85,6 +84,21 @@ def within_voices(
     } | held
 
 
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-mels
+def _centred_mels(audio, length, *, frames=51, bands=20, hop=160):
+    "Spectrograms of one size, each clip in the middle, -60 dB where no clip is."
+    n = (torch.as_tensor(np.asarray(length)) // hop + 1).clamp_max(frames)
+    out = torch.full((len(audio), bands, frames), -60.0)
+    for rows in n.argsort().split(256):
+        wave = audio[rows.numpy(), : int(n[rows].max()) * hop]
+        mel = log_mel(wave.astype("float32"), n_mels=bands, hop=hop)
+        for i, m in zip(rows.tolist(), mel):
+            k = int(n[i])
+            start, m = (frames - k) // 2, m[:, :k]
+            out[i, :, start : start + k] = (m - m.max()).clamp_min(-59)
+    return out
+
+
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-012
 TASKS = {"digit": 10, "parity": 2, "voice": 54}  # classes of each
 
@@ -94,10 +108,7 @@ def spoken_tasks() -> (
 ):  # 'train': (mels, targets); 'valid', 'test': {'new': (mels, targets), 'known': (mels, targets)}
     "`spoken_digits` with three labels a clip: digit and parity of new voices, the voice of new clips of known ones. Mels are (N, 20, 51) decibels; targets {task: (N,)}."
     clips = {split: spoken_digits(split) for split in ("train", "valid", "test")}
-    mels = {
-        split: centred_mels(d["audio"], d["length"], log_mel)
-        for split, d in clips.items()
-    }
+    mels = {split: _centred_mels(d["audio"], d["length"]) for split, d in clips.items()}
     digit = {split: torch.tensor(d["label"]) for split, d in clips.items()}
     voice = torch.tensor(np.unique(clips["train"]["voice"], return_inverse=True)[1])
     rows = {k: torch.tensor(r) for k, r in within_voices(digit["train"], voice).items()}

@@ -1,4 +1,4 @@
-"""Read a sequence one step at a time and carry a few numbers along. Everything the
+"""Read a sequence one step at a time and carry a few numbers along. All that the
 network will ever know of the past has to pass through them, and so does every
 gradient."""
 
@@ -6,18 +6,16 @@ gradient."""
 
 # %% auto #0
 __all__ = [
-    "ACTIVATIONS",
     "Params",
     "rnn_cell",
     "rnn",
-    "rnn_layers",
     "params_of",
-    "copy_to_keras",
     "Grads",
     "bptt",
     "spectral_radius",
     "scaled_to_radius",
     "truncated_bptt",
+    "recall_task",
     "clip_by_norm",
     "valid_mask",
     "last_valid",
@@ -25,59 +23,15 @@ __all__ = [
 ]
 
 # %% ../nbs/2_models/09_recurrent.ipynb #cell-003
-from collections.abc import Iterable
-from math import inf, isfinite, nan
-from numbers import Real
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .inputs import what
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-012
-_FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
-
-
-def _shaped(name: str, t, shape: tuple, like: Tensor | None = None) -> Tensor:
-    "`t`, if it holds floats in that shape; a letter in `shape` stands for any size from one up."
-    if not isinstance(t, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {what(t)}")
-    if t.ndim != len(shape) or not all(
-        n == w if isinstance(w, int) else n > 0 for n, w in zip(t.shape, shape)
-    ):
-        raise ValueError(
-            f"{name}: expected shape ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''}), letters from 1 up, got {tuple(t.shape)}"
-        )
-    if t.dtype not in _FLOATS:
-        raise ValueError(f"{name}: expected floats, got {t.dtype}")
-    if like is not None and (t.dtype, t.device) != (like.dtype, like.device):
-        raise ValueError(
-            f"{name}: expected {like.dtype} on {like.device} as in params.W, got {t.dtype} on {t.device}"
-        )
-    return t
-
-
-def _number(v) -> float:  # NaN for what is no number, or larger than a float can be
-    try:
-        return float(v) if isinstance(v, Real) and not isinstance(v, bool) else nan
-    except OverflowError:
-        return nan
-
-
-def _weights(params) -> tuple:  # (W, U, b)
-    try:
-        W, U, b = params
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"params: expected three tensors (W, U, b), got {what(params)}"
-        ) from None
-    H = _shaped("params.W", W, ("H", "I")).shape[0]
-    return W, _shaped("params.U", U, (H, H), W), _shaped("params.b", b, (H,), W)
-
-
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-013
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-009
 class Params(NamedTuple):
     "The weights of one recurrent layer: `I` inputs, `H` units."
 
@@ -86,133 +40,46 @@ class Params(NamedTuple):
     b: Tensor  # (H,)
 
 
-ACTIVATIONS = {  # name -> f, and its slope written in terms of what f gave
-    "tanh": (torch.tanh, lambda h: 1 - h * h),
-    "relu": (torch.relu, lambda h: (h > 0).to(h.dtype)),
-    "linear": (lambda a: a, torch.ones_like),
-}
-
-
-def _activation(name) -> tuple:  # (f, slope)
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ValueError(
-            f"nonlinearity: expected one of {', '.join(ACTIVATIONS)}, got {what(name)}"
-        )
-    return ACTIVATIONS[name]
-
-
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-014
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-010
 def rnn_cell(
     x: Tensor,  # (N, I) inputs of one step
     h: Tensor,  # (N, H) states before
-    params: Params,  # (W, U, b)
-    *,
-    nonlinearity: str = "tanh",  # or 'relu', 'linear'
+    params: Params,
+    f: Callable = torch.tanh,
 ) -> Tensor:  # (N, H) states after
-    "The next state [Elman 1990]. Raises `ValueError` for shapes or types that do not go together, `TypeError` for what is no tensor."
-    W, U, b = _weights(params)
-    _shaped("x", x, ("N", W.shape[1]), W)
-    _shaped("h", h, (len(x), len(W)), W)
-    f, _ = _activation(nonlinearity)
-    return f(torch.einsum("ni,ji->nj", x, W) + torch.einsum("nk,jk->nj", h, U) + b)
+    "The next state [Elman 1990]."
+    W, U, b = params
+    return f(x @ W.T + h @ U.T + b)
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-018
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-015
 def rnn(
     x: Tensor,  # (N, T, I) sequences
-    h0: Tensor | None,  # (N, H) states before the first step; None: zeros
     params: Params,
-    *,
-    nonlinearity: str = "tanh",
+    h0: Tensor | None = None,  # (N, H) states before the first step; None: zeros
+    f: Callable = torch.tanh,
 ) -> Tensor:  # (N, T, H) the state after each step
-    "One recurrent layer, unrolled over time. Raises `ValueError` for no steps or for shapes or types that do not go together, `TypeError` for what is no tensor."
-    W, U, b = _weights(params)
-    N, T, _ = _shaped("x", x, ("N", "T", W.shape[1]), W).shape
-    h = x.new_zeros(N, len(W)) if h0 is None else _shaped("h0", h0, (N, len(W)), W)
-    f, _ = _activation(nonlinearity)
-    a, states = torch.einsum("nti,ji->ntj", x, W) + b, []
-    for t in range(T):
-        h = f(
-            torch.addmm(a[:, t], h, U.T)
-        )  # a plus 'nk,jk->nj', in one call because small steps cost more in calls than in sums
+    "One recurrent layer, unrolled over time."
+    h = x.new_zeros(len(x), len(params.W)) if h0 is None else h0
+    states = []
+    for t in range(x.shape[1]):
+        h = rnn_cell(x[:, t], h, params, f)
         states.append(h)
-    return torch.stack(states, 1)  # (N, T, H)
+    return torch.stack(states, 1)
 
 
-def rnn_layers(
-    x: Tensor,
-    h0: Tensor | None,  # (N, T, I); (L, N, H) or None
-    layers: list,  # of L `Params`, the first layer first
-    *,
-    nonlinearity: str = "tanh",
-) -> Tensor:  # (N, T, H) states of the last layer
-    "Several layers: the states of each are the inputs of the next. Raises as `rnn` does."
-    if not isinstance(layers, (list, tuple)) or not layers:
-        raise ValueError(
-            f"layers: expected a list of one or more Params, got {what(layers)}"
-        )
-    if h0 is not None and len(_shaped("h0", h0, ("L", "N", "H"))) != len(layers):
-        raise ValueError(f"h0: expected {len(layers)} layers of states, got {len(h0)}")
-    for l, params in enumerate(layers):
-        x = rnn(x, None if h0 is None else h0[l], params, nonlinearity=nonlinearity)
-    return x
-
-
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-019
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-017
 def params_of(
-    module: nn.RNN,  # one direction
+    net: nn.RNN,  # one direction, with biases
     layer: int = 0,  # counted from the input
-) -> Params:  # of that layer, the two biases added up
-    "The weights of a layer of torch's `nn.RNN`. Raises `ValueError` for a layer it does not have, `TypeError` for another module."
-    if not isinstance(module, nn.RNN):
-        raise TypeError(f"module: expected nn.RNN, got {type(module).__name__}")
-    if module.bidirectional:
-        raise ValueError("module: expected one direction, got a bidirectional nn.RNN")
-    if not isinstance(layer, int) or layer not in range(module.num_layers):
-        raise ValueError(
-            f"layer: expected 0 to {module.num_layers - 1}, got {what(layer)}"
-        )
-    W, U = (getattr(module, f"weight_{k}_l{layer}") for k in ("ih", "hh"))
-    b = (
-        sum(getattr(module, f"bias_{k}_l{layer}") for k in ("ih", "hh"))
-        if module.bias
-        else W.new_zeros(len(W))
-    )
-    return Params(W, U, b)
+) -> Params:
+    "The weights of one layer of torch's `nn.RNN`, its two biases added up."
+    names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+    W, U, b_ih, b_hh = (getattr(net, f"{name}_l{layer}") for name in names)
+    return Params(W, U, b_ih + b_hh)
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-022
-def copy_to_keras(
-    module: nn.RNN,  # one layer, one direction
-    layer,  # keras.layers.SimpleRNN, built or not
-):  # `layer`, which now computes what `module` computes
-    "Copy torch's weights into a Keras layer, the two biases as one. Raises `ValueError` for layers that do not go together."
-    W, U, b = (p.detach().cpu().numpy() for p in params_of(module))
-    if type(layer).__name__ != "SimpleRNN":
-        raise TypeError(
-            f"layer: expected keras.layers.SimpleRNN, got {type(layer).__name__}"
-        )
-    if module.num_layers != 1:
-        raise ValueError(f"module: expected one layer, got {module.num_layers}")
-    wanted = {"units": module.hidden_size, "activation": module.nonlinearity}
-    got = {"units": layer.units, "activation": layer.activation.__name__}
-    if got != wanted:
-        raise ValueError(f"layer: expected {wanted}, got {got}")
-    if module.bias and not layer.use_bias:
-        raise ValueError(
-            "layer: expected use_bias=True as in module, got use_bias=False"
-        )
-    if not layer.built:
-        layer.build((None, None, module.input_size))
-    if tuple(layer.weights[0].shape) != W.T.shape:
-        raise ValueError(
-            f"layer: expected {module.input_size} inputs, got {layer.weights[0].shape[0]}"
-        )
-    layer.set_weights([W.T, U.T] + [b] * layer.use_bias)
-    return layer
-
-
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-029
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-031
 class Grads(NamedTuple):
     "Gradients of a loss by all that a recurrent layer is given, and by its states."
 
@@ -224,191 +91,110 @@ class Grads(NamedTuple):
     h: Tensor  # (N, T, H), along all ways to the loss
 
 
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-032
 @torch.no_grad()
 def bptt(
-    x: Tensor,
-    h0: Tensor | None,
-    params: Params,  # as `rnn` takes them
+    x: Tensor,  # (N, T, I)
+    params: Params,
     g: Tensor,  # (N, T, H) gradient of the loss by each state, directly
-    *,
-    nonlinearity: str = "tanh",
+    h0: Tensor | None = None,  # (N, H)
 ) -> Grads:
-    "Backpropagation through time, by hand [Werbos 1990]. Raises as `rnn` does."
-    h, (W, U, _), slope = (
-        rnn(x, h0, params, nonlinearity=nonlinearity),
-        params,
-        _activation(nonlinearity)[1],
-    )
-    _shaped("g", g, tuple(h.shape), W)
-    first = torch.zeros_like(h[:, 0]) if h0 is None else h0
-    s, e, delta, after = (
-        slope(h),
-        torch.empty_like(h),
-        torch.empty_like(h),
-        torch.zeros_like(first),
-    )
-    for t in reversed(range(h.shape[1])):
+    "Backpropagation through time in a tanh layer, by hand [Werbos 1990]."
+    W, U, _ = params
+    h0 = x.new_zeros(len(x), len(W)) if h0 is None else h0
+    h = rnn(x, params, h0)
+    slope = 1 - h * h  # of tanh
+    delta, e = torch.empty_like(h), torch.empty_like(h)
+    after = torch.zeros_like(h0)
+    for t in reversed(range(x.shape[1])):
         delta[:, t] = g[:, t] + after
-        e[:, t] = delta[:, t] * s[:, t]
-        after = e[:, t] @ U  # 'nj,jk->nk'
-    before = torch.cat([first[:, None], h[:, :-1]], 1)
-    return Grads(
-        x=torch.einsum("ntj,ji->nti", e, W),
-        h0=after,
-        W=torch.einsum("ntj,nti->ji", e, x),
-        U=torch.einsum("ntj,ntk->jk", e, before),
-        b=e.sum((0, 1)),
-        h=delta,
-    )
+        e[:, t] = delta[:, t] * slope[:, t]
+        after = e[:, t] @ U
+    before = torch.cat([h0[:, None], h[:, :-1]], 1)  # (N, T, H)
+    dW = torch.einsum("ntj,nti->ji", e, x)
+    dU = torch.einsum("ntj,ntk->jk", e, before)
+    return Grads(x=e @ W, h0=after, W=dW, U=dU, b=e.sum((0, 1)), h=delta)
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-032
-def _square(U) -> Tensor:  # (H, H) float64, its largest entry ±1 or zero
-    if isinstance(U, Tensor) and U.ndim == 2 and U.shape[0] != U.shape[1]:
-        raise ValueError(f"U: expected shape (H, H), got {tuple(U.shape)}")
-    V = _shaped("U", U, ("H", "H")).detach().double()
-    if not V.isfinite().all():
-        raise ValueError(
-            f"U: expected finite numbers, got {int((~V.isfinite()).sum())} that are not"
-        )
-    return (
-        V / top if (top := V.abs().max()) > 0 else V
-    )  # so that no power of ten is too large
-
-
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-035
 def spectral_radius(
     U: Tensor,  # (H, H)
 ) -> float:
-    "The largest absolute eigenvalue of `U`. Raises `ValueError` for a matrix that is not square or not finite."
-    return (
-        torch.linalg.eigvals(_square(U)).abs().max().item()
-        * U.detach().abs().max().item()
-    )
+    "The largest absolute eigenvalue of `U`."
+    return torch.linalg.eigvals(U).abs().max().item()
 
 
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-036
 def scaled_to_radius(
     U: Tensor,  # (H, H)
-    radius: float,  # wanted, from 0 up
+    radius: float,
 ) -> Tensor:  # (H, H)
-    "`U` times the number that gives it that spectral radius. Raises `ValueError` where there is none."
-    V = _square(U)
-    if not 0 <= _number(radius) < inf:
-        raise ValueError(f"radius: expected a number from 0 up, got {what(radius)}")
-    if not (r := spectral_radius(V)):
-        raise ValueError("U: expected an eigenvalue other than zero, got none")
-    scaled = (V * (_number(radius) / r)).to(U.dtype)
-    if not scaled.isfinite().all():
-        raise ValueError(
-            f"radius: expected one that keeps U finite in {U.dtype}, got {what(radius)}"
-        )
-    return scaled
-
-
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-039
-def truncated_bptt(
-    x: Tensor,
-    h0: Tensor | None,
-    params: Params,
-    g: Tensor,  # as `bptt` takes them
-    *,
-    steps: int,  # in a piece, from 1 up
-    nonlinearity: str = "tanh",
-) -> Grads:
-    "Gradients that stop at the ends of pieces of `steps` steps [Williams and Peng 1990]; at most one piece's states are kept. Raises as `rnn` does."
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected a whole number from 1 up, got {what(steps)}")
-    H = len(_weights(params)[0])
-    N, T, _ = _shaped("x", x, ("N", "T", params[0].shape[1]), params[0]).shape
-    _shaped("g", g, (N, T, H), params[0])
-    steps, parts = min(steps, T), []
-    for xs, gs in zip(x.split(steps, 1), g.split(steps, 1)):
-        parts.append(bptt(xs, h0, params, gs, nonlinearity=nonlinearity))
-        with torch.no_grad():
-            h0 = rnn(xs, h0, params, nonlinearity=nonlinearity)[:, -1]
-    joined = {k: torch.cat([getattr(p, k) for p in parts], 1) for k in ("x", "h")}
-    return Grads(
-        h0=parts[0].h0,
-        **joined,
-        **{k: sum(getattr(p, k) for p in parts) for k in ("W", "U", "b")},
-    )
+    "`U` times the number that gives it this spectral radius."
+    return U * (radius / spectral_radius(U))
 
 
 # %% ../nbs/2_models/09_recurrent.ipynb #cell-046
+def truncated_bptt(
+    x: Tensor,  # (N, T, I)
+    params: Params,
+    g: Tensor,  # (N, T, H)
+    *,
+    steps: int,  # in a piece
+) -> Params:  # gradients by W, U and b
+    "Gradients that stop at the ends of pieces [Williams and Peng 1990]."
+    h, parts = None, []
+    for x_piece, g_piece in zip(x.split(steps, 1), g.split(steps, 1)):
+        d = bptt(x_piece, params, g_piece, h)
+        parts.append((d.W, d.U, d.b))
+        h = rnn(x_piece, params, h)[:, -1]
+    return Params(*map(sum, zip(*parts)))
+
+
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-053
+def recall_task(
+    n: int,  # sequences
+    T: int,  # steps to remember over
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:  # x (n, T+1, 8) one-hot, y (n,) the first symbol
+    "Remember which of four symbols came first; four others follow as noise."
+    first = torch.randint(4, (n, 1), generator=generator)
+    noise = 4 + torch.randint(4, (n, T), generator=generator)
+    symbols = torch.cat([first, noise], 1)
+    return F.one_hot(symbols, 8).float(), first[:, 0]
+
+
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-056
 def clip_by_norm(
-    grads: Iterable,  # of tensors, the gradients of all weights
-    max_norm: float,  # c, above zero; math.inf clips nothing
-) -> tuple:  # (list of tensors, their norm before)
-    "All gradients, shortened together if they are longer than `max_norm` [Pascanu et al. 2013, algorithm 1]. Raises `ValueError` for none, or for NaN and infinity."
-    if isinstance(grads, Tensor) or not isinstance(grads, Iterable):
-        raise TypeError(f"grads: expected a list of tensors, got {what(grads)}")
-    grads = list(grads)
-    for i, v in enumerate(grads):
-        if not isinstance(v, Tensor):
-            raise TypeError(f"grads[{i}]: expected a tensor, got {what(v)}")
-        if v.dtype not in _FLOATS:
-            raise ValueError(f"grads[{i}]: expected floats, got {v.dtype}")
-    if not grads:
-        raise ValueError("grads: expected one tensor or more, got none")
-    if not _number(max_norm) > 0:
-        raise ValueError(
-            f"max_norm: expected a number above zero, got {what(max_norm)}"
-        )
-    norm = sum(v.double().square().sum().item() for v in grads) ** 0.5
-    if not isfinite(norm):
-        raise ValueError(f"grads: expected a finite norm, got {norm}")
-    return [v * min(1.0, _number(max_norm) / (norm + 1e-6)) for v in grads], norm
+    grads: list[Tensor],  # the gradients of all weights
+    max_norm: float,  # c
+) -> tuple[list[Tensor], float]:  # clipped, and their norm before
+    "All gradients, shortened together where longer [Pascanu et al. 2013]."
+    norm = torch.cat([v.flatten() for v in grads]).norm().item()
+    factor = min(1.0, max_norm / (norm + 1e-6))
+    return [factor * v for v in grads], norm
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-060
-def _lengths(lengths, N: int, T: int) -> Tensor:  # (N,) int64
-    if not isinstance(lengths, Tensor) or lengths.dtype not in (
-        torch.int32,
-        torch.int64,
-    ):
-        raise ValueError(
-            f"lengths: expected a tensor of whole numbers, got {what(lengths)}"
-        )
-    if lengths.shape != (N,):
-        raise ValueError(f"lengths: expected shape ({N},), got {tuple(lengths.shape)}")
-    if lengths.min() < 1 or lengths.max() > T:
-        raise ValueError(
-            f"lengths: expected 1 to {T}, got {int(lengths.min())} to {int(lengths.max())}"
-        )
-    return lengths.long()
-
-
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-071
 def valid_mask(
-    lengths: Tensor,  # (N,) whole numbers from 1 to T
+    lengths: Tensor,  # (N,) from 1 to T
     T: int,  # length that all are padded to
 ) -> Tensor:  # (N, T) bool
-    "True where there is a step, False where there is padding. Raises `ValueError` for lengths that cannot be."
-    if isinstance(T, bool) or not isinstance(T, int) or not 1 <= T <= 10**6:
-        raise ValueError(
-            f"T: expected a whole number from 1 to a million, got {what(T)}"
-        )
-    n = (
-        len(lengths)
-        if isinstance(lengths, Tensor) and lengths.ndim and lengths.numel()
-        else 1
-    )
-    return (
-        torch.arange(T, device=getattr(lengths, "device", None))
-        < _lengths(lengths, n, T)[:, None]
-    )
+    "True where there is a step, False where there is padding."
+    return torch.arange(T) < lengths[:, None]
 
 
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-072
 def last_valid(
     h: Tensor,  # (N, T, H) states
-    lengths: Tensor,  # (N,) whole numbers from 1 to T
+    lengths: Tensor,  # (N,) from 1 to T
 ) -> Tensor:  # (N, H)
-    "The state after the last step that is not padding. Raises `ValueError` for lengths that cannot be."
-    N, T, _ = _shaped("h", h, ("N", "T", "H")).shape
-    return h[torch.arange(N, device=h.device), _lengths(lengths, N, T) - 1]
+    "The state after the last step that is not padding."
+    return h[torch.arange(len(h)), lengths - 1]
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-061
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-073
 class RNNClassifier(nn.Module):
-    "Words in, classes out: called with (tokens, lengths), (N, T) padded token numbers and (N,) lengths, it gives (N, classes) logits from the last valid state."
+    "Words in, classes out: logits from the last valid state."
 
     def __init__(
         self,
@@ -417,57 +203,21 @@ class RNNClassifier(nn.Module):
         *,
         embed: int = 32,
         hidden: int = 64,
-        nonlinearity: str = "tanh",
     ):
-        for name, v in {
-            "n_tokens": n_tokens,
-            "classes": classes,
-            "embed": embed,
-            "hidden": hidden,
-        }.items():
-            if isinstance(v, bool) or not isinstance(v, int) or not 1 <= v <= 10**6:
-                raise ValueError(
-                    f"{name}: expected a whole number from 1 to a million, got {what(v)}"
-                )
-        if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"nonlinearity: expected tanh or relu, got {what(nonlinearity)}"
-            )
         super().__init__()
         self.embed = nn.Embedding(n_tokens, embed, padding_idx=0)
-        self.rnn = nn.RNN(embed, hidden, nonlinearity=nonlinearity, batch_first=True)
+        self.rnn = nn.RNN(embed, hidden, batch_first=True)
         self.head = nn.Linear(hidden, classes)
 
-    def pair(self, inputs) -> tuple:  # (tokens, lengths)
-        if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
-            raise ValueError(
-                f"inputs: expected a pair (tokens, lengths), got {what(inputs)}"
-            )
-        return inputs
-
     def states(self, tokens: Tensor) -> Tensor:  # (N, T) -> (N, T, hidden)
-        if not isinstance(tokens, Tensor) or tokens.dtype not in (
-            torch.int32,
-            torch.int64,
-        ):
-            raise ValueError(
-                f"tokens: expected a tensor of whole numbers, got {what(tokens)}"
-            )
-        if tokens.ndim != 2 or not tokens.numel():
-            raise ValueError(
-                f"tokens: expected shape (N, T), letters from 1 up, got {tuple(tokens.shape)}"
-            )
-        if tokens.min() < 0 or tokens.max() >= self.embed.num_embeddings:
-            raise ValueError(
-                f"tokens: expected 0 to {self.embed.num_embeddings - 1}, got {int(tokens.min())} to {int(tokens.max())}"
-            )
         return self.rnn(self.embed(tokens))[0]
 
-    def every_step(
-        self, inputs: tuple
-    ) -> Tensor:  # (N, T, classes) logits after each word, padding included
-        return self.head(self.states(self.pair(inputs)[0]))
+    def every_step(self, tokens: Tensor) -> Tensor:  # (N, T) -> (N, T, classes)
+        return self.head(self.states(tokens))
 
-    def forward(self, inputs: tuple) -> Tensor:  # (N, classes)
-        tokens, lengths = self.pair(inputs)
+    def forward(
+        self,
+        inputs: tuple[Tensor, Tensor],  # tokens (N, T), lengths (N,)
+    ) -> Tensor:  # (N, classes)
+        tokens, lengths = inputs
         return self.head(last_valid(self.states(tokens), lengths))

@@ -5,42 +5,282 @@ checked against. Spoilers."""
 # ../../nbs/0_tools/exercises/09_recurrent.ipynb.
 
 # %% auto #0
-__all__ = [
-    "both_ways",
-    "steps_to_a_hundredth",
-    "mean_valid",
-    "range_of_the_states",
-    "jacobian",
-]
+__all__ = ["all_states", "deltas", "steps_to_a_hundredth", "clip_all", "both_ways"]
 
 # %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-002
 import math
 
+import numpy as np
 import torch
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-005
+def _drawn(rng, *shape):
+    return torch.tensor(rng.normal(size=shape))
+
+
+def _sequences(rng):
+    "One sequence, a first state and weights, of different sizes."
+    sizes = ((1, 1, 1), (3, 2, 4), (6, 4, 2), (5, 3, 3))
+    return [
+        (
+            _drawn(rng, t, i),
+            _drawn(rng, h),
+            _drawn(rng, h, i),
+            _drawn(rng, h, h),
+            _drawn(rng, h),
+        )
+        for t, i, h in sizes
+    ]
+
+
+def _read(x, h, step):
+    states = []
+    for x_t in x:
+        h = step(x_t, h)
+        states.append(h)
+    return torch.stack(states)
+
+
+def _no_bias(x, h0, W, U, b):
+    return _read(x, h0, lambda x, h: torch.tanh(W @ x + U @ h))
+
+
+def _from_zero(x, h0, W, U, b):
+    return _read(x, 0 * h0, lambda x, h: torch.tanh(W @ x + U @ h + b))
+
+
+def _squashed_twice(x, h0, W, U, b):
+    return _read(x, h0, lambda x, h: torch.tanh(torch.sigmoid(W @ x + U @ h + b)))
+
+
+def _turned_matrix(x, h0, W, U, b):
+    return _read(x, h0, lambda x, h: torch.tanh(W @ x + U.T @ h + b))
+
+
+def _never_carried(x, h0, W, U, b):
+    return torch.stack([torch.tanh(W @ v + U @ h0 + b) for v in x])
+
+
+def _in_numpy(x, h0, W, U, b):
+    x, h, W, U, b = (np.asarray(v) for v in (x, h0, W, U, b))
+    out = np.zeros((len(x), len(h)))
+    for t in range(len(x)):
+        h = out[t] = np.tanh(W @ x[t] + U @ h + b)
+    return out
+
+
+def _by_rows(x, h0, W, U, b):
+    states, h = [], h0[None]
+    for v in x.split(1):
+        h = (v @ W.T + h @ U.T + b).tanh()
+        states.append(h)
+    return torch.cat(states)
+
+
+@exercise(
+    "recurrent.1",
+    inputs=_sequences,
+    wrong=[_no_bias, _from_zero, _squashed_twice, _turned_matrix, _never_carried],
+    right=[_in_numpy, _by_rows],
+    hint=(
+        "Keep the state in a variable, and let each step replace it. Collect the "
+        "states as you go."
+    ),
+    why=(
+        "These few lines are the whole network; everything else in the chapter is "
+        "about training it."
+    ),
+)
+def all_states(x, h0, W, U, b):
+    h, states = h0, []
+    for x_t in x:
+        h = torch.tanh(W @ x_t + U @ h + b)
+        states.append(h)
+    return torch.stack(states)
+
+
+# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-008
+def _runs(rng):
+    "States of tanh networks, their matrices and direct gradients; the first by hand."
+    made = [
+        (
+            torch.tensor([[0.0], [0.5]]),
+            torch.tensor([[2.0]]),
+            torch.tensor([[0.0], [1.0]]),
+        )
+    ]
+    for t, h in ((3, 2), (5, 3), (1, 4)):
+        states = torch.tensor(rng.uniform(-0.9, 0.9, size=(t, h)))
+        made.append((states, _drawn(rng, h, h), _drawn(rng, t, h)))
+    return made
+
+
+def _going_back(h, U, g, step):
+    found, after = torch.zeros_like(g), torch.zeros_like(g[0])
+    for t in reversed(range(len(h))):
+        found[t] = g[t] + after
+        after = step(found, t)
+    return found
+
+
+def _direct_alone(h, U, g):
+    return g
+
+
+def _no_slope(h, U, g):
+    return _going_back(h, U, g, lambda d, t: d[t] @ U)
+
+
+def _turned_back_matrix(h, U, g):
+    return _going_back(h, U, g, lambda d, t: U @ (d[t] * (1 - h[t] ** 2)))
+
+
+def _slope_of_the_wrong_step(h, U, g):
+    return _going_back(h, U, g, lambda d, t: (d[t] * (1 - h[max(t - 1, 0)] ** 2)) @ U)
+
+
+def _one_step_back(h, U, g):
+    return _going_back(h, U, g, lambda d, t: (g[t] * (1 - h[t] ** 2)) @ U)
+
+
+def _deltas_in_numpy(h, U, g):
+    h, U, g = (np.asarray(v) for v in (h, U, g))
+    d = g.copy()
+    for t in range(len(h) - 2, -1, -1):
+        d[t] += U.T @ (d[t + 1] * (1 - h[t + 1] ** 2))
+    return d
+
+
+@exercise(
+    "recurrent.2",
+    inputs=_runs,
+    wrong=[
+        _direct_alone,
+        _no_slope,
+        _turned_back_matrix,
+        _slope_of_the_wrong_step,
+        _one_step_back,
+    ],
+    right=[_deltas_in_numpy],
+    hint=(
+        "Start at the end, where nothing comes after. What reaches a state from the "
+        "one behind it has passed that one's slope and then the matrix."
+    ),
+    why=(
+        "All gradients of the layer are sums of these, so whoever has them has "
+        "trained the network."
+    ),
+)
+def deltas(h, U, g):
+    found, after = torch.zeros_like(g), torch.zeros_like(g[0])
+    for t in reversed(range(len(h))):
+        found[t] = g[t] + after
+        after = (found[t] * (1 - h[t] ** 2)) @ U
+    return found
+
+
+# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-011
+@prediction(
+    "recurrent.3",
+    wrong=[43, 22, 90, 100],
+    right=[44.0],
+    tol=0,
+    hint="After t steps its length is 0.9 to the t. Logarithms say when that is 0.01.",
+    why=(
+        "A radius of 0.9 sounds like a good memory, and forgets within a long sentence."
+    ),
+)
+def steps_to_a_hundredth():
+    return math.ceil(math.log(0.01) / math.log(0.9))
+
+
+# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-014
+def _gradients(rng):
+    "Lists of gradients and a bound: too long together, short enough, one of zeros."
+    made = [([torch.tensor([3.0]), torch.tensor([[4.0]])], 1.0)]
+    for size, c in ((4.0, 1.0), (0.01, 1.0), (10.0, 7.5)):
+        parts = [size * _drawn(rng, 3, 2), size * _drawn(rng, 4), _drawn(rng, 1)]
+        made.append((parts, c))
+    return [*made, ([torch.zeros(2), torch.tensor([5.0, 0.0])], 2.0)]
+
+
+def _each_by_itself(grads, c):
+    return [v * min(1.0, c / (float(v.norm()) or c)) for v in grads]
+
+
+def _cut_at_c(grads, c):
+    return [v.clamp(-c, c) for v in grads]
+
+
+def _always_scaled(grads, c):
+    norm = torch.cat([v.flatten() for v in grads]).norm()
+    return [v * c / norm for v in grads]
+
+
+def _sum_of_norms(grads, c):
+    return [v * min(1.0, c / sum(float(w.norm()) for w in grads)) for v in grads]
+
+
+def _squared_norm(grads, c):
+    total = sum(float((v**2).sum()) for v in grads)
+    return [v * min(1.0, c / total) for v in grads]
+
+
+def _clip_in_numpy(grads, c):
+    parts = [np.asarray(v) for v in grads]
+    norm = np.sqrt(sum((v**2).sum() for v in parts))
+    return [v * min(1, c / norm) for v in parts]
+
+
+def _clip_by_torch(grads, c):
+    leaves = [torch.nn.Parameter(torch.zeros_like(v)) for v in grads]
+    for leaf, v in zip(leaves, grads):
+        leaf.grad = v.clone()
+    torch.nn.utils.clip_grad_norm_(leaves, c)
+    return [leaf.grad for leaf in leaves]
+
+
+@exercise(
+    "recurrent.4",
+    inputs=_gradients,
+    wrong=[_each_by_itself, _cut_at_c, _always_scaled, _sum_of_norms, _squared_norm],
+    right=[_clip_in_numpy, _clip_by_torch],
+    rtol=1e-4,
+    hint=(
+        "Clipping must keep the direction of all gradients taken together. How many "
+        "factors may there be, then?"
+    ),
+    why=(
+        "With a factor for each matrix the step points elsewhere, and nothing in the "
+        "loss curve says so."
+    ),
+)
+def clip_all(grads, c):
+    norm = torch.cat([v.flatten() for v in grads]).norm()
+    factor = min(1.0, c / norm)
+    return [factor * v for v in grads]
+
+
+# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-017
 def _layers(rng):
     "Sequences and two sets of weights, of different sizes."
+    from mmcourse.recurrent import Params
+
     made = []
     for n, t, i, h in ((1, 3, 1, 1), (2, 4, 3, 2), (3, 1, 2, 4), (2, 6, 2, 3)):
-        draw = lambda *shape: torch.tensor(rng.normal(size=shape))
-        made.append(
-            (
-                draw(n, t, i),
-                (draw(h, i), draw(h, h), draw(h)),
-                (draw(h, i), draw(h, h), draw(h)),
-            )
-        )
+        sizes = (h, i), (h, h), (h,)
+        ahead, back = (Params(*(_drawn(rng, *s) for s in sizes)) for _ in range(2))
+        made.append((_drawn(rng, n, t, i), ahead, back))
     return made
 
 
 def _states(x, params):
     from mmcourse.recurrent import rnn
 
-    return rnn(x, None, params)
+    return rnn(x, params)
 
 
 def _not_turned_back(x, ahead, back):
@@ -59,147 +299,142 @@ def _units_turned(x, ahead, back):
     return torch.cat([_states(x, ahead), _states(x.flip(1), back).flip(2)], 2)
 
 
-@exercise(
-    "recurrent.1",
-    inputs=_layers,
-    wrong=[_not_turned_back, _never_turned, _one_after_the_other, _units_turned],
-    hint="Turn the sequence round in time, run the second network, and turn its states round again, so that both speak of the same step.",
-    why="This is a bidirectional RNN; it cannot be used where the future is not there yet, as in a stream of sound.",
-)
-def both_ways(x, ahead, back):
-    from mmcourse.recurrent import rnn
-
-    return torch.cat([rnn(x, None, ahead), rnn(x.flip(1), None, back).flip(1)], 2)
-
-
-# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-008
-@prediction(
-    "recurrent.2",
-    wrong=[43, 22, 90, 100],
-    tol=0,
-    hint="After t steps its length is 0.9 to the t. Logarithms say when that is 0.01.",
-    why="A radius of 0.9 sounds like a good memory, and forgets within a sentence or two.",
-)
-def steps_to_a_hundredth():
-    return math.ceil(math.log(0.01) / math.log(0.9))
-
-
-# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-011
-def _padded(rng):
-    "States with something other than zero behind the end."
-    made = [(torch.tensor([[[1.0], [3.0], [50.0]]]), torch.tensor([2]))]
-    for n, t, h in ((3, 4, 2), (5, 7, 3), (2, 1, 2)):
-        made.append(
-            (
-                torch.tensor(rng.normal(size=(n, t, h))),
-                torch.tensor(rng.integers(1, t + 1, n)),
-            )
-        )
-    return made
-
-
-def _all_steps(h, lengths):
-    return h.mean(1)
-
-
-def _valid(h, lengths):
-    return (torch.arange(h.shape[1]) < lengths[:, None])[..., None]
-
-
-def _divided_by_all(h, lengths):
-    return (h * _valid(h, lengths)).mean(1)
-
-
-def _one_too_many(h, lengths):
-    return (h * (torch.arange(h.shape[1]) <= lengths[:, None])[..., None]).sum(
-        1
-    ) / lengths[:, None]
-
-
-def _sum_alone(h, lengths):
-    return (h * _valid(h, lengths)).sum(1)
-
-
-@exercise(
-    "recurrent.3",
-    inputs=_padded,
-    wrong=[_all_steps, _divided_by_all, _one_too_many, _sum_alone],
-    hint="torch.arange(T) < lengths[:, None] is true for what is valid. Multiply, add up over time, and divide by the number of valid steps.",
-    why="With the mean every step has a short way to the loss, which is one more answer to vanishing gradients.",
-)
-def mean_valid(h, lengths):
-    valid = torch.arange(h.shape[1]) < lengths[:, None]  # (N, T)
-    return (h * valid[..., None]).sum(1) / lengths[:, None]
-
-
-# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-014
-@prediction(
-    "recurrent.4",
-    wrong=[(0, 1), (-1, 1), (0, 0.731), (0.5, 1)],
-    tol=0.001,
-    hint="The inner sigmoid gives anything between 0 and 1. What does the outer one make of 0, and of 1?",
-    why="A state that moves within a quarter of its range carries little, and the slope that belongs to it is at most a sixteenth.",
-)
-def range_of_the_states():
-    sigmoid = lambda a: 1 / (1 + math.exp(-a))
-    return sigmoid(0), sigmoid(1)
-
-
-# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-017
-def _runs(rng):
-    "States of tanh networks and their matrices; two by hand."
-    made = [
-        (torch.tensor([[0.5]]), torch.tensor([[2.0]])),
-        (
-            torch.tensor([[0.0, 0.5], [0.5, 0.0]]),
-            torch.tensor([[1.0, 2.0], [0.0, 1.0]]),
-        ),
-    ]
-    return made + [
-        (
-            torch.tensor(rng.uniform(-0.9, 0.9, size=(t, h))),
-            torch.tensor(rng.normal(size=(h, h))),
-        )
-        for t, h in ((3, 2), (5, 3), (1, 4))
-    ]
-
-
-def _chain(h, U, slope=lambda s: 1 - s * s, flip=False, transpose=False):
-    J = torch.eye(len(U), dtype=U.dtype)
-    for s in h:
-        step = slope(s)[:, None] * (U.T if transpose else U)
-        J = J @ step if flip else step @ J
-    return J
-
-
-def _wrong_order(h, U):
-    return _chain(h, U, flip=True)
-
-
-def _no_slope(h, U):
-    return _chain(h, U, torch.ones_like)
-
-
-def _transposed(h, U):
-    return _chain(h, U, transpose=True)
-
-
-def _slope_of_the_input_side(h, U):
-    J = torch.eye(len(U), dtype=U.dtype)
-    for s in h:
-        J = U * (1 - s * s) @ J
-    return J
+def _both_by_torch(x, ahead, back):
+    H, I = ahead.W.shape
+    net = torch.nn.RNN(I, H, batch_first=True, bidirectional=True).double()
+    for end, (W, U, b) in (("_l0", ahead), ("_l0_reverse", back)):
+        getattr(net, "weight_ih" + end).data = W
+        getattr(net, "weight_hh" + end).data = U
+        getattr(net, "bias_ih" + end).data = b
+        getattr(net, "bias_hh" + end).data = torch.zeros_like(b)
+    return net(x)[0]
 
 
 @exercise(
     "recurrent.5",
-    inputs=_runs,
-    wrong=[_wrong_order, _no_slope, _transposed, _slope_of_the_input_side],
-    hint="One step: the derivative of h[t, j] by h[t-1, k] is (1 - h[t, j]**2) U[j, k]. Later steps stand on the left.",
-    why="Its singular values say which directions of the past are still there, and training sees no others.",
+    inputs=_layers,
+    wrong=[_not_turned_back, _never_turned, _one_after_the_other, _units_turned],
+    right=[_both_by_torch],
+    hint=(
+        "Turn the sequence round in time, run the second network, and turn its states "
+        "round again, so that both speak of the same step."
+    ),
+    why=(
+        "This is a bidirectional network; it cannot be used where the future is not "
+        "there yet, as in a stream of sound."
+    ),
 )
-def jacobian(h, U):
-    J = torch.eye(len(U), dtype=U.dtype)
-    for s in h:
-        J = (1 - s * s)[:, None] * U @ J
-    return J
+def both_ways(x, ahead, back):
+    from mmcourse.recurrent import rnn
+
+    return torch.cat([rnn(x, ahead), rnn(x.flip(1), back).flip(1)], 2)
+
+
+# %% ../../nbs/0_tools/exercises/09_recurrent.ipynb #cell-020
+question(
+    "recurrent.q1",
+    "A recurrent layer reads sentences of 5 and of 20 words. How many weights "
+    "does it have for each?",
+    {
+        "a": (
+            "Four times as many for the longer sentence.",
+            "It has copies of the same cell, and copies share their weights.",
+        ),
+        "b": (
+            "The same ones.",
+            "One set of weights is used at every step; only the number of steps "
+            "differs.",
+        ),
+        "c": (
+            "As many as the longest sentence needs; the rest is padding.",
+            "Padding fills a batch up; it does not need or make weights.",
+        ),
+    },
+    "b",
+)
+question(
+    "recurrent.q2",
+    "The first attempt at the gradient took the state before as given. What did "
+    "it forget?",
+    {
+        "a": (
+            "The slope of tanh.",
+            "The slope was there: it is the factor 1 − h².",
+        ),
+        "b": (
+            "The bias.",
+            "The bias has a gradient of its own; U's was wrong without it, too.",
+        ),
+        "c": (
+            "That the weights made the state before, too.",
+            "A change of U moves all states, and each moves those after it; this "
+            "is the term that runs backwards.",
+        ),
+    },
+    "c",
+)
+question(
+    "recurrent.q3",
+    "All eigenvalues of U are 0.9. The gradient of a linear network, two steps back, …",
+    {
+        "a": (
+            "is shorter than at the end, whatever U is.",
+            "A sheared matrix with these eigenvalues made it longer at first.",
+        ),
+        "b": (
+            "can be longer: the largest singular value bounds a step.",
+            "Eigenvalues rule in the long run, singular values bound each step.",
+        ),
+        "c": (
+            "is 0.81 times as long.",
+            "That holds for an orthogonal matrix times 0.9, not for every matrix "
+            "with these eigenvalues.",
+        ),
+    },
+    "b",
+)
+question(
+    "recurrent.q4",
+    "The doubled formula stays at 25 % after 450 updates of gradient descent, "
+    "over five steps. What have we shown?",
+    {
+        "a": (
+            "That the formula cannot hold a symbol for five steps.",
+            "With another optimiser the same formula, from the same start, held "
+            "most symbols.",
+        ),
+        "b": (
+            "That the memory of the formula is shorter than five steps.",
+            (
+                "Trained by Adam the same formula was right in half of the "
+                "cases over twenty."
+            ),
+        ),
+        "c": (
+            "That this training did not find weights that do.",
+            "A failed training speaks of the training. To say more, one needs a "
+            "control.",
+        ),
+    },
+    "c",
+)
+question(
+    "recurrent.q5",
+    "A batch is padded behind the end. Which state answers for a sentence?",
+    {
+        "a": (
+            "The one after its own last word.",
+            "The state at length − 1 has read all of the sentence and none of the "
+            "padding.",
+        ),
+        "b": (
+            "The last one of the batch.",
+            "For all but the longest sentence that state has read padding.",
+        ),
+        "c": (
+            "The mean of all states.",
+            "The mean is a choice, but only over the steps that are not padding.",
+        ),
+    },
+    "a",
+)
