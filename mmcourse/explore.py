@@ -8,6 +8,8 @@ __all__ = [
     "PALETTE",
     "MODALITY",
     "STYLE",
+    "LIMIT",
+    "SCRIPT",
     "use_style",
     "show_images",
     "wav_bytes",
@@ -15,16 +17,20 @@ __all__ = [
     "player",
     "players",
     "show_wave",
+    "slider",
     "Table",
     "table",
 ]
 
 # %% ../nbs/0_tools/explore.ipynb #cell-003
 import base64
+import hashlib
 import html
 import io
 import math
 import re
+from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 
@@ -226,6 +232,85 @@ def show_wave(
 
 
 # %% ../nbs/0_tools/explore.ipynb #cell-029
+def _frame(fig, salt: str) -> str:  # an <svg> element
+    "A matplotlib figure as SVG, small, its ids its own."
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        fig.savefig(file, format="svg", metadata=nothing)
+    plt.close(fig)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :].replace("\n", " ")
+    return re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg)
+
+
+# %% ../nbs/0_tools/explore.ipynb #cell-030
+LIMIT = 200_000  # bytes of a slider's HTML
+
+SCRIPT = """
+(() => {
+  const figure = document.getElementById("%s");
+  const inputs = [...figure.querySelectorAll("input")];
+  const frames = [...figure.querySelectorAll("[role=img]")];
+  const show = () => {
+    let k = 0;
+    for (const x of inputs) {
+      const text = x.dataset.values.split("|")[x.value];
+      x.nextElementSibling.textContent = text;
+      x.setAttribute("aria-valuetext", text);
+      k = k * (+x.max + 1) + +x.value;
+    }
+    frames.forEach((frame, i) => { frame.hidden = i !== k; });
+  };
+  inputs.forEach(x => x.addEventListener("input", show));
+  show();
+})();
+"""
+
+
+# %% ../nbs/0_tools/explore.ipynb #cell-031
+def _knob(name: str, values, place: int) -> str:
+    "A labelled slider over the places of `values`."
+    texts = html.escape("|".join(map(str, values)))
+    shown = html.escape(name.replace("_", " "))
+    return (
+        '<label style="display:flex;gap:.6em;align-items:center;margin:.3em 0">'
+        f'<span style="min-width:8em">{shown}</span>'
+        f'<input type="range" min="0" max="{len(values) - 1}" value="{place}" step="1"'
+        f' data-values="{texts}" style="flex:1;max-width:24em">'
+        f"<output>{html.escape(str(values[place]))}</output></label>"
+    )
+
+
+# %% ../nbs/0_tools/explore.ipynb #cell-032
+def slider(
+    draw: Callable,  # of one value for each knob -> a new matplotlib figure
+    alt: Callable,  # of the same -> what that figure shows
+    **knobs,  # name=values: one or two knobs, each a list of what it may be set to
+) -> Html:
+    "A figure with one or two sliders. Raises `ValueError` over 200 kB."
+    values = [list(v) for v in knobs.values()]
+    frames = []
+    for k, chosen in enumerate(product(*values)):
+        given = dict(zip(knobs, chosen))
+        text, hidden = html.escape(alt(**given)), " hidden" if k else ""
+        svg = _frame(draw(**given), f"{[*knobs]}{chosen}")
+        frames.append(f'<div role="img" aria-label="{text}"{hidden}>{svg}</div>')
+    name = "slider-" + hashlib.sha256("".join(frames).encode()).hexdigest()[:12]
+    body = "".join(frames + [_knob(n, v, 0) for n, v in zip(knobs, values)])
+    page = f'<figure class="slider" id="{name}" style="margin:1em 0">{body}</figure>'
+    page += f"<script>{SCRIPT % name}</script>"
+    if len(page) > LIMIT:
+        got = f"{len(page) / 1e3:.0f} kB for {len(frames)} figures"
+        raise ValueError(f"slider: expected at most {LIMIT // 1000} kB, got {got}")
+    sizes = ", ".join(f"{n} ({len(v)} values)" for n, v in zip(knobs, values))
+    return Html(page, f"[slider: {sizes}]")
+
+
+# %% ../nbs/0_tools/explore.ipynb #cell-036
 def _decimals(column) -> int:
     "Decimals with which the largest float of a column shows three digits."
     sizes = [abs(v) for v in column if isinstance(v, float) and math.isfinite(v)]
@@ -249,7 +334,7 @@ def _text(v, decimals: int) -> str:
     return f"{v:,.{decimals}f}"
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-030
+# %% ../nbs/0_tools/explore.ipynb #cell-037
 def _column(values) -> list[str]:
     "The texts of one column."
     plain = [v.item() if isinstance(v, np.generic) else v for v in values]
@@ -272,7 +357,7 @@ def _escaped(text: str) -> str:
     return "".join(parts)
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-031
+# %% ../nbs/0_tools/explore.ipynb #cell-038
 class Table:
     "Rows of results that show themselves; `rows` keeps the values as they came."
 
@@ -299,7 +384,7 @@ class Table:
         return head + self._laid_out("pipe", _escaped)
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-032
+# %% ../nbs/0_tools/explore.ipynb #cell-039
 def table(
     rows: list,  # dicts, one a row, from column names to values
     caption: str = "",  # what the table holds

@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,6 +19,7 @@ import torch
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+from mmcourse import explore
 from mmcourse.explore import (
     MODALITY,
     PALETTE,
@@ -343,3 +346,64 @@ def test_import_needs_no_heavy_library():
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+# -------------------------------------------------------------------------- sliders
+def bars(a, b=1):
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.bar([0, 1], [a, b])
+    return fig
+
+
+def say_bars(a, b=1):
+    return f"Bars of {a} & {b}."
+
+
+def test_a_slider_has_a_frame_for_each_combination():
+    out = explore.slider(bars, say_bars, a=[1, 2, 3], b=[4, 5])
+    page = out._repr_html_()
+    assert repr(out) == "[slider: a (3 values), b (2 values)]"
+    assert page.count("<svg") == 6 and page.count(" hidden>") == 5
+    wanted = [f"Bars of {a} &amp; {b}." for a in (1, 2, 3) for b in (4, 5)]
+    assert re.findall('aria-label="(.*?)"', page) == wanted
+    assert not re.search("https?://(?!www.w3.org)", page)
+    assert page == explore.slider(bars, say_bars, a=[1, 2, 3], b=[4, 5])._repr_html_()
+    assert not plt.get_fignums()
+
+
+def test_the_ids_of_frames_differ():
+    page = explore.slider(bars, say_bars, a=[1, 2])._repr_html_()
+    clips = re.findall('<clipPath id="(.*?)"', page)
+    assert len(set(clips)) == len(clips) == 2
+
+
+def test_a_slider_that_is_too_large_is_refused():
+    def cloud(a):
+        fig, ax = plt.subplots()
+        ax.plot(np.random.default_rng(a).normal(size=9000))
+        return fig
+
+    with pytest.raises(ValueError, match="slider: expected at most 200 kB, got"):
+        explore.slider(cloud, lambda a: "Noise.", a=[1, 2, 3])
+
+
+def test_a_slider_turns_by_the_keyboard(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    out = explore.slider(bars, say_bars, a=[1, 2, 3], b=[4, 5])
+    (tmp_path / "page.html").write_text(out._repr_html_(), encoding="utf-8")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as p:
+        path = shutil.which("chromium")
+        browser = p.chromium.launch(executable_path=path, args=options)
+        page = browser.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        shown = page.locator("[role=img]:not([hidden])")
+        first, second = page.locator("input").all()
+        assert shown.get_attribute("aria-label") == "Bars of 1 & 4."
+        first.press("ArrowRight")
+        first.press("ArrowRight")
+        second.press("End")
+        assert shown.get_attribute("aria-label") == "Bars of 3 & 5."
+        assert first.get_attribute("aria-valuetext") == "3"
+        assert page.locator("output").all_inner_texts() == ["3", "5"]
+        browser.close()
