@@ -11,738 +11,411 @@ __all__ = [
     "logistic_discriminator",
     "minimax_generator",
     "non_saturating_generator",
-    "ring",
-    "ring_report",
+    "move",
+    "gan_round",
+    "earth_on_a_line",
+    "gradient_penalty",
     "play_ring",
     "power_iteration",
+    "conv_norm",
     "hinge_discriminator",
     "hinge_generator",
     "ConditionalNorm",
     "Generator",
     "Discriminator",
-    "check_images",
-    "check_labels",
-    "endless",
-    "average_into",
-    "GAN",
+    "gan_step",
     "train_gan",
     "sample_digits",
-    "Reader",
-    "train_reader",
     "fidelity",
-    "reader_features",
     "load_gan",
-    "load_reader",
     "density_coverage",
     "nearest",
-    "frechet",
     "frechet_distance",
-    "slerp",
 ]
 
 # %% ../nbs/3_generate/13_gan.ipynb #cell-003
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .checkpoint import read_tensors
-from .inputs import numbers, what
+from .duel import GAN, Duel, as_pictures, ring, two_layers
+from .inputs import labels as class_numbers
+from .judging import load_reader as load_reader
+from .judging import part_of
 from .measure import seeded
-from .training import device_of, evaluating, fit, warmup_cosine
+from .store import data_path
+from .training import device_of, evaluating, predict
 
 
 # %% ../nbs/3_generate/13_gan.ipynb #cell-006
 def best_discriminator(
-    p: Tensor,  # densities of the real …
-    q: Tensor,  # … and of the forged, at the same places
-) -> Tensor:  # in [0, 1]; a half where there is neither
+    p: Tensor,  # (n,) densities of the real
+    q: Tensor,  # (n,) and of the forged, at the same places
+) -> Tensor:  # (n,) in [0, 1]; a half where there is neither
     "The chance that a number found here is real [Goodfellow et al. 2014, eq. 2]."
     return torch.where(p + q > 0, p / (p + q), 0.5)
 
 
 def game_value(
-    D: Tensor,
-    p: Tensor,
-    q: Tensor,  # (n,) on a grid
-    dx: float,  # its step
+    D: Tensor,  # (n,) what is said, in [0, 1]
+    p: Tensor,  # (n,) densities on a grid
+    q: Tensor,
+    dx: float,  # step of the grid
 ) -> Tensor:  # () nats
-    "What discriminator `D` is paid [Goodfellow et al. 2014, eq. 1], integrated numerically; a chance rounded to nothing counts as the smallest number."
-    least = torch.finfo(D.dtype).tiny
-    return (
-        torch.xlogy(p, D.clamp(min=least)) + torch.xlogy(q, (1 - D).clamp(min=least))
-    ).sum() * dx
+    "What discriminator `D` is paid [Goodfellow et al. 2014, eq. 1]."
+    least = torch.finfo(D.dtype).tiny  # the logarithm of 0 is met by rounding only
+    paid = torch.xlogy(p, D.clamp(min=least)) + torch.xlogy(q, (1 - D).clamp(min=least))
+    return paid.sum() * dx
 
 
+# %% ../nbs/3_generate/13_gan.ipynb #cell-008
 def js_divergence(
-    p: Tensor,
-    q: Tensor,  # (n,) densities on a grid
-    dx: float,  # its step
+    p: Tensor,  # (n,) densities on a grid
+    q: Tensor,
+    dx: float,  # step of the grid
 ) -> Tensor:  # () nats, from 0 to log 2
-    "Jensen–Shannon divergence: the mean of the Kullback–Leibler divergences of `p` and `q` from their average [Lin 1991]."
+    "How far two densities are from their average, in the mean [Lin 1991]."
     m = (p + q) / 2
-    kl = lambda a: (torch.xlogy(a, a) - torch.xlogy(a, m)).sum() * dx
-    return (kl(p) + kl(q)) / 2
+    parts = [torch.xlogy(a, a) - torch.xlogy(a, m) for a in (p, q)]
+    return sum(parts).sum() * dx / 2
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-014
+# %% ../nbs/3_generate/13_gan.ipynb #cell-015
 def logistic_discriminator(
-    real: Tensor,
-    fake: Tensor,  # (B,) scores each
+    real: Tensor,  # (B,) scores
+    fake: Tensor,  # (B,) scores
 ) -> Tensor:  # () nats
     "Cross-entropy of telling real from forged: minus the value of the game."
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def minimax_generator(
-    fake: Tensor,  # (B,) scores
-) -> Tensor:  # () nats
-    "The textbook's loss, log(1 - D): it saturates where the discriminator is sure."
+def minimax_generator(fake: Tensor) -> Tensor:  # (B,) scores -> () nats
+    "The textbook's loss, log(1 - D)."
     return -F.softplus(fake).mean()
 
 
-def non_saturating_generator(
-    fake: Tensor,  # (B,) scores
-) -> Tensor:  # () nats
+def non_saturating_generator(fake: Tensor) -> Tensor:  # (B,) scores -> () nats
     "The repair, -log D [Goodfellow et al. 2014, section 3]."
     return F.softplus(-fake).mean()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-024
-def ring(
-    n: int,
-    generator: torch.Generator,
-    *,
-    modes: int = 8,
-    sd: float = 0.05,  # of a heap; they stand on the unit circle
-) -> Tensor:  # (n, 2)
-    "Points of a ring of Gaussian heaps [the test of Metz et al. 2017]."
-    angle = torch.randint(modes, (n,), generator=generator) * 2 * math.pi / modes
-    return torch.stack([angle.cos(), angle.sin()], 1) + sd * torch.randn(
-        n, 2, generator=generator
-    )
+# %% ../nbs/3_generate/13_gan.ipynb #cell-020
+def move(optimizer: torch.optim.Optimizer, loss: Tensor):
+    "One step downhill. Raises `FloatingPointError` where the loss is not finite."
+    if not loss.isfinite():
+        raise FloatingPointError(f"the loss is {loss.item()}; try a smaller lr")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
-def ring_report(
-    points,  # (N, 2)
+# %% ../nbs/3_generate/13_gan.ipynb #cell-021
+def gan_round(
+    g: Callable,  # noise -> forgeries
+    d: Callable,  # data -> scores
+    to_g: torch.optim.Optimizer,  # moves g
+    to_d: torch.optim.Optimizer,  # moves d
+    real: Callable,  # () -> a batch of real data
+    noise: Callable,  # () -> a batch of noise
     *,
-    modes: int = 8,
-    sd: float = 0.05,
-) -> tuple:  # heaps that hold 1 % of the points or more; share of points within four deviations of a heap
-    "What a generator of `ring` has found, and how good its points are. Raises `ValueError` for no points, NaN or another shape."
-    a = torch.as_tensor(numbers(points, "points")).double()
-    if a.ndim != 2 or a.shape[1] != 2:
-        raise ValueError(f"points: expected (N, 2), got {tuple(a.shape)}")
-    angle = torch.arange(modes, dtype=torch.float64) * 2 * math.pi / modes
-    apart, nearest = torch.cdist(a, torch.stack([angle.cos(), angle.sin()], 1)).min(1)
-    good = apart < 4 * sd
-    return int(
-        (torch.bincount(nearest[good], minlength=modes) >= len(a) / 100).sum()
-    ), good.double().mean().item()
+    moves: tuple[int, int] = (1, 1),  # of the discriminator, of the generator
+    loss: Callable = non_saturating_generator,
+):
+    "One round of the game [Goodfellow et al. 2014, algorithm 1]."
+    for _ in range(moves[0]):
+        scores = d(real()), d(g(noise()).detach())
+        move(to_d, logistic_discriminator(*scores))
+    for _ in range(moves[1]):
+        move(to_g, loss(d(g(noise()))))
 
 
 # %% ../nbs/3_generate/13_gan.ipynb #cell-027
-def _positive(v, name: str):
-    if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {v!r}")
+def earth_on_a_line(
+    a: Tensor,  # (n,) a sample
+    b: Tensor,  # (n,) another
+) -> Tensor:  # ()
+    "The earth mover's distance of two samples of numbers."
+    return (a.sort().values - b.sort().values).abs().mean()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-028
+# %% ../nbs/3_generate/13_gan.ipynb #cell-031
+def gradient_penalty(
+    critic: Callable,  # (B, f) -> (B, 1) scores
+    real: Tensor,  # (B, f)
+    fake: Tensor,  # (B, f)
+) -> Tensor:  # ()
+    "How far the critic's slope is from 1, between data [Gulrajani et al. 2017, eq. 3]."
+    t = torch.rand(len(real), 1)
+    x = torch.lerp(real, fake, t).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return (slope.norm(dim=1) - 1).square().mean()
+
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-039
 def play_ring(
     seed: int = 0,
     *,
-    rounds: int = 300,
-    generator_steps: int = 1,
-    discriminator_steps: int = 1,  # in each round
-    batch_size: int = 128,
+    rounds: int = 400,
+    moves: tuple[int, int] = (1, 1),  # of the discriminator, of the generator
 ) -> Tensor:  # (1000, 2) points of the trained generator
-    "A small GAN on `ring`, with the non-saturating loss. Raises `ValueError` for settings that are no positive integers."
-    for name, v in (
-        ("rounds", rounds),
-        ("generator_steps", generator_steps),
-        ("discriminator_steps", discriminator_steps),
-        ("batch_size", batch_size),
-    ):
-        _positive(v, name)
-    net = lambda i, o: nn.Sequential(
-        nn.Linear(i, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, o)
-    )
+    "A small GAN on `ring`."
+    heaps = torch.Generator().manual_seed(seed)
     with seeded(seed):
-        g, d, heap = net(8, 2), net(2, 1), torch.Generator().manual_seed(seed)
-        to_g, to_d = (
+        g, d = two_layers(8, 2), two_layers(2, 1)
+        optimizers = [
             torch.optim.Adam(m.parameters(), 2e-3, (0.0, 0.9)) for m in (g, d)
-        )
+        ]
         for _ in range(rounds):
-            for _ in range(discriminator_steps):
-                loss = logistic_discriminator(
-                    d(ring(batch_size, heap)), d(g(torch.randn(batch_size, 8)).detach())
-                )
-                to_d.zero_grad()
-                loss.backward()
-                to_d.step()
-            for _ in range(generator_steps):
-                to_g.zero_grad()
-                non_saturating_generator(d(g(torch.randn(batch_size, 8)))).backward()
-                to_g.step()
+            real = partial(ring, 128, heaps)
+            gan_round(
+                g, d, *optimizers, real, partial(torch.randn, 128, 8), moves=moves
+            )
         with torch.no_grad():
             return g(torch.randn(1000, 8))
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-035
+# %% ../nbs/3_generate/13_gan.ipynb #cell-047
 def power_iteration(
     W: Tensor,  # (i, j) matrix; a kernel as (out, in·m·n)
     u: Tensor,  # (i,) guess of the left singular vector
     steps: int = 1,
-) -> tuple:  # sigma (), u (i,), v (j,)
-    "The largest singular value of `W`, from below, and its vectors [Miyato et al. 2018, algorithm 1]. Raises `ValueError` for shapes that do not fit."
-    if W.ndim != 2 or u.shape != W.shape[:1]:
-        raise ValueError(
-            f"W, u: expected (i, j) and (i,), got {tuple(W.shape)} and {tuple(u.shape)}"
-        )
-    for _ in range(max(1, steps)):
+) -> tuple[Tensor, Tensor, Tensor]:  # sigma (), u (i,), v (j,)
+    "The largest singular value, from below [Miyato et al. 2018, algorithm 1]."
+    for _ in range(steps):
         v = F.normalize(torch.einsum("ij,i->j", W, u), dim=0)
         u = F.normalize(torch.einsum("ij,j->i", W, v), dim=0)
     return torch.einsum("i,ij,j->", u, W, v), u, v
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-040
+# %% ../nbs/3_generate/13_gan.ipynb #cell-051
+def conv_norm(
+    layer: nn.Conv2d,
+    shape: tuple[int, ...],  # (in, H, W) of a picture
+    steps: int = 100,
+) -> float:  # from below
+    "The most by which a convolution, without its bias, stretches a picture."
+    start = torch.Generator().manual_seed(0)
+    x, w = torch.randn(1, *shape, generator=start), layer.weight.detach()
+    for _ in range(steps):
+        x = (x / x.norm()).requires_grad_()
+        y = F.conv2d(x, w, None, layer.stride, layer.padding)
+        (x,) = torch.autograd.grad(y, x, y.detach())
+    return y.norm().item()
+
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-053
 def hinge_discriminator(
-    real: Tensor,
-    fake: Tensor,  # (B,) scores each
+    real: Tensor,  # (B,) scores
+    fake: Tensor,  # (B,) scores
 ) -> Tensor:  # ()
-    "Push real scores above 1 and fake ones below -1, and care no further [Lim and Ye 2017; Miyato et al. 2018, eq. 16]."
+    "Push real scores above 1 and fake ones below -1 [Miyato et al. 2018, eq. 16]."
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def hinge_generator(
-    fake: Tensor,  # (B,) scores
-) -> Tensor:  # ()
+def hinge_generator(fake: Tensor) -> Tensor:  # (B,) scores -> ()
     "Push the scores of fakes up, however high they are [Miyato et al. 2018, eq. 17]."
     return -fake.mean()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-043
+# %% ../nbs/3_generate/13_gan.ipynb #cell-060
 class ConditionalNorm(nn.Module):
-    "Batch norm whose scale and shift belong to the class [de Vries et al. 2017]: (B, C, H, W), labels (B,) -> (B, C, H, W)."
+    "Batch norm whose scale and shift belong to the class [de Vries et al. 2017]."
 
     def __init__(self, channels: int, classes: int):
         super().__init__()
-        self.norm, self.scale, self.shift = (
-            nn.BatchNorm2d(channels, affine=False),
-            nn.Embedding(classes, channels),
-            nn.Embedding(classes, channels),
-        )
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.scale = nn.Embedding(classes, channels)
+        self.shift = nn.Embedding(classes, channels)
         nn.init.normal_(self.scale.weight, 1, 0.1)
         nn.init.normal_(self.shift.weight, 0, 0.1)
 
-    def forward(self, x, labels):
-        return (
-            self.norm(x) * self.scale(labels)[:, :, None, None]
-            + self.shift(labels)[:, :, None, None]
-        )
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # (B, C, H, W), (B,)
+        scale, shift = self.scale(labels), self.shift(labels)  # (B, C) each
+        return self.norm(x) * scale[:, :, None, None] + shift[:, :, None, None]
 
 
+# %% ../nbs/3_generate/13_gan.ipynb #cell-061
 class Generator(nn.Module):
-    "Noise and a class in, a picture out. Two doublings from 7×7 [DCGAN: Radford et al. 2016]."
+    "Noise and a class in, a picture out [DCGAN: Radford et al. 2016]."
 
     def __init__(
         self,
         z: int = 64,  # numbers of noise
         classes: int = 10,
-        width: int = 32,
-    ):  # channels of the 14×14 layer
+        width: int = 32,  # channels of the 14×14 layer
+    ):
         super().__init__()
         self.z, self.classes, self.width = z, classes, width
-        self.start, self.norm1 = (
-            nn.Linear(z + classes, 2 * width * 49, bias=False),
-            ConditionalNorm(2 * width, classes),
-        )
-        self.up1, self.norm2 = (
-            nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False),
-            ConditionalNorm(width, classes),
-        )
+        self.start = nn.Linear(z + classes, 2 * width * 49, bias=False)
+        self.norm1 = ConditionalNorm(2 * width, classes)
+        self.up1 = nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False)
+        self.norm2 = ConditionalNorm(width, classes)
         self.up2 = nn.ConvTranspose2d(width, 1, 4, 2, 1)
-
-    def forward(
-        self,
-        z: Tensor,  # (B, z) standard normal
-        labels: Tensor,  # (B,) int64
-    ) -> Tensor:  # (B, 28, 28) in [0, 1]
-        _check_noise(self, z, labels)
-        x = self.start(
-            torch.cat([z, 3 * F.one_hot(labels, self.classes).to(z.dtype)], 1)
-        ).unflatten(1, (2 * self.width, 7, 7))
-        x = self.up1(self.norm1(x, labels).relu())  # (B, width, 14, 14)
-        return self.up2(self.norm2(x, labels).relu()).sigmoid()[:, 0]  # (B, 28, 28)
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-044
-class Discriminator(nn.Module):
-    "A picture and a class in, a score out: large where the picture looks real, and like that class [Miyato and Koyama 2018]."
-
-    def __init__(
-        self, classes: int = 10, width: int = 24
-    ):  # channels of the 14×14 layer
-        super().__init__()
-        self.classes = classes
-        conv = lambda i, o, size: [
-            spectral_norm(nn.Conv2d(i, o, size, 2, 1)),
-            nn.LeakyReLU(0.1),
-        ]
-        self.body = nn.Sequential(
-            *conv(1, width, 4),
-            *conv(width, 2 * width, 4),
-            *conv(2 * width, 4 * width, 3),
-            nn.Flatten(),
-        )  # (B, 4·width·16)
-        self.score, self.of_class = (
-            spectral_norm(nn.Linear(64 * width, 1)),
-            spectral_norm(nn.Embedding(classes, 64 * width)),
-        )
-
-    def forward(
-        self,
-        images: Tensor,  # (B, 28, 28) in [0, 1]
-        labels: Tensor,  # (B,) int64
-    ) -> Tensor:  # (B,)
-        _check_batch(images, labels)
-        h = self.body(2 * images[:, None] - 1)
-        return self.score(h)[:, 0] + torch.einsum("bf,bf->b", self.of_class(labels), h)
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-045
-def _check_noise(net, z, labels):
-    if (
-        not isinstance(z, Tensor)
-        or not z.is_floating_point()
-        or z.ndim != 2
-        or z.shape[1] != net.z
-    ):
-        raise ValueError(f"z: expected floats (B, {net.z}), got {what(z)}")
-    if not isinstance(labels, Tensor) or labels.shape != z.shape[:1]:
-        raise ValueError(
-            f"labels: expected ({len(z)},), one for each row of z, got {what(labels)}"
-        )
-
-
-def _check_batch(images, labels):
-    if (
-        not isinstance(images, Tensor)
-        or not images.is_floating_point()
-        or images.ndim != 3
-        or images.shape[1:] != (28, 28)
-    ):
-        raise ValueError(f"images: expected floats (B, 28, 28), got {what(images)}")
-    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels: expected ({len(images)},), one for each image, got {what(labels)}"
-        )
-
-
-def check_images(
-    images,  # (N, 28, 28) array or tensor
-    name: str = "images",  # for errors
-) -> Tensor:  # float32, where it was
-    "`images` as a tensor. Raises `ValueError` for none, another shape, NaN, infinity or values outside [0, 1], `TypeError` for what are no numbers."
-    a = numbers(images, name)
-    if a.ndim != 3 or a.shape[1:] != (28, 28):
-        raise ValueError(f"{name}: expected (N, 28, 28), got {a.shape}")
-    if a.min() < 0 or a.max() > 1:
-        raise ValueError(
-            f"{name}: expected values in [0, 1], got {a.min():.3g} to {a.max():.3g}"
-        )
-    return torch.as_tensor(images).float()
-
-
-def check_labels(
-    labels,  # (N,) array, tensor or list
-    classes: int = 10,
-    n: int | None = None,  # how many are wanted
-    name: str = "labels",  # for errors
-) -> Tensor:  # int64, where it was
-    "`labels` as a tensor. Raises `ValueError` for none, another shape, or what is no class, `TypeError` for what are no numbers."
-    a = numbers(labels, name)
-    if a.ndim != 1 or n not in (None, len(a)):
-        raise ValueError(
-            f"{name}: expected ({'N' if n is None else n},), got {a.shape}"
-        )
-    if a.dtype.kind not in "iu" or a.min() < 0 or a.max() >= classes:
-        raise ValueError(
-            f"{name}: expected whole numbers from 0 to {classes - 1}, got {a.min()} to {a.max()} ({a.dtype})"
-        )
-    return torch.as_tensor(labels).long()
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-050
-def endless(
-    n: int, batch_size: int, generator: torch.Generator
-) -> Iterator:  # of (batch_size,) row numbers
-    "Rows in random order, batch after batch without end; every row is met once before any is met again."
-    rows = torch.empty(0, dtype=torch.long)
-    while True:
-        while len(rows) < batch_size:
-            rows = torch.cat([rows, torch.randperm(n, generator=generator)])
-        yield rows[:batch_size]
-        rows = rows[batch_size:]
-
-
-@torch.no_grad()
-def average_into(average: nn.Module, net: nn.Module, decay: float):
-    "Move the weights and running statistics of `average` towards those of `net`: an exponential moving average [Yazıcı et al. 2019]."
-    for a, b in zip(average.state_dict().values(), net.state_dict().values()):
-        a.lerp_(b, 1 - decay) if a.is_floating_point() else a.copy_(b)
-
-
-def _check_training(steps, batch_size, ema, lr, seed):
-    _positive(steps, "steps"), _positive(batch_size, "batch_size")
-    if batch_size < 2:
-        raise ValueError(
-            "batch_size: expected at least 2, so that a batch has a spread, got 1"
-        )
-    if not isinstance(ema, (int, float)) or not 0 <= ema < 1:
-        raise ValueError(f"ema: expected a number from 0 up to 1, got {ema!r}")
-    if not isinstance(lr, (int, float)) or not 0 < lr < math.inf:
-        raise ValueError(f"lr: expected a positive number, got {lr!r}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise ValueError(f"seed: expected an integer, got {seed!r}")
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-051
-@dataclass
-class GAN:
-    "A trained pair, and what happened: lists of one number a step."
-
-    generator: nn.Module  # the averaged one, in evaluation mode
-    discriminator: nn.Module
-    history: dict = field(
-        default_factory=lambda: {
-            k: [] for k in ("discriminator", "generator", "real", "fake")
-        }
-    )  # two losses, two mean scores
-
-
-def train_gan(
-    images,  # (N, 28, 28) in [0, 1]; training happens where they are
-    labels,  # (N,) whole numbers below the generator's classes
-    *,
-    steps: int,
-    batch_size: int = 64,
-    lr: float = 2e-3,  # of both; falls to zero over the second half
-    seed: int = 0,
-    generator: Generator | None = None,
-    discriminator: Discriminator | None = None,  # start from copies of these
-    augment: Callable
-    | None = None,  # (images (B, 28, 28), torch.Generator) -> images, of real and fake alike, differentiable [Zhao et al. 2020]
-    ema: float = 0.99,  # share of the averaged generator that a step keeps
-    on_step: Callable
-    | None = None,  # called with (steps done, averaged generator); returns True to stop
-) -> GAN:
-    """A conditional GAN trained with the hinge loss and Adam. The same seed gives the same pictures.
-
-    Raises `ValueError` for no images, another shape, NaN, values outside [0, 1], labels that are no class or too few, and settings out of range; `FloatingPointError` if a loss is not finite."""
-    _check_training(steps, batch_size, ema, lr, seed)
-    images = check_images(images)
-    device = images.device
-    with seeded(seed, device):
-        g = (
-            (Generator() if generator is None else deepcopy(generator))
-            .to(device)
-            .train()
-        )
-        d = (
-            (
-                Discriminator(g.classes)
-                if discriminator is None
-                else deepcopy(discriminator)
-            )
-            .to(device)
-            .train()
-        )
-        if d.classes != g.classes:
-            raise ValueError(
-                f"discriminator: expected {g.classes} classes, as the generator has, got {d.classes}"
-            )
-        labels = check_labels(labels, g.classes, len(images)).to(device)
-        gan = GAN(deepcopy(g).eval(), d)
-        to_g, to_d = (
-            torch.optim.Adam(net.parameters(), lr, (0.0, 0.9)) for net in (g, d)
-        )
-        rows, noise = (
-            endless(len(images), batch_size, torch.Generator().manual_seed(seed)),
-            torch.Generator(device).manual_seed(seed + 2**20),
-        )
-        look = (lambda x: augment(x, noise)) if augment else lambda x: x
-        for step in range(steps):
-            for o in (to_g, to_d):
-                o.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - step / steps))
-            _step(gan, g, d, to_g, to_d, images, labels, next(rows).to(device), look)
-            average_into(gan.generator, g, min(ema, (1 + step) / (10 + step)))
-            if on_step and on_step(step + 1, gan.generator):
-                break
-    d.eval()
-    return gan
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-052
-def _step(gan, g, d, to_g, to_d, images, labels, rows, look):  # one move of each player
-    real, y = images[rows], labels[rows]
-    fake = g(torch.randn(len(y), g.z, device=y.device), y)
-    scores = d(look(torch.cat([real, fake.detach()])), torch.cat([y, y])).chunk(2)
-    loss_d = hinge_discriminator(*scores)
-    to_d.zero_grad()
-    loss_d.backward()
-    to_d.step()
-    d.requires_grad_(False)  # its gradient is not needed now
-    loss_g = hinge_generator(d(look(fake), y))
-    to_g.zero_grad()
-    loss_g.backward()
-    to_g.step()
-    d.requires_grad_(True)
-    for k, v in zip(gan.history, (loss_d, loss_g, *(s.mean() for s in scores))):
-        gan.history[k].append(v.item())
-    if not math.isfinite(
-        gan.history["discriminator"][-1] + gan.history["generator"][-1]
-    ):
-        raise FloatingPointError(
-            f"step {len(gan.history['real'])}: a loss is not finite"
-        )
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-053
-def sample_digits(
-    generator: Generator,
-    labels,  # (N,) whole numbers: the classes wanted
-    seed: int = 0,
-) -> Tensor:  # (N, 28, 28) in [0, 1], where the generator is
-    "Pictures of the classes asked for; the same seed gives the same pictures. Raises `ValueError` for no labels or labels that are no class."
-    labels = check_labels(labels, generator.classes).cpu()
-    z, device = (
-        torch.randn(
-            len(labels), generator.z, generator=torch.Generator().manual_seed(seed)
-        ),
-        device_of(generator),
-    )
-    with evaluating(generator):
-        return torch.cat(
-            [
-                generator(a.to(device), b.to(device))
-                for a, b in zip(z.split(256), labels.split(256))
-            ]
-        )
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-059
-class Reader(nn.Module):
-    "A small convolutional network that reads digits: (B, 28, 28) -> (B, 10) logits; `features` gives the 64 numbers before them."
-
-    def __init__(self, classes: int = 10):
-        super().__init__()
-        conv = lambda i, o: [nn.Conv2d(i, o, 5, 2, 2), nn.BatchNorm2d(o), nn.ReLU()]
-        self.features = nn.Sequential(
-            nn.Unflatten(1, (1, 28)),
-            *conv(1, 16),
-            *conv(16, 32),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(32 * 49, 64),
-            nn.ReLU(),
-        )  # (B, 64)
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(64, classes))
-
-    def forward(self, x):
-        return self.head(self.features(x))
-
-
-def train_reader(
-    images,
-    labels,  # (N, 28, 28) in [0, 1], (N,) digits
-    *,
-    epochs: int = 20,
-    seed: int = 0,
-    augment: Callable | None = None,  # (images (B, 28, 28), torch.Generator) -> images
-) -> Reader:
-    "A `Reader` trained on real digits, in evaluation mode. Raises `ValueError` as `train_gan` does."
-    images = check_images(images)
-    with seeded(seed):
-        model = Reader()
-    fit(
-        model,
-        (images, check_labels(labels, 10, len(images))),
-        epochs=epochs,
-        lr=3e-3,
-        schedule=warmup_cosine,
-        augment=augment,
-        seed=seed,
-    )
-    return model
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-060
-def fidelity(
-    images,
-    labels,  # (N, 28, 28) in [0, 1], (N,) the classes that were asked for
-    reader: nn.Module,  # (B, 28, 28) -> (B, classes) logits
-) -> float:  # in [0, 1]
-    "Share of pictures that `reader` reads as the class asked for. Raises `ValueError` for no pictures or labels that do not fit."
-    images = check_images(images)
-    labels = check_labels(labels, n=len(images))
-    return (_said(reader, images).argmax(1) == labels.cpu()).double().mean().item()
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-061
-def _said(
-    net: nn.Module, images: Tensor, of: Callable | None = None
-) -> Tensor:  # (N, …) on the CPU
-    device = device_of(net)
-    with evaluating(net):
-        return torch.cat([(of or net)(x.to(device)).cpu() for x in images.split(256)])
-
-
-def reader_features(
-    reader: Reader,
-    images,  # (N, 28, 28) in [0, 1]
-) -> Tensor:  # (N, 64)
-    "What `reader` sees in each picture, before it decides. Raises `ValueError` for no pictures."
-    return _said(reader, check_images(images), reader.features)
 
 
 # %% ../nbs/3_generate/13_gan.ipynb #cell-062
-def _shipped(path=None) -> tuple:  # (tensors, about)
-    from mmcourse.store import data_path
+@patch
+def forward(
+    self: Generator,
+    z: Tensor,  # (B, z) standard normal
+    labels: Tensor,  # (B,) int64
+) -> Tensor:  # (B, 28, 28) in [0, 1]
+    wanted = 3 * F.one_hot(labels, self.classes).to(z.dtype)
+    x = self.start(torch.cat([z, wanted], 1))
+    x = x.unflatten(1, (2 * self.width, 7, 7))
+    x = self.up1(self.norm1(x, labels).relu())  # (B, width, 14, 14)
+    x = self.up2(self.norm2(x, labels).relu())  # (B, 1, 28, 28)
+    return x.sigmoid()[:, 0]
 
-    return read_tensors(data_path("gan.safetensors") if path is None else path)
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-064
+class Discriminator(nn.Module):
+    "A picture and a class in, a score out [Miyato and Koyama 2018]."
+
+    def __init__(
+        self,
+        classes: int = 10,
+        width: int = 24,  # channels of the 14×14 layer
+    ):
+        super().__init__()
+        self.classes = classes
+        sizes = (1, width, 4), (width, 2 * width, 4), (2 * width, 4 * width, 3)
+        halvings = [layer for size in sizes for layer in _halving(*size)]
+        self.body = nn.Sequential(*halvings, nn.Flatten())  # (B, 4·width·16)
+        self.score = spectral_norm(nn.Linear(64 * width, 1))
+        self.of_class = spectral_norm(nn.Embedding(classes, 64 * width))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:  # (B,)
+        h = self.body(2 * images[:, None] - 1)  # (B, f)
+        return self.score(h)[:, 0] + (self.of_class(labels) * h).sum(1)
 
 
-def _load(net: nn.Module, part: str, path) -> nn.Module:
-    tensors = {
-        k.removeprefix(f"{part}."): v
-        for k, v in _shipped(path)[0].items()
-        if k.startswith(f"{part}.")
-    }
-    net.load_state_dict(tensors)
+def _halving(i: int, o: int, m: int) -> list[nn.Module]:
+    return [spectral_norm(nn.Conv2d(i, o, m, 2, 1)), nn.LeakyReLU(0.1)]
+
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-066
+def gan_step(
+    g: Generator,
+    d: Discriminator,
+    to_g: torch.optim.Optimizer,
+    to_d: torch.optim.Optimizer,
+    real: Tensor,  # (B, 28, 28)
+    y: Tensor,  # (B,) their classes
+    look: Callable,  # (B, 28, 28) -> (B, 28, 28), of real and forged alike
+) -> list[float]:  # losses of discriminator and generator, mean scores of real and fake
+    "One move of each player."
+    fake = g(torch.randn(len(y), g.z, device=y.device), y)
+    both = look(torch.cat([real, fake.detach()]))
+    scores = d(both, torch.cat([y, y])).chunk(2)
+    loss_d = hinge_discriminator(*scores)
+    move(to_d, loss_d)
+    d.requires_grad_(False)  # its gradient is not needed now
+    loss_g = hinge_generator(d(look(fake), y))
+    move(to_g, loss_g)
+    d.requires_grad_(True)
+    return [v.item() for v in (loss_d, loss_g, *(s.mean() for s in scores))]
+
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-068
+@delegates(Duel)
+def train_gan(
+    images,  # (N, 28, 28) in [0, 1]; training happens where they are
+    labels,  # (N,) class numbers
+    *,
+    generator: Generator | None = None,  # start from a copy of it
+    discriminator: Discriminator | None = None,
+    **kwargs,
+) -> GAN:
+    "A conditional GAN on pictures; the same seed gives the same weights."
+    duel, images = Duel(**kwargs), as_pictures(images)
+    with seeded(duel.seed, images.device):
+        g = generator or Generator()
+        d = discriminator or Discriminator(g.classes)
+        nets = [deepcopy(net).to(images.device).train() for net in (g, d)]
+        y = torch.from_numpy(class_numbers(labels, "labels", len(images), g.classes))
+        return duel.play(*nets, images, y.to(images.device), gan_step)
+
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-069
+def sample_digits(
+    generator: Generator,
+    labels,  # (N,) class numbers: what is wanted
+    seed: int = 0,
+) -> Tensor:  # (N, 28, 28) in [0, 1], where the generator is
+    "Pictures of the classes asked for; the same seed gives the same pictures."
+    y = torch.from_numpy(class_numbers(labels, "labels", None, generator.classes))
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(y), generator.z, generator=rng)
+    parts = [t.to(device_of(generator)) for t in (noise, y)]
+    with evaluating(generator):
+        return generator(*parts)
+
+
+# %% ../nbs/3_generate/13_gan.ipynb #cell-078
+def fidelity(
+    images: Tensor,  # (N, 28, 28) in [0, 1]
+    labels,  # (N,) the classes that were asked for
+    reader: nn.Module,  # (B, 28, 28) -> (B, classes) logits
+) -> float:  # in [0, 1]
+    "Share of pictures that `reader` reads as the class asked for."
+    said = predict(reader, images).argmax(1)
+    y = class_numbers(labels, "labels", len(said))
+    return (said == torch.from_numpy(y)).double().mean().item()
+
+
+def load_gan(path: str | Path | None = None) -> Generator:
+    "The generator that was trained longer. Raises `CheckpointError`."
+    about = read_tensors(path or data_path("gan.safetensors"))[1]
+    net = Generator(**about["generator"])
+    net.load_state_dict(part_of(path, "generator"))
     return net.eval()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-063
-def load_gan(
-    path=None,  # of a .safetensors file; None: the one that the course ships
-) -> Generator:  # in evaluation mode
-    "The generator that was trained longer, its bytes verified. Raises `CheckpointError` for a damaged file, `FileNotFoundError` for none."
-    return _load(Generator(**_shipped(path)[1]["generator"]), "generator", path)
-
-
-def load_reader(path=None) -> Reader:
-    "The reader that measured it. Raises as `load_gan`."
-    return _load(Reader(), "reader", path)
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-070
+# %% ../nbs/3_generate/13_gan.ipynb #cell-083
 def density_coverage(
-    real,
-    fake,  # (N, f) and (M, f) features
+    real: Tensor,  # (N, f) features
+    fake: Tensor,  # (M, f)
     *,
-    k: int = 5,  # the ball reaches to the k-th neighbour
-) -> tuple:  # density, from 0, may exceed 1; coverage in [0, 1]
-    "How dense forgeries lie among real data, and how much of it they cover [Naeem et al. 2020, eqs. 3 and 4]. Raises `ValueError` for too few rows, NaN, or widths that differ."
-    x, y = _features(real, "real"), _features(fake, "fake")
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"real, fake: expected as many columns, got {x.shape[1]} and {y.shape[1]}"
-        )
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < len(x):
-        raise ValueError(
-            f"k: expected a whole number from 1 to {len(x) - 1}, one less than the real rows, got {k!r}"
-        )
+    k: int = 5,  # a ball reaches to the k-th neighbour
+) -> tuple[float, float]:  # density, from 0, may exceed 1; coverage in [0, 1]
+    "How dense forgeries lie among real data, and how much of it they cover."
+    x, y = real.double(), fake.double()
     radius = torch.cdist(x, x).kthvalue(k + 1).values  # the nearest of all is itself
     inside = torch.cdist(x, y) <= radius[:, None]  # (i, j)
     return inside.sum().item() / (k * len(y)), inside.any(1).double().mean().item()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-071
-def _features(x, name: str) -> Tensor:  # (N, f) float64
-    a = numbers(x, name)
-    if a.ndim != 2:
-        raise ValueError(f"{name}: expected rows of features (N, f), got {a.shape}")
-    return torch.as_tensor(a).double()
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-074
+# %% ../nbs/3_generate/13_gan.ipynb #cell-087
 def nearest(
-    a,
-    b,  # (N, ...) and (M, ...) pictures or features of one shape
-) -> tuple:  # distances (N,), and which row of `b` (N,)
-    "Euclidean distance from each row of `a` to its nearest in `b`. Raises `ValueError` for no rows, NaN or shapes that differ."
-    x, y = numbers(a, "a"), numbers(b, "b")
-    if x.ndim < 2 or x.shape[1:] != y.shape[1:]:
-        raise ValueError(
-            f"a, b: expected rows of one shape, got {x.shape} and {y.shape}"
-        )
-    x, y = (torch.as_tensor(v).float().flatten(1) for v in (x, y))
+    a: Tensor,  # (N, ...) pictures
+    b: Tensor,  # (M, ...) others of the same shape
+) -> tuple[Tensor, Tensor]:  # distances (N,), and which row of `b` (N,)
+    "Euclidean distance from each row of `a` to its nearest in `b`."
+    x, y = a.flatten(1), b.flatten(1)
     rows = torch.cat([torch.cdist(part, y).argmin(1) for part in x.split(512)])
-    return (x - y[rows]).norm(
-        dim=1
-    ), rows  # anew: cdist's shortcut by a matrix product loses the small ones
+    return (x - y[rows]).norm(dim=1), rows  # anew: cdist loses small distances
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-080
-def frechet(
-    mean: Tensor,
-    cov: Tensor,
-    mean2: Tensor,
-    cov2: Tensor,  # (f,), (f, f), and the same of the other
-) -> float:  # squared distance, from 0
-    "Squared Fréchet distance of two Gaussians [Dowson and Landau 1982; Heusel et al. 2017, eq. 6]."
-    l, e = torch.linalg.eigh(cov)
-    root = torch.einsum(
-        "fi,i,gi->fg", e, l.clamp(min=0).sqrt(), e
-    )  # symmetric root of cov
-    cross = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
-    return max(
-        0.0,
-        ((mean - mean2).square().sum() + cov.trace() + cov2.trace() - 2 * cross).item(),
-    )
-
-
+# %% ../nbs/3_generate/13_gan.ipynb #cell-090
 def frechet_distance(
-    a,
-    b,  # (N, f) and (M, f) features, two rows or more
-) -> float:  # squared distance, from 0
-    "Squared Fréchet distance of two samples, each taken as a Gaussian; biased upwards where rows are few. Raises `ValueError` for too few rows, NaN, or widths that differ."
-    a, b = _features(a, "a"), _features(b, "b")
-    if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"a, b: expected two rows or more and as many columns, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    cov = lambda v: torch.cov(v.T).reshape(v.shape[1], v.shape[1])
-    return frechet(a.mean(0), cov(a), b.mean(0), cov(b))
-
-
-# %% ../nbs/3_generate/13_gan.ipynb #cell-094
-def slerp(
-    a: Tensor,
-    b: Tensor,  # (f,) each, not zero
-    t: Tensor,  # (n,) in [0, 1]
-) -> Tensor:  # (n, f)
-    "The arc from `a` to `b` [Shoemake 1985]; the straight line where they point the same way. Raises `ValueError` for shapes that differ and for vectors that are zero or opposite."
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(
-            f"a, b: expected vectors of one length, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
-    if not a.any() or not b.any():
-        raise ValueError("a, b: expected vectors other than zero")
-    omega, t = torch.acos(F.cosine_similarity(a, b, dim=0).clamp(-1, 1)), t[:, None]
-    if omega > math.pi - 1e-3:
-        raise ValueError(
-            "a, b: expected vectors that are not opposite: no arc between them is the shortest"
-        )
-    if omega < 1e-3:
-        return torch.lerp(a, b, t)
-    return (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / torch.sin(
-        omega
-    )
+    a: Tensor,  # (N, f) features
+    b: Tensor,  # (M, f)
+) -> float:  # squared distance; too large where rows are few
+    "Fréchet distance of two samples, each taken as a Gaussian [Heusel et al. 2017]."
+    a, b = a.double(), b.double()
+    cov, cov2 = [torch.atleast_2d(v.T.cov()) for v in (a, b)]
+    l, e = torch.linalg.eigh(cov)
+    root = torch.einsum("fi,i,gi->fg", e, l.clamp(min=0).sqrt(), e)
+    cross = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
+    apart = (a.mean(0) - b.mean(0)).square().sum()
+    return max(0.0, (apart + cov.trace() + cov2.trace() - 2 * cross).item())
