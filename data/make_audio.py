@@ -1,4 +1,4 @@
-"""Train chapter 04's small network on six kinds of features and under augmentation.
+"""Train chapter 04's small network on eight kinds of features and under augmentation.
 
     python data/make_audio.py            # data/results/audio.json; some ten minutes
     python data/make_audio.py --seeds 1  # one seed, to see that it runs
@@ -54,6 +54,15 @@ def below_loudest(waves, hop):
     return torch.where(there, mel, -60)
 
 
+def fourth_root(power):
+    "Features that compress the power as much as a logarithm does, but are none."
+
+    def made(waves, hop):
+        return power(waves, hop=hop) ** 0.25
+
+    return made
+
+
 KINDS = {
     "power, 129 rows": spectrogram,
     "decibels, 129 rows": decibel_rows,
@@ -61,6 +70,8 @@ KINDS = {
     "log-mel, 40 bands": log_mel,
     "log-mel below the loudest": below_loudest,
     "MFCC, 13 coefficients": mfcc,
+    "fourth root, 129 rows": fourth_root(spectrogram),
+    "fourth root, 40 bands": fourth_root(mel_power),
 }
 
 

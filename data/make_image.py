@@ -56,7 +56,7 @@ def one_change(augment, seed, epochs):
     return {"right": float(hits.mean()), "digits": digits}
 
 
-def shrunk(photo):
+def shrunk(photo):  # resized, and light on dark
     return as_mnist(resize(load_grey(photo), (28, 28)))
 
 
@@ -65,14 +65,15 @@ def photos(digits, seed):
     return [photographed(d, rng) for d in digits]
 
 
-def lessons(what, seed):  # images, labels, epochs
+def lessons(what, seed):  # images, labels, epochs; photos resized, light on dark
     rows = few(seed) if "200" in what else np.arange(len(TRAIN["label"]))
     digits, labels = TRAIN["image"][rows], TRAIN["label"][rows]
     if "photos" not in what:
         return digits, labels, 200 if "200" in what else 30
     times = 20 if "200" in what else 1
     taken = photos(np.repeat(digits, times, 0), 1000 + seed)
-    return list(map(shrunk, taken)), np.repeat(labels, times), 30
+    epochs = 100 if "100 epochs" in what else 30
+    return list(map(shrunk, taken)), np.repeat(labels, times), epochs
 
 
 def reading(what, seed, forms):
@@ -83,7 +84,13 @@ def reading(what, seed, forms):
     return {form: float(share) for form, share in shares.items()}
 
 
-LESSONS = "200 digits", "photos of 200 digits", "4,000 digits", "photos of 4,000 digits"
+LESSONS = (
+    "200 digits",
+    "photos of 200 digits",
+    "3,500 digits",
+    "photos of 3,500 digits",
+    "photos of 3,500 digits, 100 epochs",
+)
 
 
 def main():

@@ -278,9 +278,9 @@ def _all_torch(pieces):
         _symmetric_window,
     ],
     right=[_amplitudes, _all_torch],
-    hint="Along which axis does a frame run? What happens to its ends? Are decibels of "
-    "a "
-    "power ten or twenty logarithms? And what is the logarithm of silence?",
+    hint="Along which axis does a frame run? What did the chapter do to its ends? Are "
+    "decibels of a power ten or twenty logarithms? And what is the logarithm of "
+    "silence?",
     why="None of the four faults raises an error; a model trained on it just hears "
     "less.",
 )
@@ -309,6 +309,8 @@ def _invariant(f):
         x = rng.normal(-30, 10, shape)
         microphone = rng.normal(0, 6, (*shape[:2], 1))
         one, two = _in_either(f, x), _in_either(f, x + microphone)
+        if one.ndim == 0:
+            return False, "It returned None or a single number: is a return missing?"
         if one.shape != two.shape or len(one) != len(x) or one.size < len(x):
             return False, f"Of {shape} spectrograms it makes {one.shape}: one a clip?"
         if not (np.isfinite(one).all() and np.isfinite(two).all()):

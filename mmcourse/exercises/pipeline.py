@@ -225,7 +225,8 @@ def scale_of_others(x, voice):
 def _shards(rng):
     "Numbers, means and variances of pairs of shards, one of them far from zero."
     made = []
-    for n1, n2, shift in ((10, 10, 0.0), (3, 50, 2.0), (1, 7, -5.0), (400, 20, 1e4)):
+    sizes = (10, 10, 0.0), (3, 50, 2.0), (1, 7, -5.0), (400, 20, 1e4), (30, 30, 1e8)
+    for n1, n2, shift in sizes:
         a, b = shift + rng.standard_normal(n1), shift + 1 + 3 * rng.standard_normal(n2)
         made.append((n1, a.mean(), a.var(), n2, b.mean(), b.var()))
     return made
@@ -246,6 +247,13 @@ def _sample_variance(n1, mean1, var1, n2, mean2, var2):
     return n, mean1 + d * n2 / n, squares / (n - 1)
 
 
+def _squares_of_means(n1, mean1, var1, n2, mean2, var2):
+    n = n1 + n2
+    mean = (n1 * mean1 + n2 * mean2) / n
+    squares = n1 * (var1 + mean1**2) + n2 * (var2 + mean2**2)
+    return n, mean, squares / n - mean**2
+
+
 def _around_the_new_mean(n1, mean1, var1, n2, mean2, var2):
     n = n1 + n2
     mean = (n1 * mean1 + n2 * mean2) / n
@@ -256,7 +264,7 @@ def _around_the_new_mean(n1, mean1, var1, n2, mean2, var2):
 @exercise(
     "pipeline.5",
     inputs=_shards,
-    wrong=[_mean_of_means, _no_distance, _sample_variance],
+    wrong=[_mean_of_means, _no_distance, _sample_variance, _squares_of_means],
     right=[_around_the_new_mean],
     hint="The variance of the whole is the mean variance within the shards plus the "
     "variance between them, which comes from the distance of their means.",
@@ -271,8 +279,9 @@ def merge_moments(n1, mean1, var1, n2, mean2, var2):
 # %% ../../nbs/0_tools/exercises/05_pipeline.ipynb #cell-014
 question(
     "pipeline.q1",
-    "You standardise pictures before a five-fold cross-validation. Where do mean "
-    "and deviation come from?",
+    "You standardise pictures before a five-fold cross-validation. (The data are cut "
+    "into five parts; five times, another part is held out and the rest is trained "
+    "on.) Where do mean and deviation come from?",
     {
         "a": (
             "from all pictures, once, since labels play no part in it",

@@ -334,8 +334,8 @@ def longest_from_the_right(text, words):
         "Which of the others are on the list too: “below”, “two”, “not”?"
     ),
     why=(
-        "A list that takes out most of a text cannot be taking out only what means "
-        "nothing."
+        "Before you take out most of a text, measure what it costs: some of it means "
+        "something for your task."
     ),
 )
 def stopped():
