@@ -247,7 +247,7 @@ def result_rows(hits: dict[str, np.ndarray]) -> list[dict]:  # for `explore.tabl
     ]
 
 
-# %% ../nbs/4_fusion/19_project.ipynb #cell-072
+# %% ../nbs/4_fusion/19_project.ipynb #cell-074
 def print_table(examples: int, seeds: int, epochs: int):
     "Train, and print the comparison."
     views = load_features(three_views, examples)
@@ -257,7 +257,7 @@ def print_table(examples: int, seeds: int, epochs: int):
     print(table(rows, f"Accuracy on {len(label):,} test digits, {seeds} seeds"))
 
 
-# %% ../nbs/4_fusion/19_project.ipynb #cell-073
+# %% ../nbs/4_fusion/19_project.ipynb #cell-075
 def main(
     argv: list[str] | None = None,  # the command's arguments
 ) -> int:  # 0, or 2 for input that cannot be used
@@ -278,6 +278,6 @@ def main(
     return 0
 
 
-# %% ../nbs/4_fusion/19_project.ipynb #cell-074
+# %% ../nbs/4_fusion/19_project.ipynb #cell-076
 if __name__ == "__main__" and "__file__" in globals():
     sys.exit(main())
