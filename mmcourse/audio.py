@@ -240,7 +240,7 @@ def spectrogram(
     return (X.real.square() + X.imag.square()).mT
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-066
+# %% ../nbs/1_data/04_audio.ipynb #cell-069
 def hz_to_mel(f: np.ndarray) -> np.ndarray:
     "Slaney's mel scale: even below 1,000 Hz, logarithmic above."
     above = 15 + 27 * np.log(np.maximum(f, 1000) / 1000) / np.log(6.4)
@@ -252,7 +252,7 @@ def mel_to_hz(m: np.ndarray) -> np.ndarray:
     return np.where(m < 15, 200 * m / 3, 1000 * 6.4 ** ((m - 15) / 27))
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-068
+# %% ../nbs/1_data/04_audio.ipynb #cell-071
 def mel_bank(
     sr: int = SR,  # Hz
     n_fft: int = 256,  # samples in a frame
@@ -267,7 +267,7 @@ def mel_bank(
     return torch.from_numpy(2 / (high - low) * triangles)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-072
+# %% ../nbs/1_data/04_audio.ipynb #cell-075
 def mel_power(wave, sr: int = SR, *, n_mels=40, n_fft=256, hop=80) -> Tensor:
     "Power (..., n_mels, 1 + T//hop) in each mel band at each moment."
     x, bank = torch.as_tensor(wave), mel_bank(sr, n_fft, n_mels)
@@ -276,7 +276,7 @@ def mel_power(wave, sr: int = SR, *, n_mels=40, n_fft=256, hop=80) -> Tensor:
     return torch.cat(mel).unflatten(0, x.shape[:-1]) if x.ndim > 1 else mel[0][0]
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-073
+# %% ../nbs/1_data/04_audio.ipynb #cell-076
 def log_mel(
     wave,  # (..., T) samples, usually in [-1, 1]
     sr: int = SR,  # Hz
@@ -293,7 +293,7 @@ def log_mel(
     return db.maximum(floor).to(torch.as_tensor(wave).dtype)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-081
+# %% ../nbs/1_data/04_audio.ipynb #cell-084
 def dct_matrix(
     rows: int,  # cosines kept
     n: int,  # numbers to describe
@@ -306,7 +306,7 @@ def dct_matrix(
     return D
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-082
+# %% ../nbs/1_data/04_audio.ipynb #cell-085
 def mfcc(
     wave,  # (..., T) samples
     sr: int = SR,
@@ -320,7 +320,7 @@ def mfcc(
     return dct_matrix(n_mfcc, n_mels).to(mel) @ mel
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-088
+# %% ../nbs/1_data/04_audio.ipynb #cell-091
 def stripe(x: Tensor, axis: int, widest: int, generator: torch.Generator) -> Tensor:
     "Where to hide, as a mask: in each clip a stripe of random width and place."
     b, n = len(x), x.shape[axis]
@@ -330,7 +330,7 @@ def stripe(x: Tensor, axis: int, widest: int, generator: torch.Generator) -> Ten
     return ((place >= start) & (place < start + width)).unsqueeze(3 - axis)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-089
+# %% ../nbs/1_data/04_audio.ipynb #cell-092
 def spec_augment(
     x: Tensor,  # (B, bands, T)
     generator: torch.Generator,
@@ -347,7 +347,7 @@ def spec_augment(
     return x
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-091
+# %% ../nbs/1_data/04_audio.ipynb #cell-094
 def random_curve(shape, points: int, size: float, generator) -> Tensor:
     "Smooth curves (B, n) through a few random numbers of deviation `size`."
     b, n = shape
@@ -355,7 +355,7 @@ def random_curve(shape, points: int, size: float, generator) -> Tensor:
     return F.interpolate(knots, size=n, mode="linear", align_corners=True)[:, 0]
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-092
+# %% ../nbs/1_data/04_audio.ipynb #cell-095
 def _warp(x: Tensor, when: Tensor, pitch: Tensor) -> Tensor:
     "Spectrograms read off at other places of [-1, 1]: `when` (B, T), `pitch` (B, f)."
     (b, f, t), there = x.shape, (x > -60).any(1).float()
@@ -369,14 +369,14 @@ def _warp(x: Tensor, when: Tensor, pitch: Tensor) -> Tensor:
     return torch.where(long_enough, warped, x)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-094
+# %% ../nbs/1_data/04_audio.ipynb #cell-097
 def add_decibels(a: Tensor, b: Tensor) -> Tensor:
     "The level of two sounds together: their powers add."
     neper = np.log(10) / 10
     return torch.logaddexp(a * neper, b * neper) / neper
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-096
+# %% ../nbs/1_data/04_audio.ipynb #cell-099
 def normal_numbers(b: int, generator: torch.Generator, size: float) -> Tensor:
     "One random number a clip, (B, 1), of standard deviation `size`."
     return size * torch.randn(b, 1, generator=generator)
@@ -394,7 +394,7 @@ def other_mouth(x: Tensor, generator: torch.Generator) -> Tensor:
     return _warp(x, when, pitch + curve((b, f), 4, 0.08))
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-097
+# %% ../nbs/1_data/04_audio.ipynb #cell-100
 def other_room(x: Tensor, generator: torch.Generator) -> Tensor:
     "The clips through other microphones, half of them in noise."
     (b, f, t), bands = x.shape, torch.linspace(-1, 1, x.shape[1])
@@ -413,7 +413,7 @@ def other_room(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(there, x, -60)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-098
+# %% ../nbs/1_data/04_audio.ipynb #cell-101
 def augment_audio(
     x: Tensor,  # (B, bands, T) dB below the loudest, from -59; -60 where no clip is
     generator: torch.Generator,
@@ -425,7 +425,7 @@ def augment_audio(
     return torch.where(hidden & (y > -60), mean, y).to(x.dtype)
 
 
-# %% ../nbs/1_data/04_audio.ipynb #cell-103
+# %% ../nbs/1_data/04_audio.ipynb #cell-106
 def standardise_mel(
     x: Tensor,  # (B, bands, T) dB, -60 where there is no clip
     own: float = 0.5,  # share of each band's own mean in what is subtracted

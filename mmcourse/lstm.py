@@ -142,7 +142,7 @@ def gru_cell(
     return (1 - z) * n + z * h
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-038
+# %% ../nbs/2_models/10_lstm.ipynb #cell-040
 def set_gate_biases(
     net: nn.LSTM,  # changed in place: every layer and direction
     forget: float,  # bias of the forget gate: it keeps sigmoid(forget) at each step
@@ -159,7 +159,7 @@ def set_gate_biases(
     return net
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-061
+# %% ../nbs/2_models/10_lstm.ipynb #cell-063
 def as_sequences(
     x: Tensor,  # (B, F, T) features
     there: Tensor,  # (B, T) bool: where a clip is, one stretch in each row
@@ -177,7 +177,7 @@ def as_sequences(
     return rows.reshape(len(x), steps // stack, -1), -(-n // stack)
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-063
+# %% ../nbs/2_models/10_lstm.ipynb #cell-065
 def mean_max_pool(
     h: Tensor,  # (B, T, D) states
     lengths: Tensor,  # (B,) 1 … T
@@ -189,7 +189,7 @@ def mean_max_pool(
     return torch.cat([mean, highest], 1)
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-064
+# %% ../nbs/2_models/10_lstm.ipynb #cell-066
 class BiLSTMClassifier(nn.Module):
     "Sequences of different lengths in, logits out; their padding cannot change them."
 
@@ -213,7 +213,7 @@ class BiLSTMClassifier(nn.Module):
         return self.head(self.drop(mean_max_pool(h, lengths)))
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-066
+# %% ../nbs/2_models/10_lstm.ipynb #cell-068
 class Listener(nn.Module):
     "Spectrograms (B, bands, T) in, decibels, -60 where no clip is; logits out."
 
@@ -231,7 +231,7 @@ class Listener(nn.Module):
         return self.net(*self.sequences(mel))
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-067
+# %% ../nbs/2_models/10_lstm.ipynb #cell-069
 def train_listener(
     model: nn.Module,  # such as a `Listener`; trained in place
     train: tuple[Tensor, Tensor],  # spectrograms, digits
@@ -247,7 +247,7 @@ def train_listener(
     return model
 
 
-# %% ../nbs/2_models/10_lstm.ipynb #cell-086
+# %% ../nbs/2_models/10_lstm.ipynb #cell-088
 def trace(
     x: Tensor,  # (T, I) one sequence
     weights: tuple,  # as `gates` takes them
