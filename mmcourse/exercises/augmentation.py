@@ -21,7 +21,8 @@ def _mixtures(rng):
         x = torch.tensor(rng.random((B, *size)))
         t = torch.eye(C, dtype=torch.float64)[rng.integers(0, C, B)]
         lam = torch.tensor(rng.random(B))
-        made.append((x, t, lam, torch.tensor(rng.permutation(B))))
+        other = rng.permutation(B) if made else [1, 0]
+        made.append((x, t, lam, torch.tensor(other)))
     x, t, lam, _ = made[1]
     ends = torch.tensor([0.0, 1.0, 0.5, 1.0], dtype=torch.float64)
     return [*made, (x, t, ends, torch.tensor([1, 2, 3, 0]))]
