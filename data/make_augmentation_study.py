@@ -328,8 +328,6 @@ def sound(data: dict, steps: int, seed: int) -> dict:
         "stripes": on_inputs(chain(as_mel, hide_stripes)),
         "all": on_inputs(chain(wave, as_mel, hide_stripes)),
     }
-    if steps > 400:  # does a longer training change the answer?
-        arms = {name: arms[name] for name in ("nothing", "delay and noise")}
     tests = {s: data[s] for s in ("valid", "test", "noisy")}
     train = subset_per_class(data["train"], 20, seed)
     more = {"seed": seed, "make": Ear, "steps": steps}
@@ -392,7 +390,7 @@ STUDIES = {
     "rare alone": (rare_alone, digits, {10: 6}),
     "long": (long, digits, {100: 3}),
     "wide": (wide, digits, {10: 3}),
-    "sound": (sound, clips, {400: 4, 1200: 3}),
+    "sound": (sound, clips, {400: 3}),
     "image": (image, digits, dict.fromkeys((10, 20, 50, 100), 8)),
     "hands": (hands, digits, {10: 8}),
     "rare": (rare, digits, {10: 10, 20: 10}),

@@ -43,7 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import hints as language
+import mmcourse.hints as language
+
 from .convolution import DigitCNN
 from .gan import Discriminator, Generator, sample_digits, train_gan
 from .image import augment_image
