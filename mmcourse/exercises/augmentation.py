@@ -480,7 +480,7 @@ question(
     {
         "a": (
             "it is harmful and should go",
-            "On clean clips, yes. Who will use the model in a clean room only?",
+            "It is, for a model that meets clean clips only. Few models are so lucky.",
         ),
         "b": (
             (
