@@ -5,48 +5,34 @@ many. Does a generator's picture count as one more?"""
 
 # %% auto #0
 __all__ = [
-    "hand",
+    "augment_digit",
     "chain",
-    "sometimes",
-    "with_channel",
+    "subset_per_class",
     "blend",
-    "few",
-    "soft",
-    "on_inputs",
+    "beta_shares",
+    "one_hot",
     "mixup",
+    "on_inputs",
     "rectangle",
     "cutmix",
     "Carrying",
     "carried_loss",
     "fit_pairs",
-    "delayed",
-    "hissing",
-    "as_mel",
-    "striped",
+    "train_arms",
+    "random_delay",
+    "inside_clip",
+    "add_white_noise",
     "synonyms",
+    "training_hints",
     "wordings",
-    "rephrased",
-    "dropped",
-    "looked_up",
-    "Words",
+    "reword",
+    "word_dropout",
     "gan_pool",
-    "generated",
-    "confident",
-    "compare",
-    "image_arms",
-    "interval",
-    "sign_flip",
-    "holm",
-    "rare_classes",
-    "Ear",
-    "Bag",
-    "sound_arms",
-    "text_arms",
+    "from_pool",
 ]
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-003
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
@@ -57,323 +43,152 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .audio import log_mel, spec_augment, standardise_mel
+import mmcourse.hints as language
+
 from .convolution import DigitCNN
-from mmcourse.datasets import (
-    CARRIERS,
-    NOUNS,
-    PATTERNS,
-    STYLES,
-    Hint,
-    grammar,
-    parse,
-    phrases,
-    spell,
-    word,
-)
 from .gan import Discriminator, Generator, sample_digits, train_gan
 from .image import augment_image
-from .inputs import numbers, what
+from .inputs import as_pair, whole
 from .measure import seeded
-from .text import normalize_text, pad
-from .training import accuracy, as_pair, fit, leaves, predict, warmup_cosine
+from .training import accuracy, fit, warmup_cosine
 
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-006
-def _draws(generator) -> torch.Generator:
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected a torch.Generator, got {what(generator)}")
-    return generator
-
-
-def _number(v, name: str, low: float, high: float = math.inf) -> float:
-    "`v`, if it is a number in the range."
-    if (
-        isinstance(v, bool)
-        or not isinstance(v, (int, float, np.number))
-        or not low <= v <= high
-    ):
-        raise ValueError(
-            f"{name}: expected a number from {low:g} to {high:g}, got {what(v)}"
-        )
-    return float(v)
-
-
-def _function(f, name: str) -> Callable:
-    if not callable(f):
-        raise TypeError(
-            f"{name}: expected a function (batch, generator) -> batch, got {what(f)}"
-        )
-    return f
-
-
-def _parts(batch, name: str = "batch") -> list:  # of its tensors and lists
-    "What a batch consists of. Raises unless all of it has the same rows, at least one."
-    parts = [p for _, p in leaves(batch, name)]
-    for p in parts:
-        if not isinstance(p, (Tensor, list)) or isinstance(p, Tensor) and p.ndim == 0:
-            raise TypeError(
-                f"{name}: expected tensors or lists with a row for each example, got {what(p)}"
-            )
-    sizes = {len(p) for p in parts}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(
-            f"{name}: expected the same number of rows in every part, at least one, got {[len(p) for p in parts]}"
-        )
-    return parts
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-007
-def _where(hit: Tensor, new, old):  # (B,) bool; the same structure twice
-    "Rows of `new` where `hit`, else of `old`."
-    if isinstance(old, dict):
-        return {k: _where(hit, new[k], old[k]) for k in old}
-    if isinstance(old, tuple):
-        return tuple(_where(hit, n, o) for n, o in zip(new, old, strict=True))
-    if isinstance(old, list):
-        return [n if h else o for h, n, o in zip(hit.tolist(), new, old, strict=True)]
-    if not isinstance(new, Tensor) or new.shape != old.shape:
-        raise ValueError(
-            f"augment: expected a batch of the shape that it was given, {tuple(old.shape)}, got {what(new)}"
-        )
-    return torch.where(
-        hit.to(old.device).view(-1, *[1] * (old.ndim - 1)), new.to(old.dtype), old
-    )
+def augment_digit(
+    x: Tensor,  # (B, 28, 28)
+    generator: torch.Generator,
+) -> Tensor:  # (B, 28, 28)
+    "Digits in another hand: `augment_image` for pictures without a channel axis."
+    return augment_image(x[:, None], generator)[:, 0]
 
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-008
 def chain(
     *augments: Callable,  # (batch, generator) -> batch each
 ) -> Callable:  # the same
-    "One augmentation of several, from left to right; of none, the batch as it came. Raises `TypeError` for what is no function."
-    augments = [_function(f, f"augments[{i}]") for i, f in enumerate(augments)]
+    "One augmentation made of several, from left to right."
 
     def chained(batch, generator):
-        for f in augments:
-            batch = f(batch, generator)
+        for augment in augments:
+            batch = augment(batch, generator)
         return batch
 
     return chained
 
 
-def sometimes(
-    augment: Callable,  # (batch, generator) -> a batch of the same shape
-    p: float = 0.5,  # chance of each example
-) -> Callable:  # the same
-    "An augmentation that changes each example with chance `p`, independently. Raises `TypeError`, `ValueError`."
-    _function(augment, "augment")
-    _number(p, "p", 0, 1)
-
-    def some(batch, generator):
-        n = len(_parts(batch)[0])
-        return _where(
-            torch.rand(n, generator=_draws(generator), device=generator.device) < p,
-            augment(batch, generator),
-            batch,
-        )
-
-    return some
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-010
-def with_channel(
-    augment: Callable,  # of (B, 1, H, W), such as `augment_image`
-) -> Callable:  # of (B, H, W)
-    "The same augmentation for pictures without a channel axis. Raises as `augment` does."
-    _function(augment, "augment")
-
-    def run(x, generator):
-        if not isinstance(x, Tensor) or x.ndim != 3:
-            raise ValueError(f"x: expected a tensor (B, H, W), got {what(x)}")
-        return augment(x[:, None], generator)[:, 0]
-
-    return run
-
-
-hand = with_channel(augment_image)  # another hand: turned, sheared, sized, moved
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-013
-def _pair(batch) -> tuple:  # inputs, targets (B, C)
-    "A batch of inputs and soft targets. Raises unless it is one."
-    if not isinstance(batch, tuple) or len(batch) != 2:
-        raise TypeError(f"batch: expected a pair (inputs, targets), got {what(batch)}")
-    x, t = batch
-    if not isinstance(t, Tensor) or not t.is_floating_point() or t.ndim != 2:
-        raise TypeError(
-            f"targets: expected (B, classes) floats, as `soft` makes them, got {what(t)}"
-        )
-    _parts(batch)
-    if not t.isfinite().all() or t.min() < 0 or (t.sum(1) - 1).abs().max() > 1e-3:
-        raise ValueError(
-            "targets: expected rows of shares that add up to 1, got others"
-        )
-    return x, t
-
-
-def _floats(x, name: str = "x", ndim: int | None = None) -> Tensor:
-    "`x`, if it is a batch of finite floats."
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name}: expected a tensor of floats, got {what(x)}")
-    if not x.numel() or x.ndim < 2 or ndim not in (None, x.ndim):
-        raise ValueError(
-            f"{name}: expected {'(B, ...)' if ndim is None else f'{ndim} axes'}, none of them 0, got {tuple(x.shape)}"
-        )
-    if not x.isfinite().all():
-        raise ValueError(
-            f"{name}: expected finite values, got {int((~x.isfinite()).sum())} of {x.numel()} NaN or infinite"
-        )
-    return x
-
-
-def _beta(
-    x: Tensor, alpha: float, generator
-) -> Tensor:  # (B,) in [0, 1]; NumPy draws them, torch's generator seeds it
-    seed = int(
-        torch.randint(2**31, (), generator=_draws(generator), device=generator.device)
-    )
-    return torch.as_tensor(
-        np.random.default_rng(seed).beta(alpha, alpha, len(x)),
-        dtype=x.dtype,
-        device=x.device,
-    )
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-014
-def blend(
-    x: Tensor,  # (B, ...) floats
-    lam: Tensor,  # (B,) in [0, 1]: what stays of each row
-    other: Tensor,  # (B,) rows that it is mixed with
-) -> Tensor:  # (B, ...)
-    "Each row mixed with another [Zhang et al. 2018, eq. 1]."
-    return torch.einsum("b,b...->b...", lam, x) + torch.einsum(
-        "b,b...->b...", 1 - lam, x[other]
-    )
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-016
-def few(
-    data: tuple,  # (inputs, labels)
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-011
+def subset_per_class(
+    data: tuple,  # (inputs, class numbers)
     per_class: int,
     seed: int = 0,
-) -> tuple:  # (inputs, labels) with `per_class` rows of each class
-    "The same number of examples of each class, another choice for each seed. Raises `ValueError` if a class has too few."
+) -> tuple[Tensor, Tensor]:  # inputs and labels, `per_class` rows of each class
+    "As many examples of each class, another choice for each seed."
     x, y = as_pair(data)
-    if (
-        isinstance(per_class, bool)
-        or not isinstance(per_class, (int, np.integer))
-        or per_class < 1
-    ):
-        raise ValueError(
-            f"per_class: expected a whole number from 1 up, got {what(per_class)}"
-        )
+    classes, count = y.unique(return_counts=True)
+    per_class = whole(per_class, "per_class", 1, int(count.min()))
     g, rows = torch.Generator().manual_seed(seed), []
-    for c in y.unique():
+    for c in classes:
         there = (y == c).nonzero()[:, 0]
-        if len(there) < per_class:
-            raise ValueError(
-                f"per_class: expected at most {len(there)}, which class {int(c)} has, got {per_class}"
-            )
-        rows.append(there[torch.randperm(len(there), generator=g)[:per_class]])
+        order = torch.randperm(len(there), generator=g)
+        rows.append(there[order[:per_class]])
     rows = torch.cat(rows)
     return x[rows], y[rows]
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-020
-def soft(
-    labels,  # (B,) class numbers
-    classes: int = 10,
-) -> Tensor:  # (B, classes), each row adds up to 1
-    "Labels as shares: all of an example belongs to its class. Raises `ValueError` for numbers that are no class."
-    y = torch.as_tensor(labels)
-    if (
-        y.ndim != 1
-        or y.is_floating_point()
-        or not len(y)
-        or y.min() < 0
-        or y.max() >= classes
-    ):
-        raise ValueError(
-            f"labels: expected (B,) whole numbers from 0 to {classes - 1}, got {what(y)}"
-        )
-    return F.one_hot(y.long(), classes).float()
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-013
+def blend(
+    x: Tensor,  # (B, ...)
+    lam: Tensor,  # (B,) in [0, 1]: what stays of each row
+    other: Tensor,  # (B,) the rows that it is mixed with
+) -> Tensor:  # (B, ...)
+    "Each row mixed with another [Zhang et al. 2018, eq. 1]."
+    stays = torch.einsum("b,b...->b...", lam, x)
+    return stays + torch.einsum("b,b...->b...", 1 - lam, x[other])
 
 
-def on_inputs(
-    augment: Callable,  # (inputs, generator) -> inputs
-) -> Callable:  # ((inputs, targets), generator) -> the same
-    "An augmentation of pairs that leaves the targets alone: the claim that the label survives."
-    _function(augment, "augment")
-
-    def run(batch, generator):
-        x, t = _pair(batch)
-        return augment(x, generator), t
-
-    return run
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-015
+def beta_shares(
+    n: int,
+    alpha: float,
+    generator: torch.Generator,
+) -> Tensor:  # (n,) in [0, 1]
+    "Draws from Beta(alpha, alpha)."
+    seed = int(torch.randint(2**31, (), generator=generator))
+    draws = np.random.default_rng(seed).beta(alpha, alpha, n)
+    return torch.as_tensor(draws, dtype=torch.float32)
 
 
 # %% ../nbs/3_generate/14_augmentation.ipynb #cell-021
+def one_hot(
+    labels: Tensor,  # (B,) class numbers
+    classes: int = 10,
+) -> Tensor:  # (B, classes) floats, each row adds up to one
+    "Labels as shares: all of an example belongs to its class."
+    return F.one_hot(labels, classes).float()
+
+
 def mixup(
-    batch: tuple,  # (inputs (B, ...) floats, targets (B, C))
+    batch: tuple,  # (inputs (B, ...), targets (B, C))
     generator: torch.Generator,
     *,
-    alpha: float = 0.4,  # of the Beta distribution: near 0, hardly mixed; 1, any proportion alike
-) -> tuple:  # the same shapes
-    "Inputs and targets blended with those of another row, in one proportion [Zhang et al. 2018, eq. 1]. Raises `TypeError`, `ValueError`."
-    x, t = _pair(batch)
-    _floats(x)
-    _number(alpha, "alpha", 1e-3, 1e3)
-    lam, other = (
-        _beta(x, alpha, generator),
-        torch.randperm(len(x), generator=generator, device=generator.device),
-    )
-    return blend(x, lam, other), blend(t, lam.to(t.dtype), other)
+    alpha: float = 0.4,  # near 0: hardly mixed; 1: any proportion alike
+) -> tuple[Tensor, Tensor]:  # the same shapes
+    "Inputs and targets blended with another row's, in one proportion."
+    x, t = batch
+    lam = beta_shares(len(x), alpha, generator)
+    other = torch.randperm(len(x), generator=generator)
+    return blend(x, lam.to(x), other), blend(t, lam.to(t), other)
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-024
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-025
+def on_inputs(
+    augment: Callable,  # (inputs, generator) -> inputs
+) -> Callable:  # ((inputs, targets), generator) -> the same
+    "An augmentation of pairs that leaves the targets as they are."
+
+    def augmented(batch, generator):
+        x, t = batch
+        return augment(x, generator), t
+
+    return augmented
+
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-027
 def rectangle(
-    n: int,  # rectangles
-    size: tuple,  # (H, W) of the picture
-    area: Tensor,  # (n,) in [0, 1]: the share that is drawn
+    size: tuple[int, int],  # (H, W) of the picture
+    area: Tensor,  # (B,) in [0, 1]: the share that is drawn
     generator: torch.Generator,
-) -> Tensor:  # (n, H, W) bool: True inside
-    "Rectangles of the picture's proportions, their middles anywhere; what sticks out is cut off [Yun et al. 2019, eq. 2]."
+) -> Tensor:  # (B, H, W) bool: True inside
+    "Rectangles of the picture's proportions, cut off at its edges."
     sides = []
     for length in size:
-        side = (area.sqrt() * length).round()[:, None]  # (n, 1) pixels
-        start = (
-            torch.rand(n, 1, generator=generator, device=generator.device) * length
-        ).floor() - (side / 2).floor()
-        place = torch.arange(length, device=area.device)
+        side = (area.sqrt() * length).round()[:, None]  # (B, 1) pixels
+        middle = (torch.rand(len(area), 1, generator=generator) * length).floor()
+        start = middle - (side / 2).floor()
+        place = torch.arange(length)
         sides.append((place >= start) & (place < start + side))
     return sides[0][:, :, None] & sides[1][:, None, :]
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-027
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-030
 def cutmix(
-    batch: tuple,  # (inputs (B, ..., H, W) floats, targets (B, C))
+    batch: tuple,  # (pictures (B, H, W), targets (B, C))
     generator: torch.Generator,
     *,
     alpha: float = 1.0,
-) -> tuple:  # the same shapes
-    "A rectangle of another row's picture, and exactly its share of that row's targets [Yun et al. 2019, eq. 1]. Raises `TypeError`, `ValueError`."
-    x, t = _pair(batch)
-    if _floats(x).ndim < 3:
-        raise ValueError(f"x: expected (B, ..., H, W), got {tuple(x.shape)}")
-    lam, other = (
-        _beta(x, _number(alpha, "alpha", 1e-3, 1e3), generator),
-        torch.randperm(len(x), generator=generator, device=generator.device),
-    )
-    inside = rectangle(len(x), x.shape[-2:], 1 - lam, generator)  # (B, H, W)
-    stays = 1 - inside.to(t.dtype).mean((1, 2))  # (B,) counted, not drawn
-    return torch.where(
-        inside.view(len(x), *[1] * (x.ndim - 3), *x.shape[-2:]), x[other], x
-    ), blend(t, stays, other)
+) -> tuple[Tensor, Tensor]:  # the same shapes
+    "A rectangle of another row's picture, and its share of that row's targets."
+    x, t = batch
+    lam = beta_shares(len(x), alpha, generator)
+    other = torch.randperm(len(x), generator=generator)
+    inside = rectangle(x.shape[1:], 1 - lam, generator)
+    stays = 1 - inside.to(t).mean((1, 2))  # (B,) counted, not drawn
+    return torch.where(inside, x[other], x), blend(t, stays, other)
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-030
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-035
 class Carrying(nn.Module):
-    "A network for inputs that carry their targets: (inputs, targets) -> (logits, targets)."
+    "A network whose inputs carry their targets: (x, t) -> (logits, t)."
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -384,468 +199,202 @@ class Carrying(nn.Module):
         return self.net(x), t
 
 
-def carried_loss(outputs: tuple, _) -> Tensor:  # () nats
+def carried_loss(
+    outputs: tuple,  # (logits (B, C), targets (B, C))
+    _,  # the class numbers, which are not used
+) -> Tensor:  # () nats
     "Cross-entropy with the targets that came along."
     logits, t = outputs
     return F.cross_entropy(logits, t)
 
 
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-036
 def fit_pairs(
-    net: nn.Module,  # trained in place; called as net(inputs)
+    net: nn.Module,  # trained in place
     train: tuple,  # (inputs, class numbers)
     *,
-    augment: Callable
-    | None = None,  # ((inputs, targets), generator) -> (inputs, targets)
+    augment: Callable | None = None,  # (pair, generator) -> pair
     classes: int = 10,
     **options,  # of `fit`
 ):  # History
-    "`fit` with an augmentation of pairs. Raises as `fit` and `soft` do."
+    "`fit` with an augmentation of pairs (inputs, targets)."
     x, y = as_pair(train, "train")
-    return fit(
-        Carrying(net),
-        ((x, soft(y, classes)), y),
-        augment=augment,
-        loss=carried_loss,
-        metric=None,
-        **options,
-    )
+    data = (x, one_hot(y, classes)), y
+    options |= {"augment": augment, "loss": carried_loss, "metric": None}
+    return fit(Carrying(net), data, **options)
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-037
-def delayed(
-    x: Tensor,  # (B, ..., T) waves or spectrograms
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-038
+def train_arms(
+    train: tuple,  # (inputs, class numbers)
+    tests: dict,  # name -> (inputs, class numbers)
+    arms: dict,  # name -> augmentation of pairs, or None
+    *,
+    seed: int = 0,
+    steps: int = 400,  # batches of 32
+    make: Callable = DigitCNN,  # () -> network
+    lr: float = 3e-3,
+) -> dict[str, dict[str, float]]:  # arm -> {test: accuracy in [0, 1]}
+    "What one network learns from the same examples under each augmentation."
+    epochs = max(1, round(steps / math.ceil(len(train[1]) / 32)))
+    options = {"epochs": epochs, "batch_size": 32, "lr": lr, "weight_decay": 0.05}
+    options |= {"schedule": warmup_cosine, "seed": seed}
+    scores = {}
+    for name, augment in arms.items():
+        with seeded(seed):
+            net = make()
+        fit_pairs(net, train, augment=augment, **options)
+        scores[name] = {k: accuracy(net, data) for k, data in tests.items()}
+    return scores
+
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-049
+def random_delay(
+    x: Tensor,  # (B, T) waves
     generator: torch.Generator,
     *,
     by: float = 0.2,  # of T, at most
-    fill: float = 0.0,  # what comes in: 0 in a wave, the floor in a spectrogram
-) -> Tensor:  # the same shape
-    "Each row later by a time of its own; what comes past the end is gone. Raises `TypeError`, `ValueError`."
-    T = _floats(x).shape[-1]
-    most = round(_number(by, "by", 0, 1) * T)
-    source = torch.arange(T, device=x.device) - torch.randint(
-        0, most + 1, (len(x), 1), generator=_draws(generator), device=generator.device
-    )  # (B, T): where each step comes from
-    source = source.view(len(x), *[1] * (x.ndim - 2), T)
-    return torch.where(
-        source >= 0, x.gather(-1, source.clamp_min(0).expand(x.shape)), fill
-    )
+) -> Tensor:  # (B, T)
+    "Each clip later by a time of its own; what comes past the end is gone."
+    B, T = x.shape
+    late = torch.randint(0, round(by * T) + 1, (B, 1), generator=generator)
+    source = torch.arange(T) - late  # (B, T): where each sample comes from
+    return torch.where(source >= 0, x.gather(1, source.clamp_min(0)), 0.0)
 
 
-def hissing(
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-051
+def inside_clip(
+    x: Tensor,  # (B, T) waves, zeros before and after each clip
+) -> Tensor:  # (B, T) bool
+    "True from a clip's first sample that is not zero to its last."
+    sound = (x != 0).int()
+    begun = sound.cummax(1).values
+    to_come = sound.flip(1).cummax(1).values.flip(1)
+    return (begun & to_come).bool()
+
+
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-053
+def add_white_noise(
     x: Tensor,  # (B, T) waves
     generator: torch.Generator,
     *,
     low: float = 0.0,
     high: float = 30.0,  # dB, signal to noise, drawn evenly between
 ) -> Tensor:  # (B, T)
-    "Each clip in white noise at a level of its own; the zeros around it stay zeros. Raises `TypeError`, `ValueError`."
-    _floats(x, ndim=2)
-    _number(high, "high", _number(low, "low", -100, 100), 100)
-    dB = low + (high - low) * torch.rand(
-        len(x), 1, generator=_draws(generator), dtype=x.dtype, device=x.device
-    )
-    sounds, steps = (x != 0).byte(), torch.arange(x.shape[1], device=x.device)
-    first, last = (
-        sounds.argmax(1, keepdim=True),
-        x.shape[1] - 1 - sounds.flip(1).argmax(1, keepdim=True),
-    )
-    there = (steps >= first) & (steps <= last)  # before and behind is no clip
-    noise = (
-        torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        * there
-    )
-    power = lambda v: (v**2).sum(1, keepdim=True)
-    return (
-        x + noise * (power(x) / power(noise).clamp_min(1e-20) * 10 ** (-dB / 10)).sqrt()
-    )
+    "Each clip in noise at a level of its own; the zeros around it stay zeros."
+    snr = low + (high - low) * torch.rand(len(x), 1, generator=generator)
+    noise = torch.randn(x.shape, generator=generator) * inside_clip(x)
+    signal, hiss = x.square().sum(1, True), noise.square().sum(1, True)
+    gain = (signal / hiss.clamp_min(1e-20) / 10 ** (snr / 10)).sqrt()
+    return x + gain * noise
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-038
-def as_mel(
-    waves: Tensor,  # (B, T) at 8 kHz
-    generator=None,  # not used: what has to happen is a step of a chain too
-) -> Tensor:  # (B, 20, 1 + T//160) decibels against each clip's loudest value, from -60
-    "Spectrograms as a step of a chain. Raises as `log_mel` does."
-    mel = log_mel(waves, n_mels=20, hop=160, top_db=60.0)
-    return mel - mel.amax((1, 2), keepdim=True)
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-039
-def striped(
-    mel: Tensor,  # (B, bands, T) decibels, -60 where nothing is
-    generator: torch.Generator,
-) -> Tensor:  # the same shape
-    "`spec_augment` with narrow stripes; frames that held nothing still do. Raises as it does."
-    return torch.where(
-        (mel > -60).any(1, keepdim=True),
-        spec_augment(mel, generator, bands=4, time=8),
-        -60.0,
-    )
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-044
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-061
 @lru_cache
-def synonyms() -> (
-    dict
-):  # number of a phrase -> numbers of the phrases that say the same, itself among them
-    "Which phrases of the hints' grammar are interchangeable: of patterns with the same place in a sentence, the same fillings and the same truth."
+def synonyms() -> dict[int, tuple[int, ...]]:
+    "Number of a phrase -> numbers of all phrases that say the same, itself too."
+    index = {p.text: i for i, p in enumerate(language.phrases())}
     meaning = defaultdict(list)
-    for p in PATTERNS:
+    for p in language.PATTERNS:
         fillings = tuple(p.over) or ((),)
-        meaning[
-            p.kind, fillings, tuple(p.true(d, *v) for v in fillings for d in range(10))
-        ].append(p)
-    index, groups = (
-        {p.text: i for i, p in enumerate(phrases())},
-        {i: (i,) for i in range(len(phrases()))},
-    )
-    for (_, fillings, _), same in meaning.items():
+        truth = tuple(p.true(d, *v) for v in fillings for d in range(10))
+        meaning[p.kind, fillings, truth].append(p.text)
+    groups = {i: (i,) for i in index.values()}
+    for (_, fillings, _), texts in meaning.items():
         for v in fillings:
-            numbers = tuple(
-                index[t] for p in same if (t := p.text.format(*map(word, v))) in index
-            )
-            groups |= dict.fromkeys(numbers, numbers)
+            said = [text.format(*map(language.word, v)) for text in texts]
+            same = tuple(index[text] for text in said if text in index)
+            groups |= dict.fromkeys(same, same)
     return groups
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-049
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-066
 @lru_cache
-def _training() -> frozenset:
-    return frozenset(h.parts for h in grammar("train"))
+def training_hints() -> frozenset:
+    "The phrases of every hint that the training split can hold."
+    return frozenset(h.parts for h in language.grammar("train"))
 
 
 @lru_cache(maxsize=2**14)
 def wordings(
-    parts: tuple,  # numbers of a hint's phrases
-) -> tuple:  # of such tuples, `parts` first
-    "The ways to say a hint that no split but training can hold, and the way that it was said."
-    found = {
-        tuple(sorted(c)) for c in product(*(synonyms()[i] for i in parts))
-    } & _training()
-    return (parts, *sorted(found - {parts}))
+    parts: tuple[int, ...],  # numbers of a hint's phrases
+) -> tuple[tuple[int, ...], ...]:  # `parts` first
+    "All ways to say a hint that no split but training can hold."
+    ways = {tuple(sorted(c)) for c in product(*(synonyms()[i] for i in parts))}
+    return parts, *sorted((ways & training_hints()) - {parts})
 
 
-def rephrased(
-    texts: list,  # of B hints of the grammar
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-068
+def reword(
+    texts: list[str],  # B hints of the grammar
     generator: torch.Generator,
-) -> list:  # of B str
-    "Each hint in other words, true of the same digits. Raises `ValueError` for a sentence that is no hint, `TypeError` for no text."
-    if not isinstance(texts, list) or not texts:
-        raise TypeError(
-            f"texts: expected a list of at least one str, got {what(texts)}"
-        )
-    chance, out = (
-        torch.rand(
-            len(texts), 4, generator=_draws(generator), device=generator.device
-        ).tolist(),
-        [],
-    )
-    for text, (a, b, c, d) in zip(texts, chance):
-        ways = wordings(parse(text))
-        parts = ways[int(a * len(ways))]
-        hint = Hint(parts, frozenset(), 1)  # `spell` reads the parts alone
-        out.append(
-            STYLES[int(b * len(STYLES))](
-                CARRIERS[int(c * len(CARRIERS))].format(
-                    spell(hint, NOUNS[int(d * len(NOUNS))])
-                )
-            )
-        )
-    return out
+    *,
+    phrases_too: bool = True,  # False: other words around the same phrases
+) -> list[str]:  # B hints
+    "Each hint in other words, true of the same digits."
+    dice, said = torch.rand(len(texts), 4, generator=generator).tolist(), []
+    for text, u in zip(texts, dice):
+        ways = [language.parse(text)]
+        if phrases_too:
+            ways = wordings(ways[0])
+        four = zip((ways, language.CARRIERS, language.STYLES, language.NOUNS), u)
+        way, carrier, style, noun = [x[int(v * len(x))] for x, v in four]
+        hint = language.Hint(way, frozenset(), 1)  # `spell` reads the phrases alone
+        said.append(style(carrier.format(language.spell(hint, noun))))
+    return said
 
 
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-052
-def dropped(
-    ids: Tensor,  # (B, L) int64 word numbers, zeros after the end
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-073
+def word_dropout(
+    ids: Tensor,  # (B, L) word numbers, zeros after the end
     generator: torch.Generator,
     *,
     p: float = 0.1,  # chance of each word
-) -> Tensor:  # (B, L): a dropped word is 0; the last one left of a text stays
-    "Words left out at random. Raises `TypeError`, `ValueError`."
-    if (
-        not isinstance(ids, Tensor)
-        or ids.is_floating_point()
-        or ids.dtype == torch.bool
-    ):
-        raise TypeError(f"ids: expected a tensor of whole numbers, got {what(ids)}")
-    if ids.ndim != 2 or not ids.numel() or ids.min() < 0:
-        raise ValueError(
-            f"ids: expected (B, L) numbers from 0 up, none of the axes 0, got {what(ids)}"
-        )
-    _number(p, "p", 0, 1)
-    u = torch.rand(ids.shape, generator=_draws(generator), device=generator.device)
+) -> Tensor:  # (B, L): a dropped word is 0; one word of each text stays
+    "Words left out at random."
+    u = torch.rand(ids.shape, generator=generator)
     u = torch.where(ids > 0, u, -1.0)  # no word: never the one that stays
     stays = (u >= p) | (u == u.amax(1, keepdim=True))
     return torch.where(stays, ids, 0)
 
 
-def looked_up(
-    items: list,  # N of anything
-) -> Callable:  # (rows (B,), generator) -> list of B
-    "The first step of a chain whose batches are row numbers: `fit` takes tensors, and sentences are none."
-    return lambda rows, generator: [items[i] for i in rows.tolist()]
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-053
-@lru_cache(maxsize=2**15)
-def _words(text: str) -> tuple:  # of str
-    return tuple(re.findall(r"[\w'’-]+", normalize_text(text)))
-
-
-class Words:
-    "Sentences of the grammar as word numbers: a step of a chain, `(texts, generator) -> ids (B, L)`. Words never met are passed over."
-
-    def __init__(self, texts: list):  # whose words it learns
-        self.known = {
-            w: i + 1
-            for i, w in enumerate(sorted({w for t in texts for w in _words(t)}))
-        }
-
-    def __call__(
-        self, texts: list, generator=None
-    ) -> Tensor:  # (B, L) int64, zeros after the end
-        rows = [
-            [i for w in _words(t) if (i := self.known.get(w))] or [0] for t in texts
-        ]
-        return torch.from_numpy(pad(rows, max(map(len, rows)))[0]).long()
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-056
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-080
 def gan_pool(
-    train: tuple,  # (images (N, 28, 28) in [0, 1], labels (N,)): all that the generator will ever see
+    train: tuple,  # (images (N, 28, 28), labels (N,)): all that the GAN will see
     *,
-    per_class: int = 100,
+    per_class: int = 100,  # pictures drawn of each class
     width: int = 12,
     steps: int = 500,
-    batch_size: int = 32,
     seed: int = 0,
-    **options,  # of `train_gan`
-) -> tuple:  # (images (M, 28, 28), labels (M,)), `per_class` of each class there is
-    "Pictures from a small conditional GAN that was trained on `train` and nothing else. Raises as `train_gan` does."
+) -> tuple[Tensor, Tensor]:  # images (M, 28, 28), labels (M,)
+    "Pictures from a small conditional GAN that was trained on `train` alone."
     x, y = as_pair(train, "train")
     with seeded(seed):
-        start = {
-            "generator": Generator(width=width),
-            "discriminator": Discriminator(width=width),
-        }
-    gan = train_gan(
-        x, y, steps=steps, batch_size=batch_size, seed=seed, **start, **options
-    )
+        g, d = Generator(width=width), Discriminator(width=width)
+    options = {"steps": steps, "batch_size": 32, "seed": seed}
+    gan = train_gan(x, y, generator=g, discriminator=d, **options)
     labels = y.unique().repeat_interleave(per_class)
     return sample_digits(gan.generator, labels, seed=seed), labels
 
 
-def generated(
-    images: Tensor,  # (M, ...) a pool
+# %% ../nbs/3_generate/14_augmentation.ipynb #cell-082
+def from_pool(
+    images: Tensor,  # (M, H, W) a pool
     labels: Tensor,  # (M,) their classes
     *,
     share: float = 0.5,  # chance that an example is replaced
 ) -> Callable:  # ((inputs, targets), generator) -> the same
-    "An augmentation that exchanges examples for ones of their class from a pool; a class that the pool lacks stays as it is. Raises `TypeError`, `ValueError`."
-    images, labels = as_pair((images, labels), "pool")
-    _number(share, "share", 0, 1)
-    of = {int(c): (labels == c).nonzero()[:, 0] for c in labels.unique()}
+    "An augmentation that exchanges examples for ones of their class from a pool."
+    order = labels.argsort(stable=True)
 
-    def run(batch, generator):
-        x, t = _pair(batch)
-        hit, u = torch.rand(
-            2, len(x), generator=_draws(generator), device=generator.device
-        )
-        pick = [
-            int(of[c][int(v * len(of[c]))]) if c in of else -1
-            for c, v in zip(t.argmax(1).tolist(), u.tolist())
-        ]
-        pick = torch.tensor(pick, device=images.device)
-        return _where((hit < share) & (pick >= 0), images[pick], x), t
+    def exchange(batch, generator):
+        x, t = batch
+        hit, u = torch.rand(2, len(x), generator=generator)
+        count = labels.bincount(minlength=t.shape[1])
+        first, c = count.cumsum(0) - count, t.argmax(1)
+        place = first[c] + (u.double() * count[c]).long()
+        new = images[order[place.clamp_max(len(order) - 1)]]
+        hit = (hit < share) & (count[c] > 0)
+        return torch.where(hit[:, None, None], new, x), t
 
-    return run
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-057
-def confident(
-    net: nn.Module,
-    pool: tuple,  # (images, labels)
-    *,
-    least: float = 0.9,  # probability of its own label
-) -> tuple:  # (images, labels): at least one of each class stays
-    "The pictures of a pool that a network takes for what they are meant to be; of a class without any, its best one."
-    x, y = as_pair(pool, "pool")
-    p = predict(net, x).softmax(1)[torch.arange(len(y)), y]
-    keep = p >= _number(least, "least", 0, 1)
-    for c in y.unique():
-        keep[torch.where(y == c, p, -1.0).argmax()] = True
-    return x[keep], y[keep]
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-059
-def compare(
-    train: tuple,  # (inputs, class numbers)
-    tests: dict,  # name -> (inputs, class numbers)
-    arms: dict,  # name -> augmentation of pairs, or None
-    *,
-    seed: int = 0,
-    steps: int = 400,  # of `fit`, in batches of 32
-    make: Callable = DigitCNN,
-    lr: float = 3e-3,
-) -> dict:  # arm -> {name of the test: accuracy in [0, 1]}
-    "What the same network learns from the same examples under each augmentation. Raises as `fit` does."
-    scores, epochs = {}, max(1, round(steps / math.ceil(len(train[1]) / 32)))
-    for name, augment in arms.items():
-        with seeded(seed):
-            net = make()
-        fit_pairs(
-            net,
-            train,
-            augment=augment,
-            epochs=epochs,
-            batch_size=32,
-            lr=lr,
-            weight_decay=0.05,
-            schedule=warmup_cosine,
-            seed=seed,
-        )
-        scores[name] = {k: accuracy(net, data) for k, data in tests.items()}
-    return scores
-
-
-def image_arms(
-    pool: tuple,  # generated (images, labels)
-    share: float = 0.5,  # of the training pictures that are replaced by generated ones
-) -> dict:
-    "The four arms of the study: nothing, classical, GAN, both."
-    gan, classical = generated(*pool, share=share), on_inputs(hand)
-    return {
-        "nothing": None,
-        "classical": classical,
-        "GAN": gan,
-        "both": chain(gan, classical),
-    }
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-061
-def interval(
-    values,  # (n,) numbers, one a seed, n from 2 up
-    level: float = 0.95,
-) -> tuple:  # mean, low, high
-    "The mean and Student's interval [Student 1908]. Raises `ValueError` for fewer than two numbers."
-    from scipy.stats import t
-
-    v = numbers(values, "values").astype(float)
-    if v.ndim != 1 or len(v) < 2:
-        raise ValueError(f"values: expected (n,) numbers, n from 2 up, got {v.shape}")
-    _number(level, "level", 0, 1)
-    half = float(t.ppf((1 + level) / 2, len(v) - 1)) * v.std(ddof=1) / len(v) ** 0.5
-    return v.mean().item(), (v.mean() - half).item(), (v.mean() + half).item()
-
-
-def sign_flip(
-    differences,  # (n,) paired differences, n from 1 to 20
-) -> float:  # p-value, from 2/2**n to 1
-    "How often random signs give a mean as far from zero: an exact two-sided test [Fisher 1935]. Raises `ValueError`."
-    d = numbers(differences, "differences").astype(float)
-    if d.ndim != 1 or len(d) > 20:
-        raise ValueError(
-            f"differences: expected (n,) numbers, n from 1 to 20, got {d.shape}"
-        )
-    sums = np.zeros(1)
-    for v in d:
-        sums = np.concatenate([sums + v, sums - v])
-    return float((np.abs(sums) >= abs(d.sum()) - 1e-9).mean())
-
-
-def holm(
-    p,  # (m,) p-values of as many tests
-) -> np.ndarray:  # (m,) adjusted ones, up to 1
-    "P-values that stay true when several things were tried: the smallest times m, the next times m-1, never decreasing [Holm 1979]. Raises `ValueError`."
-    p = numbers(p, "p").astype(float)
-    if p.ndim != 1 or p.min() < 0 or p.max() > 1:
-        raise ValueError(f"p: expected (m,) numbers from 0 to 1, got {what(p)}")
-    order = p.argsort(kind="stable")
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return adjusted[order.argsort(kind="stable")]
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-085
-def rare_classes(
-    data: dict,  # {'train', 'valid', 'test'}: (images, labels)
-    per_class: int,  # pictures of each of the five rare classes
-    seed: int = 0,
-    **options,  # of `gan_pool`
-) -> tuple:  # training (images, labels), balanced by repetition; tests of the rare classes alone; the pool of generated rare pictures
-    "Five classes as they are, five with a few pictures only, and what a GAN trained on all of these draws of the five. Raises as `few` and `gan_pool` do."
-    x, y = as_pair(data["train"], "train")
-    rare = torch.randperm(10, generator=torch.Generator().manual_seed(seed))[:5]
-    is_rare = torch.isin(y, rare)
-    a, b = few((x[is_rare], y[is_rare]), per_class, seed), (x[~is_rare], y[~is_rare])
-    times = max(1, round(len(b[1]) / len(a[1])))
-    train = (
-        torch.cat([a[0].repeat(times, 1, 1), b[0]]),
-        torch.cat([a[1].repeat(times), b[1]]),
-    )
-    images, labels = gan_pool(train, seed=seed, **{"steps": 800, "width": 16} | options)
-    drawn = torch.isin(labels, rare)
-    tests = {
-        s: (data[s][0][of], data[s][1][of])
-        for s in data
-        if s != "train"
-        for of in [torch.isin(data[s][1], rare)]
-    }
-    return train, tests, (images[drawn], labels[drawn])
-
-
-# %% ../nbs/3_generate/14_augmentation.ipynb #cell-094
-class Ear(nn.Module):
-    "A small CNN for spectrograms: (B, 20, T) decibels from -60 -> (B, classes) logits."
-
-    def __init__(self, classes: int = 10):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 12, 5, 2, 2),
-            nn.ReLU(),
-            nn.Conv2d(12, 24, 3, 1, 1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        )
-        self.head = nn.Linear(2 * 24 * 5, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.body(standardise_mel(x)[:, None]).flatten(1, 2)  # (B, 24·5, T/4)
-        return self.head(torch.cat([h.mean(2), h.amax(2)], 1))
-
-
-class Bag(nn.Module):
-    "The sum of a text's word vectors, then a linear layer: (B, L) word numbers, 0 for none -> (B, classes) logits."
-
-    def __init__(self, words: int, classes: int = 10, d: int = 64):
-        super().__init__()
-        self.embed, self.head = (
-            nn.EmbeddingBag(words + 1, d, mode="sum", padding_idx=0),
-            nn.Sequential(nn.ReLU(), nn.Linear(d, classes)),
-        )
-        nn.init.normal_(self.embed.weight, 0, 0.05)
-        nn.init.zeros_(self.embed.weight[:1].detach())  # the row that nothing points to
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.embed(ids))
-
-
-def sound_arms() -> dict:  # of waves (B, T)
-    "Waves to spectrograms, with nothing, a delay and noise before, stripes behind, all of it."
-    wave = chain(delayed, hissing)
-    return {
-        "nothing": on_inputs(as_mel),
-        "delay and noise": on_inputs(chain(wave, as_mel)),
-        "SpecAugment": on_inputs(chain(as_mel, striped)),
-        "all": on_inputs(chain(wave, as_mel, striped)),
-    }
-
-
-def text_arms(texts: list, words: Words) -> dict:  # of row numbers (B,)
-    "Sentences to word numbers, with nothing, words left out, other words, both."
-    look = looked_up(texts)
-    return {
-        "nothing": on_inputs(chain(look, words)),
-        "word dropout": on_inputs(chain(look, words, dropped)),
-        "synonyms": on_inputs(chain(look, rephrased, words)),
-        "both": on_inputs(chain(look, rephrased, words, dropped)),
-    }
+    return exchange

@@ -4,16 +4,112 @@
 # ../../nbs/0_tools/exercises/14_augmentation.ipynb.
 
 # %% auto #0
-__all__ = ["paste", "seven_seeds", "soft_loss", "mixed_twice", "false_claims"]
+__all__ = ["mix", "seven_seeds", "paste", "at_snr", "false_claims"]
 
 # %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-002
 import numpy as np
 import torch
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-004
+def _mixtures(rng):
+    "A batch of two; some that stay; a partner that is oneself; more classes than rows."
+    made = []
+    for B, size, C in ((2, (2, 3), 2), (4, (5, 5), 3), (3, (1, 4), 7)):
+        x = torch.tensor(rng.random((B, *size)))
+        t = torch.eye(C, dtype=torch.float64)[rng.integers(0, C, B)]
+        lam = torch.tensor(rng.random(B))
+        other = rng.permutation(B) if made else [1, 0]
+        made.append((x, t, lam, torch.tensor(other)))
+    x, t, lam, _ = made[1]
+    ends = torch.tensor([0.0, 1.0, 0.5, 1.0], dtype=torch.float64)
+    return [*made, (x, t, ends, torch.tensor([1, 2, 3, 0]))]
+
+
+def _labels_kept(x, t, lam, other):
+    return mix(x, t, lam, other)[0], t
+
+
+def _other_way(x, t, lam, other):
+    return mix(x, t, 1 - lam, other)
+
+
+def _one_for_all(x, t, lam, other):
+    return mix(x, t, lam[:1].expand(len(x)), other)
+
+
+def _partner_undone(x, t, lam, other):
+    return mix(x, t, lam, other.argsort())
+
+
+def _not_mixed_targets(x, t, lam, other):
+    return mix(x, t, lam, other)[0], lam[:, None] * t
+
+
+def _by_loop(x, t, lam, other):
+    "Another right answer: row by row."
+    xs, ts = [], []
+    for b, o in enumerate(other.tolist()):
+        xs.append(lam[b] * x[b] + (1 - lam[b]) * x[o])
+        ts.append(lam[b] * t[b] + (1 - lam[b]) * t[o])
+    return torch.stack(xs), torch.stack(ts)
+
+
+def _by_numpy(x, t, lam, other):
+    "Another right answer: one matrix that mixes rows, in NumPy."
+    lam, other = lam.numpy(), other.numpy()
+    M = np.diag(lam)
+    M[np.arange(len(lam)), other] += 1 - lam
+    return np.einsum("bo,oij->bij", M, x.numpy()), M @ t.numpy()
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-005
+@exercise(
+    "augmentation.1",
+    inputs=_mixtures,
+    wrong=[
+        _labels_kept,
+        _other_way,
+        _one_for_all,
+        _partner_undone,
+        _not_mixed_targets,
+    ],
+    right=[_by_loop, _by_numpy],
+    hint=(
+        "Give the proportions as many axes of size one as the pictures have, and "
+        "as the targets have. Both sums then read like the two formulas."
+    ),
+    why="A new example needs a label of its own, made as the picture was made.",
+)
+def mix(x, t, lam, other):
+    a, b = lam[:, None, None], lam[:, None]
+    return a * x + (1 - a) * x[other], b * t + (1 - b) * t[other]
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-007
+@prediction(
+    "augmentation.2",
+    wrong=[1 / 2**7, 2 / 7, 0.05, 0, 1 / 7],
+    right=[2 / 128],
+    tol=1e-4,
+    hint=(
+        "Of all choices of seven signs, how many give a mean that is as far from "
+        "zero, on either side?"
+    ),
+    why=(
+        "The number of seeds decides how small a p-value can be; with five, none "
+        "is below 0.05, whatever happens."
+    ),
+)
+def seven_seeds():
+    from mmcourse.measure import sign_flip
+
+    return sign_flip(np.arange(1, 8) / 100)
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-009
 def _rectangles(rng):
     "Inside; over one edge; over a corner; all of it; none of it."
     places = [
@@ -32,20 +128,13 @@ def _rectangles(rng):
 
 
 def _as_drawn(a, b, top, left, height, width):
-    out = a.clone()
-    t, l = max(top, 0), max(left, 0)
-    out[t : max(top + height, 0), l : max(left + width, 0)] = b[
-        t : max(top + height, 0), l : max(left + width, 0)
-    ]
-    return out, 1 - height * width / a.numel()
+    return paste(a, b, top, left, height, width)[0], 1 - height * width / a.numel()
 
 
 def _python_slices(a, b, top, left, height, width):
-    out = a.clone()
-    out[top : top + height, left : left + width] = b[
-        top : top + height, left : left + width
-    ]
-    return out, 1 - out[top : top + height, left : left + width].numel() / a.numel()
+    out, rows, columns = a.clone(), slice(top, top + height), slice(left, left + width)
+    out[rows, columns] = b[rows, columns]
+    return out, 1 - out[rows, columns].numel() / a.numel()
 
 
 def _share_pasted(a, b, top, left, height, width):
@@ -57,102 +146,151 @@ def _moved_in(a, b, top, left, height, width):
     return paste(a, b, max(top, 0), max(left, 0), height, width)
 
 
+def _by_mask(a, b, top, left, height, width):
+    "Another right answer: a mask from comparisons, as `rectangle` makes it."
+    i, j = torch.arange(a.shape[0]), torch.arange(a.shape[1])
+    rows = (i >= top) & (i < top + height)
+    inside = rows[:, None] & (j >= left) & (j < left + width)
+    return torch.where(inside, b, a), 1 - inside.double().mean()
+
+
+def _pixel_by_pixel(a, b, top, left, height, width):
+    "Another right answer: a loop that counts."
+    out, left_over = a.clone(), 0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            if top <= i < top + height and left <= j < left + width:
+                out[i, j] = b[i, j]
+            else:
+                left_over += 1
+    return out, left_over / a.numel()
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-010
 @exercise(
-    "augmentation.1",
+    "augmentation.3",
     inputs=_rectangles,
     wrong=[_as_drawn, _python_slices, _share_pasted, _moved_in],
-    hint="Clip all four edges to the picture first; a negative start of a slice counts from the end. Then count the pixels that are left.",
-    why="The label has to know what was pasted, not what was meant to be: at the border they differ.",
+    right=[_by_mask, _pixel_by_pixel],
+    hint=(
+        "Clip all four edges to the picture first; a negative start of a slice "
+        "counts from the end. Then count the pixels that are left."
+    ),
+    why=(
+        "The label has to know what was pasted, not what was meant to be: at the "
+        "border they differ."
+    ),
 )
 def paste(a, b, top, left, height, width):
     H, W = a.shape
-    rows, columns = (
-        slice(min(max(top, 0), H), min(max(top + height, 0), H)),
-        slice(min(max(left, 0), W), min(max(left + width, 0), W)),
-    )
+    rows = slice(min(max(top, 0), H), min(max(top + height, 0), H))
+    columns = slice(min(max(left, 0), W), min(max(left + width, 0), W))
     out = a.clone()
     out[rows, columns] = b[rows, columns]
     return out, 1 - out[rows, columns].numel() / a.numel()
 
 
-# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-006
-@prediction(
-    "augmentation.2",
-    wrong=[1 / 2**7, 2 / 7, 0.05, 0, 1 / 7],
-    tol=1e-4,
-    hint="Of all choices of seven signs, how many give a mean that is as far from zero, on either side?",
-    why="The number of seeds decides how small a p-value can be; with five, none is below 0.05, whatever happens.",
-)
-def seven_seeds():
-    from mmcourse.augmentation import sign_flip
-
-    return sign_flip(np.arange(1, 8) / 100)
-
-
-# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-008
-def _batches(rng):
-    "Hard targets, soft targets, and logits beyond what exp can hold."
-    made = []
-    for b, c, size in ((1, 3, 1.0), (4, 5, 2.0), (3, 10, 300.0)):
-        t = rng.dirichlet(np.ones(c), b) if b > 1 else np.eye(c)[:b]
-        made.append((torch.tensor(rng.standard_normal((b, c)) * size), torch.tensor(t)))
-    return made
-
-
-def _of_the_largest(logits, t):
-    return -logits.log_softmax(1)[torch.arange(len(t)), t.argmax(1)].mean()
-
-
-def _mean_of_all(logits, t):
-    return -(t * logits.log_softmax(1)).mean()
-
-
-def _over_the_batch(logits, t):
-    return -(t * logits.log_softmax(0)).sum(1).mean()
-
-
-def _overflows(logits, t):
-    return -(t * (logits.exp() / logits.exp().sum(1, keepdim=True)).log()).sum(1).mean()
-
-
-@exercise(
-    "augmentation.3",
-    inputs=_batches,
-    wrong=[_of_the_largest, _mean_of_all, _over_the_batch, _overflows],
-    hint="log_softmax over the classes is safe for any logits; weight it with t, sum over classes, then average over the batch.",
-    why="It is linear in the targets, so the loss of a mixed example is the mix of two losses: mixup can be written either way.",
-)
-def soft_loss(logits, t):
-    return -torch.einsum("bc,bc->b", t, logits.log_softmax(1)).mean()
-
-
-# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-010
-@prediction(
-    "augmentation.4",
-    wrong=[2, 3, 8, 10],
-    hint="After the first mix a row holds two pictures. The second mixes it with a row that holds …",
-    why="Chained, augmentations multiply what they do: two mild ones can make a strong one.",
-)
-def mixed_twice():
-    from mmcourse.augmentation import chain, mixup, soft
-
-    batch = torch.zeros(32, 1), soft(torch.arange(32) % 10)
-    twice, g = chain(mixup, mixup), torch.Generator().manual_seed(0)
-    return max(int((twice(batch, g)[1] > 0).sum(1).max()) for _ in range(200))
-
-
 # %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-012
+def _in_noise(rng):
+    "One clip at 0 dB; one at 20; several clips, loud and quiet, at several levels."
+    one = torch.tensor(rng.standard_normal((2, 1, 50)))
+    many = torch.tensor(rng.standard_normal((2, 4, 30)))
+    loud = torch.tensor([0.1, 1.0, 5.0, 0.01])[:, None] * many[0]
+    levels = torch.tensor([0.0, 6.0, -5.0, 30.0], dtype=torch.float64)
+    return [
+        (*one, torch.zeros(1).double()),
+        (*one, torch.full((1,), 20.0).double()),
+        (loud, many[1], levels),
+    ]
+
+
+def _as_given(waves, noise, snr):
+    power = (waves**2).sum() / (noise**2).sum()
+    gain = power**0.5 * 10 ** (-snr / 10)
+    return waves + gain[:, None] * noise
+
+
+def _only_decibels_repaired(waves, noise, snr):
+    power = (waves**2).sum() / (noise**2).sum()
+    gain = (power / 10 ** (snr / 10)) ** 0.5
+    return waves + gain[:, None] * noise
+
+
+def _only_clips_repaired(waves, noise, snr):
+    power = (waves**2).sum(1) / (noise**2).sum(1)
+    gain = power**0.5 * 10 ** (-snr / 10)
+    return waves + gain[:, None] * noise
+
+
+def _power_as_gain(waves, noise, snr):
+    power = (waves**2).sum(1) / (noise**2).sum(1)
+    return waves + (power / 10 ** (snr / 10))[:, None] * noise
+
+
+def _louder_with_snr(waves, noise, snr):
+    return at_snr(waves, noise, -snr)
+
+
+def _by_amplitude(waves, noise, snr):
+    "Another right answer: 20 dB are a factor of ten in amplitude."
+    size = waves.norm(dim=1) / noise.norm(dim=1)
+    return waves + (size * 10 ** (-snr / 20))[:, None] * noise
+
+
+def _clip_by_clip(waves, noise, snr):
+    "Another right answer: a loop in NumPy."
+    out = []
+    for x, n, r in zip(waves.numpy(), noise.numpy(), snr.numpy()):
+        wanted = np.mean(x**2) / 10 ** (r / 10)
+        out.append(x + n * np.sqrt(wanted / np.mean(n**2)))
+    return np.stack(out)
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-013
+@exercise(
+    "augmentation.4",
+    inputs=_in_noise,
+    wrong=[
+        _as_given,
+        _only_decibels_repaired,
+        _only_clips_repaired,
+        _power_as_gain,
+        _louder_with_snr,
+    ],
+    right=[_by_amplitude, _clip_by_clip],
+    hint=(
+        "Measure what came out: one clip at 20 dB, then a loud and a quiet clip "
+        "together. Decibels compare powers, and a gain acts on amplitudes; and "
+        "whose power is it?"
+    ),
+    why=(
+        "Both faults are silent: the noise is there, at a level nobody asked for, "
+        "and the quiet clips drown first."
+    ),
+)
+def at_snr(waves, noise, snr):
+    power = (waves**2).sum(1) / (noise**2).sum(1)
+    gain = (power / 10 ** (snr / 10)) ** 0.5
+    return waves + gain[:, None] * noise
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-015
 def _truths(rng):
     "Nothing changed; only narrower; only wider; lists of all kinds."
-    some = lambda: {int(d) for d in rng.choice(10, rng.integers(1, 5), replace=False)}
-    n = [some() for _ in range(12)]
+
+    def some():
+        size = rng.integers(1, 5)
+        return {int(d) for d in rng.choice(10, size, replace=False)}
+
+    before = [some() for _ in range(12)]
+    wider = [some() | (s if rng.random() < 0.5 else set()) for s in before]
     return [
         ([{1, 2}], [{1, 2}]),
         ([{1, 2}, {3}], [{1}, {3, 4}]),
         ([{0, 1, 2}], [{5}]),
         ([{1}, {2}], [set(), {2}]),
-        (n, [some() | (s if rng.random() < 0.5 else set()) for s in n]),
-        (n, [set(list(s)[:1]) for s in n]),
+        (before, wider),
+        (before, [set(sorted(s)[:1]) for s in before]),
     ]
 
 
@@ -160,7 +298,7 @@ def _any_change(before, after):
     return sum(a != b for a, b in zip(before, after)) / len(before)
 
 
-def _other_way(before, after):
+def _lost(before, after):
     return sum(bool(b - a) for b, a in zip(before, after)) / len(before)
 
 
@@ -168,12 +306,197 @@ def _all_digits(before, after):
     return sum(len(a - b) for b, a in zip(before, after)) / len(before)
 
 
+def _by_any(before, after):
+    "Another right answer: digit by digit."
+    false = 0
+    for b, a in zip(before, after):
+        if any(d not in b for d in a):
+            false += 1
+    return false / len(after)
+
+
+def _by_subset(before, after):
+    "Another right answer: a claim is true where nothing was gained."
+    return np.mean([not a <= b for b, a in zip(before, after)])
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-016
 @exercise(
     "augmentation.5",
     inputs=_truths,
-    wrong=[_any_change, _other_way, _all_digits],
-    hint="after - before holds the digits that a hint has gained. A hint counts once, however many it gained.",
-    why="A hint that lost a digit may only say more than it should; one that gained a digit tells the model something that was never labelled.",
+    wrong=[_any_change, _lost, _all_digits],
+    right=[_by_any, _by_subset],
+    hint=(
+        "Which digits has a hint gained? It counts once, however many they are, "
+        "and what it lost does not count."
+    ),
+    why=(
+        "A hint that lost a digit may only say more than it should; one that "
+        "gained a digit tells the model something that was never labelled."
+    ),
 )
 def false_claims(before, after):
     return sum(bool(a - b) for b, a in zip(before, after)) / len(before)
+
+
+# %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-018
+question(
+    "augmentation.q1",
+    (
+        "Pictures are mixed by mixup, and the labels stay as they were. What "
+        "does the network learn?"
+    ),
+    {
+        "a": (
+            "that a three with some eight in it is all three",
+            (
+                "The label denies the eight that is there, and the network "
+                "is punished for seeing it."
+            ),
+        ),
+        "b": (
+            "the same as with mixed labels, only more slowly",
+            (
+                "More steps teach the same wrong labels better. The target "
+                "itself is another one."
+            ),
+        ),
+        "c": (
+            "nothing, because the loss has no gradient",
+            (
+                "The loss has a gradient; it pulls towards a label that is "
+                "only partly true."
+            ),
+        ),
+    },
+    answer="a",
+)
+
+question(
+    "augmentation.q2",
+    (
+        "Why does CutMix count the pasted pixels instead of using the share "
+        "that was drawn?"
+    ),
+    {
+        "a": (
+            "because counting is faster than a square root",
+            (
+                "Both take no time beside the training; the question is "
+                "which number is true."
+            ),
+        ),
+        "b": (
+            (
+                "because a rectangle may stick out of the picture, and less "
+                "is pasted than was drawn"
+            ),
+            (
+                "At the border the drawn share and the real one differ, and "
+                "only the real one is true of the picture."
+            ),
+        ),
+        "c": (
+            "because the shares of a row would not add up to one",
+            (
+                "They would: λ and 1 − λ add up to one whatever λ is. They "
+                "would be the wrong shares."
+            ),
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "augmentation.q3",
+    (
+        "Training sentences are reworded with synonyms, and the test "
+        "accuracy jumps. What do you check first?"
+    ),
+    {
+        "a": (
+            "whether some rewordings are sentences of the test set",
+            (
+                "A reworded training sentence may be a test sentence, answer "
+                "included. Freely reworded hints are, in this chapter."
+            ),
+        ),
+        "b": (
+            "whether the synonyms are longer than the words they replace",
+            (
+                "Length may matter a little, but it cannot carry the answers "
+                "of the test set into the training."
+            ),
+        ),
+        "c": (
+            "whether the learning rate fits the larger data",
+            (
+                "A badly chosen rate makes accuracy fall, not jump. Good "
+                "news deserves the first doubt."
+            ),
+        ),
+    },
+    answer="a",
+)
+
+question(
+    "augmentation.q4",
+    (
+        "A GAN’s digits vary less than real ones, and they do not help. What "
+        "shows whether the small variety is the reason?"
+    ),
+    {
+        "a": (
+            "a GAN with more variety that helps",
+            (
+                "Such a GAN differs in much more than its variety; any of "
+                "that may be the reason."
+            ),
+        ),
+        "b": (
+            "the correlation of variety and accuracy over many GANs",
+            (
+                "What goes along need not be the cause: better GANs vary "
+                "more and do everything else better, too."
+            ),
+        ),
+        "c": (
+            (
+                "real digits shrunk to the same variety: if they help, it is "
+                "not the reason"
+            ),
+            (
+                "This plants the one fault and nothing else. A pool that "
+                "still helps acquits it."
+            ),
+        ),
+    },
+    answer="c",
+)
+
+question(
+    "augmentation.q5",
+    "A noise augmentation costs two points on clean test clips. What do you conclude?",
+    {
+        "a": (
+            "it is harmful and should go",
+            "It is, for a model that meets clean clips only. Few models are so lucky.",
+        ),
+        "b": (
+            (
+                "it depends on the clips that the model will meet: test on "
+                "noisy ones as well"
+            ),
+            (
+                "An augmentation buys robustness to what it adds. In this "
+                "chapter the same networks gain far more in noise than they "
+                "lose without it."
+            ),
+        ),
+        "c": (
+            "the noise was too weak to help",
+            "Nothing in a clean test can say so; stronger noise would cost more there.",
+        ),
+    },
+    answer="b",
+)
