@@ -245,8 +245,14 @@ class Term:
     english: str
     chinese: str
     pinyin: str
-    meaning: str
+    meaning: str  # HTML
     chapter: str  # the number of the chapter that teaches it, or ''
+
+    @property
+    def names(self) -> list[str]:
+        "How a text may call it: both of `recurrent network (RNN)`."
+        found = re.split(r"\s*[()]\s*", self.english.lower())
+        return [name for name in found if name]
 
 
 def terms(tables: str) -> list[Term]:
@@ -261,7 +267,8 @@ def terms(tables: str) -> list[Term]:
         elif inside and not re.fullmatch(r"[:\s-]*", row[0]):
             number = re.search(r"\d\d?", row[4])
             english = re.sub(r"[*`]", "", row[0])
-            out.append(Term(english, *row[1:4], number[0].zfill(2) if number else ""))
+            taught = number[0].zfill(2) if number else ""
+            out.append(Term(english, *row[1:3], inline(row[3]), taught))
     return out
 
 
@@ -272,7 +279,7 @@ def entry(t: Term, n: int, word: str) -> str:
     return (
         f'<span class="term"><button type="button" aria-describedby="term-{n}">{word}'
         f'</button><span class="entry" role="tooltip" id="term-{n}">'
-        f"<b>{html.escape(t.english)}</b> {said} – {inline(t.meaning)}</span></span>"
+        f"<b>{html.escape(t.english)}</b> {said} – {t.meaning}</span></span>"
     )
 
 
@@ -285,24 +292,26 @@ PLAIN = re.compile(
 
 def with_terms(main: str, glossary: list[Term]) -> str:
     "The first use of each term in a page's text, with its entry."
-    left = {t.english.lower(): t for t in glossary}
+    left = {name: t for t in glossary for name in t.names}
     if not left:
         return main
     longest = sorted(map(re.escape, left), key=len, reverse=True)
-    word = re.compile(rf"(?<![\w-])({'|'.join(longest)})(?![\w-])", re.I)
+    word = rf"(?<![\w-])({'|'.join(longest)})(?:e?s)?(?![\w-])"
     out, deep, n = [], 0, 0
 
     def mark(m: re.Match) -> str:
         nonlocal n
-        t = left.pop(m[1].lower(), None)
+        t = left.get(m[1].lower())
         if t is None:
             return m[0]
         n += 1
-        return entry(t, n, m[1])
+        for name in t.names:
+            left.pop(name, None)
+        return entry(t, n, m[0])
 
     for part in re.split(r"(<[^>]*>)", main):
         if not part.startswith("<"):
-            out.append(part if deep else word.sub(mark, part))
+            out.append(part if deep else re.sub(word, mark, part, flags=re.I))
             continue
         out.append(part)
         if m := PLAIN.match(part):
@@ -417,6 +426,7 @@ def not_found(page: str, base: str, chapters: str) -> str:
         r'<meta (?:property="og:|name="(?:description|twitter:))[^>]*>',
         r'<link[^>]*rel="canonical"[^>]*>',
         r"(?<=\w) active(?=\")",
+        r' aria-current="page"',
     ):
         page = re.sub(gone, "", page, flags=re.S)
     title = r"<title>.*?( – [^<]*)?</title>"

@@ -171,6 +171,11 @@ def library() -> dict[str, list]:
     return out
 
 
+def key_of(src: Path) -> str:
+    "The name that a chapter's exercises begin with: its module's."
+    return module_of(src) or staged(src).stem
+
+
 DEFINE = "exercise", "prediction", "challenge"  # mmcourse.check's decorators
 
 
@@ -275,22 +280,22 @@ def course() -> list:
     for e in cfg["website"]["sidebar"]["contents"]:
         if isinstance(e.get("contents"), str):
             names[e["contents"].removesuffix("/*")] = e["section"]
-    numbered = {module_of(s): s for s in chapters() if re.match(r"\d+_", s.name)}
-    number = {module: s.name.partition("_")[0] for module, s in numbered.items()}
+    found = [src for src in chapters() if re.match(r"\d+_", src.name)]
+    number = {module_of(s): s.name.partition("_")[0] for s in found if module_of(s)}
     out = []
-    for module, src in numbered.items():
+    for src in found:
         folder, (exercises, questions) = src.parent.as_posix(), tasks(src)
         out.append(
             parts.Chapter(
-                number[module],
+                src.name.partition("_")[0],
                 title_of(src).partition(" ")[2],
                 promise_of(src),
-                module,
+                key_of(src),
                 staged(src).with_suffix(".html").as_posix(),
                 names.get(folder, folder),
                 len(exercises),
                 len(questions),
-                sorted(number[m] for m in uses(src, set(numbered))),
+                sorted(number[m] for m in uses(src, set(number))),
             )
         )
     return out
@@ -302,8 +307,12 @@ GLOSSARY = Path("appendix", "glossary.ipynb")
 @functools.cache
 def glossary() -> list:
     "The rows of the glossary, where there is one."
-    there = (NBS / GLOSSARY).is_file()
-    return parts.terms("\n".join(sources(GLOSSARY, "markdown"))) if there else []
+    if not (NBS / GLOSSARY).is_file():
+        return []
+    found = parts.terms("\n".join(sources(GLOSSARY, "markdown")))
+    for term in found:
+        term.meaning = TEX.sub(as_mathml, term.meaning)
+    return found
 
 
 # ---------------------------------------------------------------- stage: links
@@ -578,7 +587,7 @@ class Staged:
         self.src, self.links, self.figures = src, Links(src, warn), 0
         self.warn = lambda text: warn(f"nbs/{src.as_posix()}: {text}")
         self.asked = defined_here(src)  # their definition stands on the page
-        self.module = module_of(src)
+        self.module, self.key = module_of(src), key_of(src)
         self.numbered = bool(re.match(r"\d+_", src.name))
         self.section, self.in_card, self.headings = "", False, 0
         # the title is front matter and has no anchor; others have
@@ -631,21 +640,22 @@ class Staged:
         label = parts.LABEL.match(text)
         if text.startswith("## "):
             self.section = text.splitlines()[0][3:].strip()
-        elif label and self.section == "Exercises":
+            return [*self.end_card(), markdown(text)]
+        if label and self.section == "Exercises":
             return [*self.end_card(), *self.card(label, text[label.end() :])]
-        elif label and self.section == "Questions":
-            id = f"{self.module}.q{label[1]}"
+        if label and self.section == "Questions":
+            id = f"{self.key}.q{label[1]}"
             if id in answers()[1]:
                 self.asked.append(id)
                 rest = parts.CHOICE.split(text)[-1].strip()
                 asked = [markdown(raw(self.quiz(id, label[1], text)))]
                 return asked + ([markdown(rest)] if rest else [])
-        return [*self.end_card(), markdown(text)] if text.strip() else []
+        return [markdown(text)] if text.strip() else []
 
     def card(self, label: re.Match, text: str) -> list:
         n, name = label[1], label[2] or ""
         self.in_card = True
-        head = parts.card(f"{self.module}.{n}", n, parts.kind(name, text))
+        head = parts.card(f"{self.key}.{n}", n, parts.kind(name, text))
         return [markdown(raw(head)), markdown(f"**{name}** {text}" if name else text)]
 
     def end_card(self) -> list:
@@ -655,8 +665,8 @@ class Staged:
     def end(self) -> list:
         "What stands below a chapter's last cell."
         out = self.end_card()
-        if self.numbered and self.module:
-            box = parts.tick(f"{self.module}.read", "I have read this chapter")
+        if self.numbered:
+            box = parts.tick(f"{self.key}.read", "I have read this chapter")
             out.append(markdown(raw(f'<p class="read">{box}</p>')))
         return out
 
