@@ -568,7 +568,8 @@ def test_quartos_sidebar_foot_and_head_are_completed():
     assert f'name="quarto:offset" content="{BASE}"' in lost
     asked = re.findall(r'(?:href|src)="([^"]*)', lost)
     assert all(a.startswith((BASE, "https:", "#")) for a in asked), asked
-    for gone in ("TOC", "page-navigation", "og:title", "A sample"):
+    assert lost.count('<li class="breadcrumb-item">') == 1
+    for gone in ("TOC", "page-navigation", "og:title", "A sample", ">Part<"):
         assert gone not in lost, gone
 
 

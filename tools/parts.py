@@ -429,6 +429,8 @@ def not_found(page: str, base: str, chapters: str) -> str:
         r' aria-current="page"',
     ):
         page = re.sub(gone, "", page, flags=re.S)
+    where = '<ol class="breadcrumb"><li class="breadcrumb-item">No such page</li></ol>'
+    page = re.sub(r'<ol class="breadcrumb.*?</ol>', where, page, flags=re.S)
     title = r"<title>.*?( – [^<]*)?</title>"
     page = re.sub(title, r"<title>No such page\1</title>", page)
     # from an unknown depth only addresses from the host's root lead somewhere
