@@ -215,13 +215,13 @@ document.addEventListener("keydown", (e) => {
     file().value = "";
   });
 
-  addEventListener("storage", (e) => {
-    if (e.key !== KEY) return;
+  const again = () => {
     load();
     show();
-  });
-  load();
-  show();
+  };
+  addEventListener("storage", (e) => e.key === KEY && again()); // from another tab
+  addEventListener("pageshow", (e) => e.persisted && again()); // back to this page
+  again();
 })();
 
 // The map: a line from each chapter to those that use it.

@@ -156,6 +156,23 @@ def test_outputs_keep_their_order(small_course, tmp_path):
     assert found[3][1].startswith("```{=html}\n")
 
 
+def test_pictures_of_a_slider_are_drawn_as_figures_are(small_course, tmp_path):
+    frames = [f'<div role="img" aria-label="{a} &amp; b">{SVG}</div>' for a in "xy"]
+    page = f'<figure class="slider">{"".join(frames)}<input></figure>'
+    cells = [
+        code("slider()", [{"text/html": page}]),
+        code("slider()", [{"text/html": page}]),
+    ]
+    found, _ = staged(small_course(cells), tmp_path)
+    shown = "".join(text for kind, text, _ in found if kind == "markdown")
+    assert re.findall(r'id="(s\d-figure_1)"', shown) == [
+        f"s{i}-figure_1" for i in (1, 2, 3, 4)
+    ]
+    assert shown.count('aria-label="x &amp; b"') == 4
+    assert shown.count('role="img"') == 4
+    assert "<input>" in shown
+
+
 def test_hidden_output_stays_hidden(small_course, tmp_path):
     cells = [code("#| output: false\nf()", [{"image/svg+xml": SVG}, "one\n"])]
     found, told = staged(small_course(cells), tmp_path)

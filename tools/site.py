@@ -584,7 +584,8 @@ class Staged:
     "What becomes of the cells of one notebook."
 
     def __init__(self, src: Path, warn: Callable):
-        self.src, self.links, self.figures = src, Links(src, warn), 0
+        self.src, self.links = src, Links(src, warn)
+        self.figures = self.drawings = 0
         self.warn = lambda text: warn(f"nbs/{src.as_posix()}: {text}")
         self.asked = defined_here(src)  # their definition stands on the page
         self.module, self.key = module_of(src), key_of(src)
@@ -725,7 +726,7 @@ class Staged:
             if o in pictures:
                 page = self.figure(cell, data, o is pictures[-1])
             elif "text/html" in data:
-                page = self.links.html("".join(data["text/html"]))
+                page = self.frames(self.links.html("".join(data["text/html"])))
                 page = f'<div class="cell-html">{page}</div>'
             else:
                 if "text/markdown" in data:
@@ -740,6 +741,17 @@ class Staged:
             out.append(markdown(raw(page)))
             last = None
         return out
+
+    def frames(self, page: str) -> str:
+        "HTML in which the pictures of a slider are as figures are."
+
+        def frame(m: re.Match) -> str:
+            self.drawings += 1
+            svg = drawing(m[3], f"s{self.drawings}-", html.unescape(m[2]))
+            return m[1] + svg.replace(' role="img"', "", 1)  # the box around it has it
+
+        box = r'(<div role="img" aria-label="([^"]*)"[^>]*>)(<svg.*?</svg>)'
+        return re.sub(box, frame, page, flags=re.S)
 
     def figure(self, cell, data: dict, last: bool) -> str:
         self.figures += 1
