@@ -350,6 +350,20 @@ def test_search_finds_chinese_words(tmp_path, monkeypatch):
     assert found == ["mask 掩码 · attention mask 注意力掩码 t", "t", "t"]
 
 
+def test_chapters_explain_their_words(pages):
+    "With the course's own glossary: a word once a page, with one entry."
+    taught = {}
+    for t in site.glossary():
+        taught.setdefault(t.chapter, []).append(t.english)
+    for c in site.course():
+        said = re.findall(
+            r'role="tooltip" id="term-\d+"><b>(.*?)</b>', pages[c.href].text
+        )
+        assert len(said) == len(set(said)) > 5, c.href
+        here = [name for name in taught.get(c.number, []) if name in said]
+        assert here or not taught.get(c.number), c.href
+
+
 def test_citation_is_the_repositorys():
     import yaml
 
@@ -1228,6 +1242,18 @@ def test_reader_searches(tab, address):
     hit.wait_for(state="visible", timeout=5000)
     hit.click()
     tab.wait_for_url(re.compile(r"\.html"))
+
+
+def test_reader_searches_in_chinese(tab, address):
+    terms = {t.english: t for t in site.glossary()}
+    hrefs = {c.number: c.href for c in site.course()}
+    for name in ("attention", "convolution"):
+        tab.goto(address)
+        tab.locator("#quarto-search input").first.fill(terms[name].chinese)
+        hits = tab.locator(".smalldocs-search-results a, .aa-Panel a")
+        hits.first.wait_for(state="visible", timeout=5000)
+        found = [a.get_attribute("href") for a in hits.all()]
+        assert any(h.endswith(hrefs[terms[name].chapter]) for h in found), name
 
 
 def test_reader_copies_code(tab, address):
