@@ -31,6 +31,7 @@ def tool(name):
 
 
 site = tool("site")
+parts = site.parts
 
 CI = os.environ.get("CI", "").lower() in ("1", "true")
 
@@ -54,9 +55,9 @@ def test_solutions_and_questions_are_those_that_check_has():
         assert code in inspect.getsource(known.reference), id
         assert (hint, why) == (known.hint, known.why), id
         assert hint, id
-    for id, (choices, answer) in questions.items():
+    for id, (text, choices, answer) in questions.items():
         known = check.all_questions()[id]
-        assert (choices, answer) == (known.choices, known.answer), id
+        assert (text, choices, answer) == (known.text, known.choices, known.answer), id
 
 
 @pytest.fixture
@@ -76,12 +77,12 @@ def small_course(tmp_path, monkeypatch):
             shutil.copy(ROOT / file, tmp_path)
         monkeypatch.setattr(site, "NBS", nbs)
         monkeypatch.setattr(site, "ROOT", tmp_path)
-        for f in (site.cells, site.library, site.answers):
+        for f in site.CACHED:
             f.cache_clear()
         return Path(f"{name}.ipynb")
 
     yield make
-    for f in (site.cells, site.library, site.answers):
+    for f in site.CACHED:
         f.cache_clear()
 
 
@@ -108,6 +109,7 @@ def staged(src, tmp_path):
     site.stage_notebook(src, tmp_path / "out.ipynb", told.append)
     nb = json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))
     found = [(c["cell_type"], "".join(c["source"]), c) for c in nb["cells"]]
+    assert 'data-tick="first.read"' in found.pop()[1]  # the box at a chapter's end
     return found, told
 
 
@@ -154,6 +156,23 @@ def test_outputs_keep_their_order(small_course, tmp_path):
     assert found[3][1].startswith("```{=html}\n")
 
 
+def test_pictures_of_a_slider_are_drawn_as_figures_are(small_course, tmp_path):
+    frames = [f'<div role="img" aria-label="{a} &amp; b">{SVG}</div>' for a in "xy"]
+    page = f'<figure class="slider">{"".join(frames)}<input></figure>'
+    cells = [
+        code("slider()", [{"text/html": page}]),
+        code("slider()", [{"text/html": page}]),
+    ]
+    found, _ = staged(small_course(cells), tmp_path)
+    shown = "".join(text for kind, text, _ in found if kind == "markdown")
+    assert re.findall(r'id="(s\d-figure_1)"', shown) == [
+        f"s{i}-figure_1" for i in (1, 2, 3, 4)
+    ]
+    assert shown.count('aria-label="x &amp; b"') == 4
+    assert shown.count('role="img"') == 4
+    assert "<input>" in shown
+
+
 def test_hidden_output_stays_hidden(small_course, tmp_path):
     cells = [code("#| output: false\nf()", [{"image/svg+xml": SVG}, "one\n"])]
     found, told = staged(small_course(cells), tmp_path)
@@ -170,30 +189,197 @@ def test_a_cell_for_a_gpu_is_shown_where_it_was_recorded(small_course, tmp_path)
     assert [text for _, text, _ in found[2:]] == ["%%gpu here\nf()"]
 
 
+DEFINED = (
+    "question(\n'first.q1', 'Which?',\n"
+    "{'a': ('the *first*', 'It ' 'is not.'), 'b': ('$x$', 'Yes.')}, answer='b')\n"
+    "@exercise('first.1', hint='Look.', why='So.', wrong=[len], right=[max])\n"
+    "def best(x):\n    return max(x)\n"
+)
+
+
 def test_answers_are_folded_under_their_cell(small_course, tmp_path):
-    exercises = (
-        "question(\n'first.q1', 'Which?',\n"
-        "{'a': ('the *first*', 'It ' 'is not.'), 'b': ('$x$', 'Yes.')}, answer='b')\n"
-        "@exercise('first.1', hint='Look.', why='So.', wrong=[len], right=[max])\n"
-        "def best(x):\n    return max(x)\n"
-    )
     check = "check('first.q1', ...)", "check('first.1', best)", "check('first.9', ...)"
-    cells = [words("Which?"), *map(code, check), code(check[0])]
-    found, told = staged(small_course(cells, exercises), tmp_path)
+    cells = [words("Which?"), *map(code, check), code(check[1])]
+    found, told = staged(small_course(cells, DEFINED), tmp_path)
     texts = [text for _, text, _ in found]
-    at = texts.index(check[0])
-    quiz = texts[at + 1]
-    assert quiz.startswith('<details class="exercise">\n<summary>Answer <span')
-    assert "- **a.** the *first*\n\n  *✗ not right.* It is not." in quiz
-    assert "- **b.** $x$\n\n  *✓ right.* Yes." in quiz
-    solution = texts[at + 3]
+    assert 'data-question="first.q1"' in texts[texts.index(check[0]) + 1]
+    solution = texts[texts.index(check[1]) + 1]
     assert "<summary>Hint " in solution
     assert "```python\ndef best(x):\n    return max(x)\n```\n\nSo." in solution
-    assert texts[-1] == check[0]  # a second call of one exercise shows nothing
+    assert texts[-1] == check[1]  # a second call of one exercise shows nothing
     assert told == [
         "nbs/1_data/01_first.ipynb: "
         "exercise first.9 is not defined in mmcourse/exercises/"
     ]
+
+
+def test_exercises_stand_on_cards(small_course, tmp_path):
+    cells = [
+        words("Last words.\n\n## Exercises\n\nBegin.\n\n**1.** Write `best(x)`."),
+        code("def best(x): ..."),
+        code("check('first.1', best)"),
+        words("**2. Open.** Think.\n\n## Summary\n\n- One.\n\n## Questions"),
+        words("**Q1.** Which $x$?\n\n- **a** the *first*\n- **b** $x_1$"),
+        code("check('first.q1', ...)"),
+    ]
+    found, told = staged(small_course(cells, DEFINED), tmp_path)
+    texts = [text for _, text, _ in found]
+    assert told == []
+    assert not any("check('first.q1'" in text for text in texts)
+    page = "\n".join(texts)
+    cards = re.findall(r'<div class="card-box.*?id="([\w-]+)"', page)
+    assert cards == ["exercise-1", "exercise-2", "question-1"]
+    first, second = page.split('id="exercise-1"')[1].split('id="exercise-2"')
+    for part in ('data-tick="first.1"', "Write `best(x)`", "def best(x): ..."):
+        assert part in first
+    assert first.index("<summary>Hint") < first.index("<summary>Solution")
+    assert first.count("</div>") == 1  # the card's end
+    assert '<span class="kind">open</span>' in second
+    assert second.index("</div>") < second.index("## Summary")
+    question = second.split('id="question-1"')[1]
+    assert r'<p>Which <span class="math inline">\(x\)</span>?</p>' in question
+    assert '<details class="choice wrong" data-choice="a">' in question
+    assert "the <em>first</em></span></summary><p><strong>✗ Not right." in question
+    assert '<details class="choice right" data-choice="b">' in question
+    assert "✓ Right.</strong> Yes.</p>" in question
+
+
+@pytest.mark.parametrize(
+    "text, page",
+    [
+        ("`a_*b*` and $x*y*z$", r"<code>a_*b*</code> and \(x*y*z\)"),
+        ("*so* **bold**, 2 * 3 * 4", "<em>so</em> <strong>bold</strong>, 2 * 3 * 4"),
+        ("[a `b`](../c.ipynb#d)", '<a href="../c.html#d">a <code>b</code></a>'),
+        ("[a](https://x.org/d.ipynb)", '<a href="https://x.org/d.ipynb">a</a>'),
+        ('a < b & "c": it\'s', "a &lt; b &amp; “c”: it’s"),
+    ],
+)
+def test_a_line_of_markdown(text, page):
+    assert re.sub("</?span[^>]*>", "", parts.inline(text)) == page
+
+
+@pytest.mark.parametrize(
+    "text, names, has",
+    [
+        (
+            "**You need** [01 a](a.ipynb), [02 b](b.ipynb) · **Time** 5 s on two CPU "
+            "cores · **Article** 2.1",
+            ["You need", "Time", "Article"],
+            '<dd><a class="chip" href="a.html">01 a</a> <a class="chip" href="b.html">',
+        ),
+        (
+            "**You will be able to** do it.<br>\n**You need** [01 a](a.ipynb).<br>\n"
+            "**On two CPU cores** 5 s · **Article** 2.1",
+            ["You need", "Time", "Article"],
+            "<dd>5 s on two CPU cores</dd>",
+        ),
+        (
+            "**You need** nothing; see [a](a.ipynb) · **Time** 5 s",
+            ["You need", "Time"],
+            '<dd>nothing; see <a href="a.html">a</a></dd>',
+        ),
+    ],
+)
+def test_what_a_chapter_needs_is_a_list(text, names, has):
+    page = parts.facts(text)
+    assert re.findall("<dt>(.*?)</dt>", page) == names
+    assert has in page
+
+
+def test_map_is_drawn_from_imports():
+    found = {c.module: c for c in site.course()}
+    assert [*found] == [site.key_of(s) for s in site.chapters() if s.name[0] in "0123"]
+    number = {module: c.number for module, c in found.items()}
+    for module, needed in {
+        "augmentation": "gan",  # from .gan import
+        "three_views": "",
+        "attention": "three_views",  # by mmcourse.datasets
+        "project": "audio",  # by mmcourse.recogniser, which is no chapter
+        "embedding": "text",  # in a cell that is not exported
+    }.items():
+        used = found[module].uses
+        assert number[needed] in used if needed else not used, module
+    a, b, c = (parts.Chapter(n, "", "", "", "", "") for n in ("01", "02", "03"))
+    b.uses, c.uses = ["01"], ["01", "02", "03"]
+    assert parts.direct([a, b, c]) == {"01": [], "02": ["01"], "03": ["02"]}
+
+
+GLOSSARY = """| English | 中文 | pinyin | meaning | chapter |
+|---|---|---|---|---|
+| mask | 掩码 | yǎnmǎ | What may be *seen*. | [11 attention](a.ipynb) |
+| attention mask | 注意力掩码 | zhùyìlì yǎnmǎ | Where one may look. | 11 |
+| `softmax` | 归一化 | guīyīhuà | Adds up to one. | |
+| recurrent network (RNN) | 循环网络 | xúnhuán wǎngluò | It reads. | 9 |
+"""
+
+
+def test_glossary_is_read_from_its_table():
+    found = parts.terms("# G\n\n" + GLOSSARY + "\n| a | b |\n|---|---|\n| c | d |")
+    assert [(t.english, t.chapter) for t in found] == [
+        ("mask", "11"),
+        ("attention mask", "11"),
+        ("softmax", ""),
+        ("recurrent network (RNN)", "09"),
+    ]
+
+
+def test_first_use_of_a_word_has_its_entry():
+    main = (
+        "<h1>Mask</h1><p>An <a>mask</a> or <code>mask</code>: Attention mask, a mask, "
+        "no mask-like unmask, a mask.</p><p>softmax, RNNs, "
+        "a recurrent network</p>"
+    )
+    page = parts.with_terms(main, parts.terms(GLOSSARY))
+    words = re.findall('<button type="button" aria-describedby="(.*?)">(.*?)<', page)
+    said = ["Attention mask", "mask", "softmax", "RNNs"]
+    assert words == [(f"term-{i + 1}", word) for i, word in enumerate(said)]
+    assert page.count("</button>") == page.count('role="tooltip"') == 4
+    assert '<span lang="zh">掩码</span> <i lang="zh-Latn">yǎnmǎ</i>' in page
+    assert "What may be <em>seen</em>." in page
+    assert "a <span" in page.split("Where one may look")[1]
+    assert parts.with_terms(main, []) == main
+
+
+def test_search_finds_chinese_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "glossary", lambda: parts.terms(GLOSSARY))
+    path = tmp_path / "search.json"
+    at = [{"href": f"2_models/attention.html{a}", "text": "t"} for a in ("", "#b")]
+    path.write_text(json.dumps([*at, {"href": "index.html", "text": "t"}]))
+    site.find_words(path)
+    found = [e["text"] for e in json.loads(path.read_text(encoding="utf-8"))]
+    assert found == ["mask 掩码 · attention mask 注意力掩码 t", "t", "t"]
+
+
+def test_chapters_explain_their_words(pages):
+    "With the course's own glossary: a word once a page, with one entry."
+    taught = {}
+    for t in site.glossary():
+        taught.setdefault(t.chapter, []).append(t.english)
+    for c in site.course():
+        said = re.findall(
+            r'role="tooltip" id="term-\d+"><b>(.*?)</b>', pages[c.href].text
+        )
+        assert len(said) == len(set(said)) > 5, c.href
+        here = [name for name in taught.get(c.number, []) if name in said]
+        assert here or not taught.get(c.number), c.href
+
+
+def test_citation_is_the_repositorys():
+    import yaml
+
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    text = parts.bibtex(cff, "https://x.org")
+    assert text.startswith("@software{mmcourse,\n  author  = {{the mmcourse authors}},")
+    for part in (f"{{{{{cff['title']}}}}}", "{2026}", cff["version"], "https://x.org"):
+        assert part in text
+    assert text.count("{") == text.count("}")
+    named = {**cff, "authors": [{"family-names": "B", "given-names": "A"}] * 2}
+    assert "{B, A and B, A}" in parts.bibtex(named, "")
+
+
+def test_script_and_style_are_small():
+    for name in ("course.js", "course.css"):
+        assert (ROOT / "site" / name).stat().st_size <= 25_000, name
 
 
 def test_a_definition_has_its_module_and_an_anchor(small_course, tmp_path):
@@ -367,7 +553,7 @@ def test_drawings_share_no_id():
 def quarto_page():
     "A page in the form that Quarto writes, finished. The sample is made by hand."
     text = (ROOT / "tests" / "quarto_page.html").read_text(encoding="utf-8")
-    return site.finished(text, "../")
+    return site.finished(text, "1_data/sample.html")
 
 
 def test_quartos_page_asks_nobody_else():
@@ -399,6 +585,23 @@ def test_quartos_tables_icons_and_landmarks_have_names():
     assert page.count('role="img"') == 0
     assert page.count('<i class="bi') == page.count('aria-hidden="true"></i>')
     assert '<a href="../notebooks/1_data/04_audio.ipynb" download>' in page
+
+
+def test_quartos_sidebar_foot_and_head_are_completed():
+    page = quarto_page()
+    (link,) = re.findall(r'<a [^>]*data-chapter="audio"[^>]*>', page)
+    assert 'href="../1_data/audio.html"' in link
+    assert page.count("data-chapter") == 1
+    assert page.count('<details class="cite">') == 1
+    assert page.index("@software{") < page.index("</footer>")
+    assert '<meta property="og:title" content="A sample, written by hand' in page
+    lost = parts.not_found(page.replace('"../', '"./'), BASE, "")
+    assert f'name="quarto:offset" content="{BASE}"' in lost
+    asked = re.findall(r'(?:href|src)="([^"]*)', lost)
+    assert all(a.startswith((BASE, "https:", "#")) for a in asked), asked
+    assert lost.count('<li class="breadcrumb-item">') == 1
+    for gone in ("TOC", "page-navigation", "og:title", "A sample", ">Part<"):
+        assert gone not in lost, gone
 
 
 def test_code_with_lines_changes_no_letter():
@@ -632,6 +835,9 @@ def test_stored_outputs_are_on_the_page(pages):
             assert page.count(tag) >= stored.count(tag), f"{src}: {tag}"
 
 
+BASE = site.settings()["doc_baseurl"] + "/"
+
+
 def links(page):
     "(tag, link) of all that a page refers to on its own site."
     for tag, a in page.tags:
@@ -647,6 +853,9 @@ def test_links_and_anchors_lead_somewhere(pages, built):
     wrong = []
     for page in pages.values():
         for tag, link in links(page):
+            if page.name == "404.html":  # any address may show it
+                assert link.startswith((BASE, "#")) or not link, link
+                link = link.removeprefix(BASE)
             target, anchor = urldefrag(urljoin(page.name, link))
             target, anchor = unquote(target) or page.name, unquote(anchor)
             if target.endswith("/") or target in (".", ""):
@@ -708,22 +917,70 @@ def test_each_chapter_opens_in_colab_and_downloads(pages, built):
         assert down in [a.get("href") for a in anchors if "download" in a], src
 
 
-def test_exercises_and_questions_have_a_folded_answer(pages):
+def test_exercises_have_a_folded_answer_and_questions_explain(pages):
     fold = re.compile(
-        r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*(?:Solution|Answer) '
+        r'<details class="exercise"( open)?[^>]*>\s*<summary>\s*Solution '
         r'<span class="exercise-id">([\w.]+)</span>\s*</summary>(.*?)</details>',
         re.S,
     )
-    _, questions = site.answers()
+    quiz = re.compile(r'data-question="([\w.]+)".*?role="status"', re.S)
+    solutions, questions = site.answers()
     for src in site.chapters():
         text = "\n".join(site.sources(src, "code"))
         asked = dict.fromkeys(re.findall(site.CHECK, text, re.M))
         wanted = [i for i in asked if i not in site.defined_here(src)]
-        folds = fold.findall(pages[html_of(src)].text)
-        assert [id for _, id, _ in folds] == wanted, src
-        for opened, id, body in folds:
-            assert not opened, id
-            assert ("right.</em>" if id in questions else "<code") in body, id
+        page = pages[html_of(src)].text
+        folds = fold.findall(page)
+        assert [id for _, id, _ in folds] == [i for i in wanted if i in solutions], src
+        assert all("<code" in body and not opened for opened, _, body in folds), src
+        quizzes = {m[1]: m[0] for m in quiz.finditer(page)}
+        assert [*quizzes] == [i for i in wanted if i in questions], src
+        for id, body in quizzes.items():
+            assert body.count("<details") == len(questions[id][1]), id
+            assert body.count('<details class="choice right"') == 1, id
+        exercises, asks = site.tasks(src) if src.name[0].isdigit() else ([], [])
+        ids = pages[html_of(src)].ids
+        assert {f"exercise-{n}" for n in exercises} <= set(ids), src
+        assert {f"question-{n}" for n in asks} <= set(ids), src
+        assert len(quizzes) == len(asks) or not src.name[0].isdigit(), src
+
+
+def test_pages_say_what_social_networks_show(pages, built):
+    home = site.settings()["doc_host"] + BASE
+    for page in pages.values():
+        said = {a.get("property"): a.get("content") for _, a in page.all("meta")}
+        if page.name == "404.html":
+            assert "og:title" not in said
+            continue
+        assert said["og:title"], page.name
+        assert said["og:description"], page.name
+        picture = said["og:image"].removeprefix(home)
+        assert (built[0] / picture).is_file(), picture
+    for card in (built[0] / "site" / "cards").iterdir():
+        assert card.read_bytes()[16:24] == (1200).to_bytes(4) + (630).to_bytes(4)
+        assert card.stat().st_size < 60_000
+
+
+def test_each_page_says_how_to_cite(pages):
+    for page in pages.values():
+        foot = page.text.split("<footer")[1]
+        assert "@software{mmcourse," in foot, page.name
+
+
+def test_map_and_sidebar_lead_to_every_chapter(pages):
+    for page in pages.values():
+        marked = [a for _, a in page.all("a") if "data-chapter" in a]
+        side = [a for a in marked if "sidebar-link" in a["class"]]
+        nodes = [a for a in marked if a["class"] == "node"]
+        wanted = [c.module for c in site.course()]
+        assert [a["data-chapter"] for a in side] == wanted, page.name
+        if page.name in ("index.html", "404.html"):
+            assert [a["data-chapter"] for a in nodes] == wanted
+            from_page = BASE if page.name == "404.html" else ""
+            hrefs = [from_page + c.href for c in site.course()]
+            assert [a["href"] for a in nodes] == hrefs
+            numbers = {c.number for c in site.course()}
+            assert {n for a in nodes for n in a["data-from"].split()} <= numbers
 
 
 def test_library_page_names_what_the_modules_export(pages):
@@ -987,6 +1244,18 @@ def test_reader_searches(tab, address):
     tab.wait_for_url(re.compile(r"\.html"))
 
 
+def test_reader_searches_in_chinese(tab, address):
+    terms = {t.english: t for t in site.glossary()}
+    hrefs = {c.number: c.href for c in site.course()}
+    for name in ("attention", "convolution"):
+        tab.goto(address)
+        tab.locator("#quarto-search input").first.fill(terms[name].chinese)
+        hits = tab.locator(".smalldocs-search-results a, .aa-Panel a")
+        hits.first.wait_for(state="visible", timeout=5000)
+        found = [a.get_attribute("href") for a in hits.all()]
+        assert any(h.endswith(hrefs[terms[name].chapter]) for h in found), name
+
+
 def test_reader_copies_code(tab, address):
     tab.goto(address + FIRST)
     blocks = tab.locator("main pre code.sourceCode").count()
@@ -1015,3 +1284,199 @@ def test_reader_on_a_phone_opens_the_sidebar(tab, address):
     assert 0 <= box["x"] < SIZES["phone"]["width"]
     link.click()
     tab.wait_for_url(re.compile(re.escape(html_of(last))))
+
+
+# ---------------------------------------------------------------- a learner
+
+
+def state(tab):
+    return json.loads(tab.evaluate("localStorage.getItem('mmcourse-progress')"))
+
+
+ATTENTION = "2_models/attention.html"
+
+
+def test_question_answers_at_once_and_explains(tab, address):
+    problems = []
+    watched(tab, address, problems)
+    tab.goto(address + ATTENTION)
+    quiz = tab.locator("#question-1")
+    right = quiz.locator(".choice.right")
+    wrong = quiz.locator(".choice.wrong")
+    assert quiz.locator("p:visible", has_text="ight.").count() == 0
+    first = wrong.first.locator("summary")
+    first.focus()
+    tab.keyboard.press("Enter")
+    assert wrong.first.locator("p").is_visible()
+    assert "Not right." in quiz.locator("[role=status]").inner_text()
+    assert not right.locator("p").is_visible()
+    right.locator("summary").focus()
+    tab.keyboard.press("Space")
+    assert "Right." in quiz.locator("[role=status]").inner_text()
+    for choice in quiz.locator(".choice").all():  # each is explained now
+        assert choice.locator("p").is_visible()
+        assert len(choice.locator("p").inner_text()) > 25
+    letters = [c.get_attribute("data-choice") for c in (wrong.first, right)]
+    assert state(tab)["said"] == {"attention.q1": "".join(letters)}
+    tab.reload()
+    assert right.locator("p").is_visible()
+    assert "is-done" in quiz.get_attribute("class")
+    # a choice of a finished question only opens and closes
+    right.locator("summary").click()
+    assert not right.locator("p").is_visible()
+    assert not problems, "\n".join(problems)
+
+
+def test_ticks_stay_and_show_on_map_and_sidebar(tab, address):
+    problems = []
+    watched(tab, address, problems)
+    tab.goto(address + ATTENTION)
+    tab.locator("#exercise-2 .tick input").check()
+    tab.locator("#exercise-6 .tick input").check()
+    tab.locator("#question-1 .choice.right summary").click()
+    side = tab.locator("#quarto-sidebar a[data-chapter=attention] .how-far")
+    assert side.inner_text().startswith("3/11")
+    tab.reload()
+    assert tab.locator("#exercise-2 .tick input").is_checked()
+    assert not tab.locator("#exercise-1 .tick input").is_checked()
+    tab.locator("#exercise-6 .tick input").uncheck()
+    assert side.inner_text().startswith("2/11")
+    tab.goto(address)
+    node = tab.locator(".node[data-chapter=attention]")
+    assert node.locator(".how-far").inner_text().startswith("2/11")
+    assert "is-begun" in node.get_attribute("class")
+    begin = tab.locator(".begin-link")
+    assert begin.inner_text() == "Go on with 01 Three views"
+    begin.click()
+    tab.wait_for_url(address + FIRST)
+    tab.locator(".read input").check()
+    tab.goto(address)
+    read = tab.locator(".node[data-chapter=three_views]")
+    assert "is-read" in read.get_attribute("class")
+    assert read.locator(".how-far").inner_text().startswith("✓")
+    assert begin.inner_text().startswith("Go on with 02")
+    said = tab.locator(".progress-said").inner_text()
+    n = len(site.course())
+    assert said.startswith(f"1 of {n} chapters read · 1 of ")
+    assert " · 1 of " in said.partition("exercises ticked")[2]
+    assert not problems, "\n".join(problems)
+
+
+def test_progress_is_exported_imported_and_forgotten(tab, address, tmp_path):
+    tab.goto(address + ATTENTION)
+    tab.locator("#exercise-2 .tick input").check()
+    tab.goto(address)
+    with tab.expect_download() as saved:
+        tab.get_by_role("button", name="Export").click()
+    path = tmp_path / "progress.json"
+    saved.value.save_as(path)
+    assert list(json.loads(path.read_text())["done"]) == ["attention.2"]
+    tab.once("dialog", lambda d: d.dismiss())
+    tab.get_by_role("button", name="Reset").click()
+    assert state(tab)["done"]
+    tab.once("dialog", lambda d: d.accept())
+    tab.get_by_role("button", name="Reset").click()
+    assert state(tab) == {"done": {}, "said": {}}
+    assert tab.locator(".how-far", has_text="/").count() == 0
+    status = tab.locator("#progress [role=status]")
+    with tab.expect_file_chooser() as chosen:
+        tab.get_by_role("button", name="Import").click()
+    chosen.value.set_files(path)
+    tab.wait_for_function("document.querySelector('.is-begun')")
+    assert status.inner_text() == "Added."
+    assert list(state(tab)["done"]) == ["attention.2"]
+    for i, text in enumerate(("no JSON", "[]", "null", '{"done": {"<b>": "x"}}')):
+        other = tmp_path / f"{i}.json"
+        other.write_text(text)
+        status.evaluate("e => { e.textContent = '' }")
+        tab.locator("#progress input").set_input_files(other)
+        tab.wait_for_function(
+            "document.querySelector('#progress [role=status]').textContent"
+        )
+        assert status.inner_text().startswith("This is no file")
+    assert list(state(tab)["done"]) == ["attention.2"]
+
+
+def test_page_works_where_nothing_is_kept(tab, address):
+    tab.add_init_script(
+        "Object.defineProperty(window, 'localStorage',"
+        " {get() { throw new Error('forbidden'); }})"
+    )
+    faults = []
+    tab.on("pageerror", lambda e: faults.append(str(e)))
+    tab.goto(address + ATTENTION)
+    tab.locator("#question-1 .choice.right summary").click()
+    assert tab.locator("#question-1 .choice.right p").is_visible()
+    mine = [f for f in faults if "forbidden" not in f]
+    assert not mine
+
+
+@pytest.mark.parametrize("tab", ["desktop", "phone"], indirect=True)
+def test_map_shows_its_lines_and_leads_on(tab, address):
+    tab.goto(address)
+    drawn = tab.locator(".map path").count()
+    wanted = sum(map(len, parts.direct(site.course()).values()))
+    assert drawn == wanted > len(site.course()) / 2
+    node = tab.locator("#map-14")
+    node.focus()
+    near = tab.locator(".node.is-near b").all_inner_texts()
+    assert {"13", "14"} <= set(near) < {c.number for c in site.course()}
+    seen = tab.evaluate(
+        """() => [...document.querySelectorAll(".node")].map(e => {
+          const {left, right, width, height} = e.getBoundingClientRect();
+          return [left, innerWidth - right, width, height];
+        })"""
+    )
+    for left, right, width, height in seen:
+        assert min(left, right) >= 0
+        assert width > 100
+        assert height >= 24
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(re.compile("augmentation.html"))
+
+
+@pytest.mark.parametrize("tab", ["desktop", "phone"], indirect=True)
+def test_word_shows_its_entry(tab, address, built, axe):
+    "On hover, focus and tap; the page is what it becomes with a glossary."
+    text = (built[0] / ATTENTION).read_text(encoding="utf-8")
+    table = GLOSSARY.replace("softmax", "recording")
+    known = r'<span class="term"><button[^>]*>(.*?)</button>.*?</span></span>'
+    text = re.sub(known, r"\1", text, flags=re.S)
+    head, main, rest = re.split("(<main.*</main>)", text, maxsplit=1, flags=re.S)
+    page = head + parts.with_terms(main, parts.terms(table)) + rest
+    tab.route(
+        address + ATTENTION, lambda r: r.fulfill(body=page, content_type="text/html")
+    )
+    tab.goto(address + ATTENTION)
+    button = tab.locator(".term button", has_text="recording").first
+    said = tab.locator(f"#{button.get_attribute('aria-describedby')}")
+    assert not said.is_visible()
+    button.hover()
+    assert said.is_visible()
+    tab.mouse.move(0, 0)
+    assert not said.is_visible()
+    button.focus()
+    assert said.is_visible()
+    box = said.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= tab.viewport_size["width"]
+    assert "归一化" in said.inner_text()
+    tab.evaluate(axe)
+    assert tab.evaluate("axe.run('.term').then(r => r.violations.length)") == 0
+    tab.keyboard.press("Escape")
+    assert not said.is_visible()
+    button.blur()
+    button.click()
+    assert said.is_visible()
+
+
+def test_missing_page_helps(tab, address):
+    for where in ("nowhere.html", BASE[1:] + "2_models/deep/er/nowhere.html"):
+        answer = tab.goto(address + where)
+        assert answer.status == 404
+        assert tab.locator("h1").inner_text() == "No such page"
+        font = tab.evaluate("getComputedStyle(document.querySelector('h1')).fontFamily")
+        assert "Palatino" in font  # the style came
+    tab.locator("#map-11").click()
+    tab.wait_for_url(address + BASE[1:] + ATTENTION)
+    assert tab.locator("h1").inner_text() == "Attention"

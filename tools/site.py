@@ -8,8 +8,10 @@ where no nbdev directive is left. What the two renderers would write differently
 written here, once: figures with their captions, players, folded answers, links, the
 sidebar. *Render*: Quarto where it is installed, smalldocs where not, both from that
 folder. *Finish*: mathematics becomes MathML, wide things get boxes that scroll,
-landmarks get names, what would come from another host goes, and the notebooks and the
-font for mathematics are put beside the pages. Nothing is executed.
+landmarks get names, what would come from another host goes, and the notebooks, the
+font for mathematics and the pictures for social networks are put beside the pages.
+Nothing is executed. `parts.py` writes what a learner works with: cards of exercises,
+questions, the map.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import ast
 import contextlib
 import functools
 import html
+import importlib.util
 import json
 import os
 import re
@@ -34,6 +37,19 @@ NBS = ROOT / "nbs"
 STAGE = ROOT / "_proc"
 # nbs/0_tools/exercises/ holds the exercises' solutions: no pages of their own
 UNLISTED = "exercises"
+
+
+def beside(name: str):
+    "A module of this folder, from wherever this one was loaded."
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"course_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+parts = beside("parts")
 
 
 class SiteError(Exception):
@@ -93,6 +109,12 @@ def title_of(src: Path) -> str:
     )
 
 
+def promise_of(src: Path) -> str:
+    "The sentence below a notebook's title."
+    m = re.search(r"^> (.+(?:\n> .+)*)", "\n".join(sources(src, "markdown")), re.M)
+    return m[1].replace("\n> ", " ") if m else ""
+
+
 # ------------------------------- the library and the solutions, read, not executed
 
 
@@ -149,6 +171,11 @@ def library() -> dict[str, list]:
     return out
 
 
+def key_of(src: Path) -> str:
+    "The name that a chapter's exercises begin with: its module's."
+    return module_of(src) or staged(src).stem
+
+
 DEFINE = "exercise", "prediction", "challenge"  # mmcourse.check's decorators
 
 
@@ -166,7 +193,8 @@ def answers() -> tuple[dict, dict]:
                     solutions[said["id"]] = code, hint, why
             if isinstance(node, ast.Expr) and called(node.value) == "question":
                 said = keywords(node.value)
-                questions[said["id"]] = said["choices"], said["answer"]
+                about = said["text"], said["choices"], said["answer"]
+                questions[said["id"]] = about
     return solutions, questions
 
 
@@ -196,6 +224,95 @@ def defined_here(src: Path) -> list[str]:
     names = "|".join((*(f"@{name}" for name in DEFINE), "question"))
     text = "\n".join(sources(src, "code"))
     return re.findall(rf'^(?:{names})\(\s*[\'"]([\w.]+)[\'"]', text, re.M)
+
+
+# ---------------------------------------------------------------- the chapters' map
+
+
+def imported(source: str) -> Iterator[tuple[str, list[str]]]:
+    "(module, names) of each import from the library; ('', modules) from its root."
+    with contextlib.suppress(SyntaxError):  # a cell with a magic
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                module = node.module or ""
+                if node.level == 0 and module.partition(".")[0] != "mmcourse":
+                    continue
+                names = [a.name for a in node.names]
+                yield module.removeprefix("mmcourse").lstrip("."), names
+
+
+def uses(src: Path, known: set[str]) -> set[str]:
+    "The chapters' modules that a chapter imports, itself or by a support module."
+    todo, found, seen = sources(src, "code"), set(), set()
+    while todo:
+        for module, names in imported(todo.pop()):
+            # `from mmcourse.datasets import three_views` is what chapter 01 makes
+            found |= {n for n in (module, *names) if n in known and module not in known}
+            found |= {module} & known
+            path = ROOT / "mmcourse" / f"{module}.py"
+            if module not in known | seen and path.is_file():
+                seen.add(module)
+                todo.append(path.read_text(encoding="utf-8"))
+    return found - {module_of(src)}
+
+
+@functools.cache
+def tasks(src: Path) -> tuple[list[str], list[str]]:
+    "The numbers of a chapter's exercises, and of its questions."
+    found = {"Exercises": [], "Questions": []}
+    section = ""
+    for text in sources(src, "markdown"):
+        for piece in parts.pieces(text):
+            if piece.startswith("## "):
+                section = piece.splitlines()[0][3:].strip()
+            elif section in found and (m := parts.LABEL.match(piece)):
+                found[section].append(m[1])
+    return found["Exercises"], found["Questions"]
+
+
+@functools.cache
+def course() -> list:
+    "The numbered chapters, for the map and the sidebar."
+    import yaml
+
+    cfg = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    names = {}
+    for e in cfg["website"]["sidebar"]["contents"]:
+        if isinstance(e.get("contents"), str):
+            names[e["contents"].removesuffix("/*")] = e["section"]
+    found = [src for src in chapters() if re.match(r"\d+_", src.name)]
+    number = {module_of(s): s.name.partition("_")[0] for s in found if module_of(s)}
+    out = []
+    for src in found:
+        folder, (exercises, questions) = src.parent.as_posix(), tasks(src)
+        out.append(
+            parts.Chapter(
+                src.name.partition("_")[0],
+                title_of(src).partition(" ")[2],
+                promise_of(src),
+                key_of(src),
+                staged(src).with_suffix(".html").as_posix(),
+                names.get(folder, folder),
+                len(exercises),
+                len(questions),
+                sorted(number[m] for m in uses(src, set(number))),
+            )
+        )
+    return out
+
+
+GLOSSARY = Path("appendix", "glossary.ipynb")
+
+
+@functools.cache
+def glossary() -> list:
+    "The rows of the glossary, where there is one."
+    if not (NBS / GLOSSARY).is_file():
+        return []
+    found = parts.terms("\n".join(sources(GLOSSARY, "markdown")))
+    for term in found:
+        term.meaning = TEX.sub(as_mathml, term.meaning)
+    return found
 
 
 # ---------------------------------------------------------------- stage: links
@@ -391,13 +508,6 @@ def drawing(
     return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
 
 
-def caption_html(text: str) -> str:
-    "A caption's text, with `code` and $formulas$."
-    text = html.escape(text, quote=False)
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    return re.sub(r"\$([^$]+)\$", r'<span class="math inline">\\(\1\\)</span>', text)
-
-
 def figure(
     data: dict,  # an output's data, by type
     alt: str,  # what the figure shows
@@ -412,7 +522,7 @@ def figure(
         png = "".join(data["image/png"]).strip()
         alt = html.escape(alt)
         picture = f'<img src="data:image/png;base64,{png}" alt="{alt}">'
-    words = f'<span class="number">Figure {n}.</span> {caption_html(caption)}'
+    words = f'<span class="number">Figure {n}.</span> {parts.inline(caption)}'
     below = f"<figcaption>{words}</figcaption>" if caption else ""
     return f'<figure class="plot" id="figure-{n}">{picture}{below}</figure>'
 
@@ -462,14 +572,25 @@ def code_lines(source: str) -> tuple[list[str], list[str], list[str]]:
     return options, magics, lines[top:]
 
 
+HOME = Path("index.ipynb")
+EXERCISES = "^## Exercises"
+MAP = (
+    "A line leads from a chapter to those that import what it builds. Hover over a "
+    "chapter, or step to it by the Tab key, to see what it uses and what uses it."
+)
+
+
 class Staged:
     "What becomes of the cells of one notebook."
 
     def __init__(self, src: Path, warn: Callable):
-        self.src, self.links, self.figures = src, Links(src, warn), 0
+        self.src, self.links = src, Links(src, warn)
+        self.figures = self.drawings = 0
         self.warn = lambda text: warn(f"nbs/{src.as_posix()}: {text}")
         self.asked = defined_here(src)  # their definition stands on the page
-        self.module = module_of(src)
+        self.module, self.key = module_of(src), key_of(src)
+        self.numbered = bool(re.match(r"\d+_", src.name))
+        self.section, self.in_card, self.headings = "", False, 0
         # the title is front matter and has no anchor; others have
         prose = "\n".join(sources(src, "markdown"))
         heads = re.findall(r"^##+\s+(.+?)\s*$", prose, re.M)
@@ -481,8 +602,85 @@ class Staged:
             self.warn(f"a formula in a heading, which contents show as TeX: {m[0]}")
         for m in re.finditer(r"^```\s*\{?(mermaid|dot)\b", cell.source, re.M):
             self.warn(f"a {m[1]} diagram needs a script: draw it in a cell, or as SVG")
-        cell.source = self.links.markdown(cell.source)
+        text = self.links.markdown(cell.source)
+        if self.src == HOME:
+            return self.home(text)
+        if "**You need**" in text:
+            return self.opening(text)
+        if self.numbered and (self.section or re.search(EXERCISES, text, re.M)):
+            return [c for piece in parts.pieces(text) for c in self.piece(piece)]
+        cell.source = text
         return [cell]
+
+    def opening(self, text: str) -> list:
+        "Goals as they are; what one needs, the time and the article as a list."
+        blocks = re.split(r"\n\s*\n", text)
+        need = next(b for b in blocks if "**You need**" in b)
+        at = blocks.index(need)
+        before, after = ("\n\n".join(b) for b in (blocks[:at], blocks[at + 1 :]))
+        facts = raw(parts.facts(need))
+        return [markdown(t) for t in (before, facts, after) if t]
+
+    def home(self, text: str) -> list:
+        "After the first words a button that begins; before the second part the map."
+        out = []
+        for piece in parts.pieces(text):
+            heading, found = piece.startswith("## "), course()
+            if heading and not self.headings and found:
+                shown = raw(parts.chapter_map(found) + parts.PROGRESS)
+                out.append(markdown(f"## The map\n\n{MAP}\n\n{shown}"))
+            self.headings += heading
+            out.append(markdown(piece))
+            if self.section == "" and not heading and found:
+                out.append(markdown(raw(parts.begin(found[0]))))
+            self.section = "home"
+        return out
+
+    def piece(self, text: str) -> list:
+        "A section's heading, an exercise's text on its card, or a question."
+        label = parts.LABEL.match(text)
+        if text.startswith("## "):
+            self.section = text.splitlines()[0][3:].strip()
+            return [*self.end_card(), markdown(text)]
+        if label and self.section == "Exercises":
+            return [*self.end_card(), *self.card(label, text[label.end() :])]
+        if label and self.section == "Questions":
+            id = f"{self.key}.q{label[1]}"
+            if id in answers()[1]:
+                self.asked.append(id)
+                rest = parts.CHOICE.split(text)[-1].strip()
+                asked = [markdown(raw(self.quiz(id, label[1], text)))]
+                return asked + ([markdown(rest)] if rest else [])
+        return [markdown(text)] if text.strip() else []
+
+    def card(self, label: re.Match, text: str) -> list:
+        n, name = label[1], label[2] or ""
+        self.in_card = True
+        head = parts.card(f"{self.key}.{n}", n, parts.kind(name, text))
+        return [markdown(raw(head)), markdown(f"**{name}** {text}" if name else text)]
+
+    def end_card(self) -> list:
+        ended, self.in_card = self.in_card, False
+        return [markdown(raw(parts.CARD_END))] if ended else []
+
+    def end(self) -> list:
+        "What stands below a chapter's last cell."
+        out = self.end_card()
+        if self.numbered:
+            box = parts.tick(f"{self.key}.read", "I have read this chapter")
+            out.append(markdown(raw(f'<p class="read">{box}</p>')))
+        return out
+
+    def quiz(self, id: str, n: str, shown: str = "") -> str:
+        "A question in the words of the chapter, explained in those of the exercises."
+        text, choices, answer = answers()[1][id]
+        text, here = self.links.markdown(text), dict(parts.CHOICE.findall(shown))
+        if [*here] == [*choices]:  # formulas and emphasis
+            label = parts.LABEL.match(shown)
+            text = parts.CHOICE.split(shown[label.end() :])[0]
+            choices = {k: (here[k], why) for k, (_, why) in choices.items()}
+        linked = {k: (c, self.links.markdown(why)) for k, (c, why) in choices.items()}
+        return parts.quiz(id, n, text, linked, answer)
 
     def code(self, cell) -> list:
         "The cell itself, with what is drawn here after it, and answers folded."
@@ -493,10 +691,15 @@ class Staged:
         if "exports" in cell.directives_ and self.module:
             out.append(markdown(self.exported("\n".join(code))))
         text = "\n".join(code)
+        ids = re.findall(CHECK, text, re.M)
+        if len(code) == 1 and ids and ids[0] in self.asked and ids[0] in answers()[1]:
+            return []  # the question stands above
         cell.source = "\n".join(options + magics + code).rstrip()
         cell.execution_count = None
         out += self.outputs(cell)
-        for id in re.findall(CHECK, text, re.M):
+        if self.src == HOME and "#| code-fold: true" in options:
+            out.append(out.pop(0))  # the picture before its code
+        for id in ids:
             if id not in self.asked:
                 self.asked.append(id)
                 out.append(markdown(self.answer(id)))
@@ -523,7 +726,7 @@ class Staged:
             if o in pictures:
                 page = self.figure(cell, data, o is pictures[-1])
             elif "text/html" in data:
-                page = self.links.html("".join(data["text/html"]))
+                page = self.frames(self.links.html("".join(data["text/html"])))
                 page = f'<div class="cell-html">{page}</div>'
             else:
                 if "text/markdown" in data:
@@ -539,6 +742,17 @@ class Staged:
             last = None
         return out
 
+    def frames(self, page: str) -> str:
+        "HTML in which the pictures of a slider are as figures are."
+
+        def frame(m: re.Match) -> str:
+            self.drawings += 1
+            svg = drawing(m[3], f"s{self.drawings}-", html.unescape(m[2]))
+            return m[1] + svg.replace(' role="img"', "", 1)  # the box around it has it
+
+        box = r'(<div role="img" aria-label="([^"]*)"[^>]*>)(<svg.*?</svg>)'
+        return re.sub(box, frame, page, flags=re.S)
+
     def figure(self, cell, data: dict, last: bool) -> str:
         self.figures += 1
         alt, caption = (cell.metadata.get(k, "") for k in ("fig-alt", "fig-cap"))
@@ -552,7 +766,7 @@ class Staged:
         if id in solutions:
             return solution(id, *solutions[id])
         if id in questions:
-            return quiz(id, *questions[id])
+            return raw(self.quiz(id, id.rpartition("q")[2]))
         self.warn(f"exercise {id} is not defined in mmcourse/exercises/")
         return ""
 
@@ -592,6 +806,7 @@ def stage_notebook(src: Path, dest: Path, warn: Callable = print):
             out += page.prose(cell)
         elif cell.cell_type == "code":
             out += page.code(cell)
+    out += page.end()
     for i, cell in enumerate(out):
         cell["id"], cell["metadata"] = f"cell-{i}", {}
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
@@ -601,13 +816,14 @@ def stage_notebook(src: Path, dest: Path, warn: Callable = print):
 
 
 def chapter_line(src: Path) -> str:
-    "The line under a chapter's title: open it in Colab, download it, see its source."
+    "The line under a chapter's title: open it in Colab, download it, edit it."
     s = settings()
-    path = f"{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{src.as_posix()}"
+    repo, path = f"{s['user']}/{s['repo']}", f"{s['branch']}/nbs/{src.as_posix()}"
+    colab = "https://colab.research.google.com/github"
     links = {
-        f"https://colab.research.google.com/github/{path}": "Open in Colab",
+        f"{colab}/{repo}/blob/{path}": "Open in Colab",
         f"notebook:{src.as_posix()}": "Download notebook",  # `finish` knows where
-        f"https://github.com/{path}": "View on GitHub",
+        f"https://github.com/{repo}/edit/{path}": "Edit on GitHub",
     }
     page = " ".join(f'<a href="{to}">{name}</a>' for to, name in links.items())
     return raw(f'<p class="chapter-links">{page}</p>')
@@ -623,15 +839,6 @@ def solution(id: str, code: str, hint: str, why: str) -> str:
     "A folded hint and a folded reference solution."
     text = f"```python\n{code}\n```" + (f"\n\n{why}" if why else "")
     return (fold("Hint", id, hint) if hint else "") + "\n" + fold("Solution", id, text)
-
-
-def quiz(id: str, choices: dict, answer: str) -> str:
-    "A folded answer to a question: which choice is right, and why each is or is not."
-    lines = []
-    for letter, (choice, why) in choices.items():
-        mark = "✓ right" if letter == answer else "✗ not right"
-        lines.append(f"- **{letter}.** {choice}\n\n  *{mark}.* {why}\n")
-    return fold("Answer", id, "\n".join(lines))
 
 
 # ---------------------------------------------------------------- stage: the site
@@ -693,10 +900,13 @@ def library_page() -> str:
     return "\n".join(out)
 
 
+CACHED = cells, library, answers, tasks, course, glossary
+
+
 def stage(dest: Path = STAGE) -> list[str]:
     "Fill `dest` with all that a renderer reads; returns what to look at."
     warnings = []
-    for f in (cells, library, answers):
+    for f in CACHED:
         f.cache_clear()
     if dest.exists():
         if any(dest.iterdir()) and not (dest / "_quarto.yml").is_file():
@@ -934,8 +1144,51 @@ def named(m: re.Match) -> str:
     return m[0]
 
 
-def finished(page: str, up: str) -> str:
-    "A page as it is published; `up` leads from its folder to the site's."
+def marked(page: str, name: str) -> str:
+    "The sidebar's links to chapters say which chapter it is; course.js marks them."
+    data = {c.href: c.data for c in course()}
+
+    def mark(m: re.Match) -> str:
+        href = re.search(r'href="([^"#]+)"', m[0])
+        if not href or re.match("[a-z]+:|/", href[1]):
+            return m[0]
+        to = os.path.normpath(PurePosixPath(name).parent / href[1])
+        more = data.get(PurePosixPath(to).as_posix())
+        return f"{m[0][:-1]} {more}>" if more else m[0]
+
+    return re.sub(r'<a\b[^>]*class="[^"]*\bsidebar-link\b[^>]*>', mark, page)
+
+
+def about(page: str, name: str) -> str:
+    "What a social network shows of a page."
+    s = settings()
+    title = html.unescape(re.search(r"<title>(.*?)</title>", page, re.S)[1])
+    said = re.search(r'<meta name="description" content="([^"]*)"', page)
+    home = s["doc_host"] + s["doc_baseurl"]
+    to = "" if name == "index.html" else name
+    said = html.unescape(said[1]) if said else s["description"]
+    return parts.social(title, said, f"{home}/{to}", f"{home}/{card_of(name)}")
+
+
+def card_of(name: str) -> str:
+    "Where a page's picture for social networks is, from the site's root."
+    chapter = name in [c.href for c in course()]
+    return f"site/cards/{PurePosixPath(name).stem if chapter else 'index'}.png"
+
+
+@functools.cache
+def footnote() -> str:
+    "How to cite the course."
+    import yaml
+
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    s = settings()
+    return parts.citation(cff, s["doc_host"] + s["doc_baseurl"])
+
+
+def finished(page: str, name: str) -> str:
+    "A page as it is published; `name` is its path from the site's root."
+    up = "../" * name.count("/")
     page = FOREIGN.sub("", page)
     page = TEX.sub(as_mathml, page)
     page = CODE.sub(code_with_lines, page)
@@ -946,8 +1199,13 @@ def finished(page: str, up: str) -> str:
         r'href="notebook:([^"]+)"', rf'href="{up}notebooks/\1" download', page
     )
     head, main, rest = re.split(r"(<main\b.*</main>)", page, maxsplit=1, flags=re.S)
-    script = f'<script src="{up}site/course.js" defer></script></head>'
-    return head.replace("</head>", script, 1) + scrolling(main) + rest
+    if name in [c.href for c in course()]:
+        main = parts.with_terms(main, glossary())
+    rest = marked(rest, name).replace("</footer>", footnote() + "</footer>", 1)
+    script = f'<script src="{up}site/course.js" defer></script>'
+    head = re.sub(r'<meta (?:property="og:|name="twitter:)[^>]*>\s*', "", head)
+    head = marked(head, name).replace("</head>", f"{about(head, name)}{script}</head>")
+    return head + scrolling(main) + rest
 
 
 def icon(m: re.Match) -> str:
@@ -972,11 +1230,11 @@ def finish(site: Path):
     for path in site.rglob("*.html"):
         if "site_libs" in path.parts:
             continue
-        rel = path.relative_to(site)
+        name = path.relative_to(site).as_posix()
         try:
-            page = finished(path.read_text("utf-8"), "../" * len(rel.parent.parts))
+            page = finished(path.read_text("utf-8"), name)
         except SiteError as e:
-            raise SiteError(f"{rel.as_posix()}: {e}") from None
+            raise SiteError(f"{name}: {e}") from None
         used |= drawn(page)
         path.write_text(page, encoding="utf-8")
     for src in chapters():
@@ -985,6 +1243,38 @@ def finish(site: Path):
     (site / "site").mkdir(exist_ok=True)
     shutil.copy2(ROOT / "site" / "course.js", site / "site")
     math_font(site / "site" / "math.woff", used)
+    cards(site)
+    find_words(site / "search.json")
+    page = (site / "library.html").read_text(encoding="utf-8")
+    base, links = settings()["doc_baseurl"] + "/", parts.chapter_map(course())
+    page = parts.not_found(page, base, links)
+    (site / "404.html").write_text(page, encoding="utf-8")
+
+
+def cards(site: Path):
+    "The pictures that social networks show: one of the course, one a chapter."
+    s = settings()
+    foot = f"{s['title']} · {s['doc_host'].partition('//')[2]}{s['doc_baseurl']}"
+    parts.picture(s["title"], s["description"], foot, site / card_of("index.html"))
+    for c in course():
+        title = f"{c.number} {c.title}"
+        parts.picture(title, c.promise, foot, site / card_of(c.href))
+
+
+def find_words(path: Path):
+    "The search finds a chapter by the Chinese and the English of what it teaches."
+    pages = {c.number: c.href for c in course()}
+    words = {}
+    for t in glossary():
+        if t.chapter in pages:
+            words.setdefault(pages[t.chapter], []).append(f"{t.english} {t.chinese}")
+    if not words or not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for e in found:
+        more = words.pop(e["href"].partition("#")[0], [])
+        e["text"] = f"{' · '.join(more)} {e['text']}".strip()
+    path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
 
 
 # ---------------------------------------------------------------- the commands
@@ -1014,9 +1304,31 @@ def server(site: Path, port: int = 0):
     "A server of the folder `site` on this machine alone; port 0 takes a free one."
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+    base = settings()["doc_baseurl"] + "/"
+
     class Quiet(SimpleHTTPRequestHandler):
+        "As the site's host: below the site's path as well, with the site's 404 page."
+
         def log_message(self, *args):
             pass
+
+        def translate_path(self, path):
+            if path.startswith(base):
+                path = path[len(base) - 1 :]
+            return super().translate_path(path)
+
+        def send_error(self, code, message=None, explain=None):
+            page = Path(site) / "404.html"
+            if code != 404 or not page.is_file():
+                super().send_error(code, message, explain)
+                return
+            body = page.read_bytes()
+            self.send_response(404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
     handler = functools.partial(Quiet, directory=str(site))
     return ThreadingHTTPServer(("127.0.0.1", port), handler)
