@@ -312,8 +312,10 @@ def test_notebook_is_as_committed_ones_are(nb):
             f"a directive and a YAML option share a cell: {src[:60]}"
         )
         kinds = {kind for o in c["outputs"] for kind in o.get("data", {})}
-        if kinds & {"image/png", "image/svg+xml"}:
-            assert c["metadata"].get("fig-alt"), f"figure without fig-alt: {src[:80]}"
+        drawn = bool(kinds & {"image/png", "image/svg+xml"})
+        assert drawn == bool(c["metadata"].get("fig-alt")), (
+            f"a figure without fig-alt, or the other way round: {src[:80]}"
+        )
 
 
 def test_readme_is_written_from_the_home_page():
