@@ -6,10 +6,14 @@ Arms are named task/fusion/…/seed. `digits`: the 8×8 digits in three views, t
 plainly or with modality dropout, on five splits; `masked` holds accuracy with all views
 and without each, `others`, `guess` and `mean` the same with the gap filled by views of
 other digits, by a ridge regression on what is left, or by the mean view.
-`digits/machines` is a support vector machine for each set of views. `three`: the
-fusions on 1,000 examples of three_views, for 8 and for 40 epochs.
+`digits/machines` is a support vector machine for each set of views; `digits/wide` is a
+plain concatenation 2,570 wide, with as many weights as the tensor. `three`: the fusions
+on 1,000 examples of three_views, for 8 and for 40 epochs; `three/late` trains the same
+three networks one by one, and multiplies their probabilities as they are.
 Settings were chosen on validation data; all figures here are on test data.
 """
+
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +24,7 @@ from torch import nn
 
 from mmcourse.classifiers import AudioNet, ImageNet28, TextNet
 from mmcourse.datasets import MODALITIES, three_views
+from mmcourse.decision_fusion import fuse_product
 from mmcourse.feature_fusion import (
     FUSIONS,
     ROWS,
@@ -30,9 +35,10 @@ from mmcourse.feature_fusion import (
 )
 from mmcourse.measure import seeded
 from mmcourse.pipeline import load_features
+from mmcourse.project import answers, train_model
 from mmcourse.training import accuracy, count_parameters, fit, predict, warmup_cosine
 
-OPTIONS = {"mlp": {"hidden": 1900}}  # as many weights as the tensor
+OPTIONS = {"mlp": {"hidden": 1900}, "wide": {"width": 2570}}  # as the tensor has
 PLAIN = "concat", "mlp", "low-rank", "tensor"
 
 
@@ -64,7 +70,8 @@ def filled(model, data, how: str) -> dict:
 def digits(name: str, p: float, seed: int) -> dict:
     data = digit_views(seed)
     options = OPTIONS.get(name, {})
-    model = train_digits(data, FUSIONS[name], p=p, seed=seed, **options)
+    fusion = FUSIONS["concat" if name == "wide" else name]
+    model = train_digits(data, fusion, p=p, seed=seed, **options)
     masked = {k: round(v, 5) for k, v in without_each(model, data["test"]).items()}
     found = {"weights": count_parameters(model), "masked": masked}
     if not p:
@@ -121,10 +128,21 @@ def three(data: dict, name: str, epochs: int, seed: int) -> dict:
     return found | {"weights": count_parameters(model)}
 
 
+def late(data: dict, epochs: int, seed: int) -> dict:
+    "Three classifiers, each trained alone, and the product of their probabilities."
+    x, y = data["train"]["features"].values(), data["train"]["label"]
+    models = train_model(*x, y, seed=seed, epochs=epochs)
+    found = {"weights": sum(map(count_parameters, models))}
+    for s in ("valid", "test"):
+        said = fuse_product(answers(models, data[s])).argmax(1)
+        found[s] = round(float(np.mean(said == data[s]["label"].numpy())), 5)
+    return found
+
+
 def main():
     study = Study("feature_fusion", __doc__, p=0.5, epochs=80)
     for how, p in (("dropout", 0.5), ("plain", 0.0)):
-        for name in FUSIONS if p else PLAIN:
+        for name in (*FUSIONS, "wide") if p else PLAIN:
             for seed in study.seeds(5):
 
                 def run(name=name, p=p, seed=seed):
@@ -142,6 +160,10 @@ def main():
                     return three(data, name, epochs, seed)
 
                 study(f"three/{name}/{epochs}/{seed}", run, seed)
+        for seed in study.seeds(3):
+            study(
+                f"three/late/{epochs}/{seed}", partial(late, data, epochs, seed), seed
+            )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ __all__ = [
     "player",
     "players",
     "show_wave",
+    "show_history",
     "slider",
     "Table",
     "table",
@@ -232,6 +233,25 @@ def show_wave(
 
 
 # %% ../nbs/0_tools/explore.ipynb #cell-029
+def show_history(
+    history,  # `training.History`: losses, one an epoch, and the best epoch
+    ax=None,  # matplotlib Axes to draw into; a new figure by default
+    title: str = "",
+):
+    "Draw training and validation loss over epochs, the best epoch marked."
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(figsize=(6, 3.2))[1]
+    epochs, best = range(1, len(history) + 1), history.best
+    ax.plot(epochs, history.train_loss, label="training")
+    if history.valid_loss:
+        ax.plot(epochs, history.valid_loss, label="validation")
+        ax.plot(best + 1, history.valid_loss[best], "ko", label="best epoch")
+    ax.set(xlabel="epoch", ylabel="loss (nats)", title=title, ylim=(0, None))
+    ax.legend()
+
+
+# %% ../nbs/0_tools/explore.ipynb #cell-031
 def _frame(fig, salt: str) -> str:  # an <svg> element
     "A matplotlib figure as SVG, small, its ids its own."
     import matplotlib as mpl
@@ -247,7 +267,7 @@ def _frame(fig, salt: str) -> str:  # an <svg> element
     return re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg)
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-030
+# %% ../nbs/0_tools/explore.ipynb #cell-032
 LIMIT = 200_000  # bytes of a slider's HTML
 
 SCRIPT = """
@@ -271,7 +291,7 @@ SCRIPT = """
 """
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-031
+# %% ../nbs/0_tools/explore.ipynb #cell-033
 def _knob(name: str, values, place: int) -> str:
     "A labelled slider over the places of `values`."
     texts = html.escape("|".join(map(str, values)))
@@ -285,7 +305,7 @@ def _knob(name: str, values, place: int) -> str:
     )
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-032
+# %% ../nbs/0_tools/explore.ipynb #cell-034
 def slider(
     draw: Callable,  # of one value for each knob -> a new matplotlib figure
     alt: Callable,  # of the same -> what that figure shows
@@ -310,7 +330,7 @@ def slider(
     return Html(page, f"[slider: {sizes}]")
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-036
+# %% ../nbs/0_tools/explore.ipynb #cell-038
 def _decimals(column) -> int:
     "Decimals with which the largest float of a column shows three digits."
     sizes = [abs(v) for v in column if isinstance(v, float) and math.isfinite(v)]
@@ -334,7 +354,7 @@ def _text(v, decimals: int) -> str:
     return f"{v:,.{decimals}f}"
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-037
+# %% ../nbs/0_tools/explore.ipynb #cell-039
 def _column(values) -> list[str]:
     "The texts of one column."
     plain = [v.item() if isinstance(v, np.generic) else v for v in values]
@@ -357,7 +377,7 @@ def _escaped(text: str) -> str:
     return "".join(parts)
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-038
+# %% ../nbs/0_tools/explore.ipynb #cell-040
 class Table:
     "Rows of results that show themselves; `rows` keeps the values as they came."
 
@@ -384,7 +404,7 @@ class Table:
         return head + self._laid_out("pipe", _escaped)
 
 
-# %% ../nbs/0_tools/explore.ipynb #cell-039
+# %% ../nbs/0_tools/explore.ipynb #cell-041
 def table(
     rows: list,  # dicts, one a row, from column names to values
     caption: str = "",  # what the table holds

@@ -249,6 +249,7 @@ class TokenFusion(Fusion):
         return found
 
 
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-047
 def fusion_block(width: int, heads: int) -> TransformerBlock:
     "A block without the bias of keys, which a softmax ignores: it would never learn."
     block = TransformerBlock(width, heads, hidden=2 * width)
@@ -256,7 +257,7 @@ def fusion_block(width: int, heads: int) -> TransformerBlock:
     return block
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-047
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-048
 class AttentionFusion(TokenFusion):
     "Every token looks into the other modalities [cross-attention: Tsai 2019]."
 
@@ -270,16 +271,15 @@ class AttentionFusion(TokenFusion):
     def forward(self, features: Mapping, mask: Mapping | None = None) -> Tensor:
         parts = self.tokens(features, mask)
         B, sizes = len(parts[0][0]), [1, *[x.shape[1] for x, _ in parts]]
-        summary = self.summary.expand(B, 1, -1)
-        x = torch.cat([summary, *[x for x, _ in parts]], 1)  # (B, 1+T, width)
+        x = torch.cat([self.summary.expand(B, 1, -1), *[x for x, _ in parts]], 1)
         here = F.pad(torch.cat([h for _, h in parts], 1), (1, 0), value=True)
         of = torch.from_numpy(np.repeat(range(len(sizes)), sizes))
         other = ((of[:, None] != of) | (of == 0)).to(x.device)  # (1+T, 1+T)
-        x = self.block(x, other & here[:, None])
+        x = self.block(x, other & here[:, None])  # (B, 1+T, width)
         return self.head(self.norm(masked_mean(x, here)))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-052
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-053
 class BottleneckFusion(TokenFusion):
     "Each modality keeps to itself; all exchange through a few tokens [Nagrani 2021]."
 
@@ -303,7 +303,7 @@ class BottleneckFusion(TokenFusion):
         return self.head(self.norm(b.mean(1)))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-056
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-057
 FUSIONS = {
     "concat": ConcatFusion,
     "mlp": MLPFusion,
@@ -314,10 +314,11 @@ FUSIONS = {
     "bottleneck": BottleneckFusion,
 }
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-059
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-060
 ROWS = {"top": slice(0, 3), "middle": slice(3, 5), "bottom": slice(5, 8)}
 
 
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-061
 def digit_views(
     seed: int = 0,  # of the split
 ) -> dict[str, tuple]:  # 'train', 'valid', 'test': ((views, mask), labels)
@@ -338,7 +339,7 @@ def digit_views(
     return found
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-062
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-064
 class FusionClassifier(nn.Module):
     "An encoder a modality, a fusion, a head; takes the pair (views, mask)."
 
@@ -366,7 +367,7 @@ class FusionClassifier(nn.Module):
         return self.head(self.fusion(features, mask))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-063
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-065
 def digit_net(
     fusion: type[Fusion] = TensorFusion,
     *,
@@ -385,7 +386,7 @@ def digit_net(
     return FusionClassifier(encoders, joined, head)
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-065
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-067
 def modality_dropout(
     mask: dict[str, Tensor],  # {modality: (B,) bool}: what is there
     p: float = 0.5,  # chance that a modality goes, each by itself
@@ -399,7 +400,7 @@ def modality_dropout(
     return dict(zip(sorted(mask), keep.unbind(1)))
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-067
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-069
 def train_digits(
     data: dict[str, tuple],  # from `digit_views`
     fusion: type[Fusion] = TensorFusion,
@@ -423,7 +424,7 @@ def train_digits(
     return model
 
 
-# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-068
+# %% ../nbs/4_fusion/16_feature_fusion.ipynb #cell-070
 def without_each(
     model: nn.Module,
     data: tuple,  # ((views, mask), labels)

@@ -23,7 +23,6 @@ __all__ = [
     "param_groups",
     "Run",
     "fit",
-    "show_history",
     "cosine",
     "warmup_cosine",
     "jitter",
@@ -411,26 +410,7 @@ def _settings(run: Run) -> dict:  # what must be the same when a run goes on
     return same | dict(zip(("train data", "valid data"), run.data))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-075
-def show_history(
-    history: History,
-    ax=None,  # matplotlib Axes; a new figure by default
-    title: str = "",
-):
-    "Training and validation loss over epochs, the best epoch marked."
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.subplots(figsize=(6, 3.2))[1]
-    epochs, best = range(1, len(history) + 1), history.best
-    ax.plot(epochs, history.train_loss, label="training")
-    if history.valid_loss:
-        ax.plot(epochs, history.valid_loss, label="validation")
-        ax.plot(best + 1, history.valid_loss[best], "ko", label="best epoch")
-    ax.set(xlabel="epoch", ylabel="loss (nats)", title=title, ylim=(0, None))
-    ax.legend()
-
-
-# %% ../nbs/2_models/06_training.ipynb #cell-084
+# %% ../nbs/2_models/06_training.ipynb #cell-083
 def cosine(
     step: int,  # of this update, from 0
     steps: int,  # of the whole run
@@ -451,7 +431,7 @@ def warmup_cosine(
     return (step + 1) / n if step < n else cosine(step - n, max(1, steps - n), floor)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-112
+# %% ../nbs/2_models/06_training.ipynb #cell-109
 def jitter(
     images: Tensor,  # (B, H, W)
     generator: torch.Generator,

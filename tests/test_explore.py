@@ -25,12 +25,14 @@ from mmcourse.explore import (
     PALETTE,
     player,
     players,
+    show_history,
     show_images,
     show_wave,
     table,
     use_style,
     wav_bytes,
 )
+from mmcourse.training import History
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -407,3 +409,14 @@ def test_a_slider_turns_by_the_keyboard(tmp_path):
         assert first.get_attribute("aria-valuetext") == "3"
         assert page.locator("output").all_inner_texts() == ["3", "5"]
         browser.close()
+
+
+def test_show_history_draws_both_losses_and_marks_the_best():
+    h = History([3, 2, 1], [3, 1.5, 2], best=1)
+    _, ax = plt.subplots()
+    show_history(h, ax, "title")
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
+    assert lines["training"] == [[1, 3], [2, 2], [3, 1]]
+    assert lines["validation"] == [[1, 3], [2, 1.5], [3, 2]]
+    assert lines["best epoch"] == [[2, 1.5]] and ax.get_title() == "title"
+    plt.close()

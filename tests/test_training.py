@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmcourse import training
 from mmcourse.checkpoint import CheckpointError, write_tensors
 from mmcourse.measure import hits, seeded
 from mmcourse.training import (
@@ -689,22 +688,3 @@ def test_weights_that_are_tied_stay_tied(tmp_path):
     fit(a, (X[:, :4], Y), **kw)
     fit(b, (X[:, :4], Y), **kw)
     assert same(a, b) and b.a.weight is b.b.weight
-
-
-# --- the picture
-
-
-def test_show_history_draws_both_losses_and_marks_the_best():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    h = History([3, 2, 1], [3, 1.5, 2], best=1)
-    _, ax = plt.subplots()
-    training.show_history(h, ax, "title")
-    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
-    assert lines["training"] == [[1, 3], [2, 2], [3, 1]]
-    assert lines["validation"] == [[1, 3], [2, 1.5], [3, 2]]
-    assert lines["best epoch"] == [[2, 1.5]] and ax.get_title() == "title"
-    plt.close()

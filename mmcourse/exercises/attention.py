@@ -247,8 +247,8 @@ def _by_torch(q, k, v):
         "Each repair is one line."
     ),
     why=(
-        "Both faults train without an error, and the first makes a language "
-        "model that is perfect in training and useless afterwards."
+        "Both faults train without an error. The first gives NaN on the day when one "
+        "score is large; the second makes attention a plain mean."
     ),
 )
 def causal_attention(q, k, v):
