@@ -4,24 +4,24 @@
 # ../../nbs/0_tools/exercises/15_decision_fusion.ipynb.
 
 # %% auto #0
-__all__ = ["pool_logs", "two_forecasters", "error_matrix", "best_weight", "like_minds"]
+__all__ = ["pool_logs", "two_forecasters", "error_matrix", "best_weight", "bayes"]
 
 # %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-002
 import numpy as np
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-004
 def _log_probabilities(rng):
-    "A simple pool, exponents that do not add up to 1, and experts so sure that their numbers underflow."
-    made = [(np.log(np.array([[0.5, 0.5], [0.8, 0.2]])), np.array([1.0, 1.0]))]
+    "A pool by hand, exponents of any sum, and experts whose numbers underflow."
+    half = np.log(np.array([[0.5, 0.5], [0.8, 0.2]]))
+    made = [(half, np.array([1.0, 1.0]))]
     for m, c, scale in ((2, 4, 1.0), (3, 10, 3.0), (4, 5, 900.0)):
         l = scale * rng.standard_normal((m, c))
         l -= l.max(1, keepdims=True)
-        made.append(
-            (l - np.log(np.exp(l).sum(1, keepdims=True)), rng.uniform(0.2, 2, m))
-        )
+        l -= np.log(np.exp(l).sum(1, keepdims=True))
+        made.append((l, rng.uniform(0.2, 2, m)))
     return made
 
 
@@ -40,94 +40,152 @@ def _underflows(log_p, a):
 
 
 def _exponents_add_up(log_p, a):
-    l = a / a.sum() @ log_p
-    return l - l.max() - np.log(np.exp(l - l.max()).sum())
+    return pool_logs(log_p, a / a.sum())
 
 
+def _by_torch(log_p, a):
+    "Another right answer: torch's own normalisation."
+    import torch
+
+    return torch.log_softmax(torch.tensor(a) @ torch.tensor(log_p), 0)
+
+
+def _by_loops(log_p, a):
+    "Another right answer: class by class, and SciPy's sum of exponentials."
+    from scipy.special import logsumexp
+
+    pairs = list(zip(a, log_p))
+    l = [sum(w * row[c] for w, row in pairs) for c in range(log_p.shape[1])]
+    return [float(x - logsumexp(l)) for x in l]
+
+
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-005
 @exercise(
     "decision_fusion.1",
     inputs=_log_probabilities,
     wrong=[_not_normalised, _mean_of_probabilities, _underflows, _exponents_add_up],
-    hint="The weighted sum of the logarithms is right up to a constant. To find the constant, take the largest sum out before you exponentiate.",
-    why="Products of experts live in logarithms: three sure experts, multiplied as probabilities, are soon zero for every class.",
+    right=[_by_torch, _by_loops],
+    hint=(
+        "The weighted sum of the logarithms is right up to a constant. To find the "
+        "constant, take the largest sum out before you exponentiate."
+    ),
+    why=(
+        "Products of experts live in logarithms: three sure experts, multiplied as "
+        "probabilities, are soon zero for every class."
+    ),
 )
 def pool_logs(log_p, a):
     l = a @ log_p
-    return l - l.max() - np.log(np.exp(l - l.max()).sum())
+    l = l - l.max()
+    return l - np.log(np.exp(l).sum())
 
 
-# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-006
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-007
 @prediction(
     "decision_fusion.2",
     wrong=[0.3, 0.09, 0.16, 0.51],
     tol=0.006,
-    hint="In odds: rain has 1 to 9 before anybody speaks. By what factor did each forecaster move these odds? Both factors apply.",
-    why="Both moved from one in ten to three in ten on evidence of their own, so together they move further: past one half. Their average would be sure of nothing new.",
+    hint=(
+        "In odds: rain has 1 to 9 before anybody speaks. By what factor did each "
+        "forecaster move these odds? Both factors apply."
+    ),
+    why=(
+        "Both moved from one in ten to three in ten on evidence of their own, so "
+        "together they move further: past one half. Their average would be sure of "
+        "nothing new."
+    ),
 )
 def two_forecasters():
     from mmcourse.decision_fusion import fuse_product
 
-    return float(
-        fuse_product(np.array([[[0.3, 0.7]], [[0.3, 0.7]]]), prior=[0.1, 0.9])[0, 0]
-    )
+    said = np.array([[[0.3, 0.7]], [[0.3, 0.7]]])
+    return float(fuse_product(said, prior=[0.1, 0.9])[0, 0])
 
 
-# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-008
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-009
 def _predictions(rng):
     "Two models on two examples, then more."
-    made = [
-        (np.array([[[1.0, 0], [0.5, 0.5]], [[0.5, 0.5], [0, 1.0]]]), np.array([0, 1]))
-    ]
-    return made + [
-        (rng.dirichlet(np.ones(c), (m, n)), rng.integers(c, size=n))
-        for m, n, c in ((2, 3, 4), (3, 8, 5), (1, 6, 10))
-    ]
+    by_hand = np.array([[[1.0, 0], [0.5, 0.5]], [[0.5, 0.5], [0, 1.0]]])
+    made = [(by_hand, np.array([0, 1]))]
+    for m, n, c in ((2, 3, 4), (3, 8, 5), (1, 6, 10)):
+        made.append((rng.dirichlet(np.ones(c), (m, n)), rng.integers(c, size=n)))
+    return made
+
+
+def _errors(p, y):
+    return p - np.eye(p.shape[2])[y]
 
 
 def _distances(p, y):
     return np.mean(((p[:, None] - p[None]) ** 2).sum(3), 2)
 
 
-def _correlations(p, y):
-    e = (p - np.eye(p.shape[2])[y]).reshape(len(p), -1)
-    return np.atleast_2d(np.cov(e, bias=True))
+def _covariances(p, y):
+    return np.atleast_2d(np.cov(_errors(p, y).reshape(len(p), -1), bias=True))
 
 
 def _summed(p, y):
-    e = p - np.eye(p.shape[2])[y]
-    return np.einsum("inc,jnc->ij", e, e)
+    return error_matrix(p, y) * len(y)
 
 
 def _mean_over_classes(p, y):
-    e = (p - np.eye(p.shape[2])[y]).reshape(len(p), -1)
-    return e @ e.T / e.shape[1]
+    return error_matrix(p, y) / p.shape[2]
 
 
+def _pair_by_pair(p, y):
+    "Another right answer: loops over models and examples."
+    E = np.zeros((len(p), len(p)))
+    for n, label in enumerate(y):
+        truth = np.zeros(p.shape[2])
+        truth[label] = 1
+        for i in range(len(p)):
+            for j in range(len(p)):
+                E[i, j] += (p[i, n] - truth) @ (p[j, n] - truth) / len(y)
+    return E
+
+
+def _one_product(p, y):
+    "Another right answer: one matrix product, in torch."
+    import torch
+
+    e = torch.tensor(_errors(p, y)).flatten(1)
+    return e @ e.T / len(y)
+
+
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-010
 @exercise(
     "decision_fusion.3",
     inputs=_predictions,
-    wrong=[_distances, _correlations, _summed, _mean_over_classes],
-    hint="np.eye(C)[y] is one-hot. The sum runs over classes and the mean over examples; one einsum has both models and leaves i and j.",
-    why="Its diagonal holds the members’ Brier scores, the rest says what they have in common, and every average can be judged from it without being made.",
+    wrong=[_distances, _covariances, _summed, _mean_over_classes],
+    right=[_pair_by_pair, _one_product],
+    hint=(
+        "Rows of the identity matrix are one-hot. The sum runs over classes and the "
+        "mean over examples; one einsum has both models and leaves i and j."
+    ),
+    why=(
+        "Its diagonal holds the members' Brier scores, the rest says what they have "
+        "in common, and every average can be judged from it without being made."
+    ),
 )
 def error_matrix(p, y):
     e = p - np.eye(p.shape[2])[y]
     return np.einsum("inc,jnc->ij", e, e) / len(y)
 
 
-# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-010
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-012
 def _matrices(rng):
-    "Equal models, unequal ones, and one that is so much like its better that it should be left out."
-    made = [
-        (np.array([[1.0, 0.2], [0.2, 1.0]]),),
-        (np.array([[1.0, 0.2], [0.2, 2.0]]),),
-        (np.array([[1.0, 0.95], [0.95, 0.9]]),),
-        (np.array([[0.5, 0.6], [0.6, 1.0]]),),
-    ]
+    "Equal models, unequal ones, and a better one that does best alone."
+    made = []
+    for a, b, c in ((1, 0.2, 1), (1, 0.2, 2), (1, 0.93, 0.9), (0.5, 0.6, 1)):
+        made.append((np.array([[a, b], [b, c]], float),))
     for _ in range(4):
         a = rng.standard_normal((2, 5))
         made.append((a @ a.T / 5,))
     return made
+
+
+def _parabola(E):
+    return (E[1, 1] - E[0, 1]) / (E[0, 0] + E[1, 1] - 2 * E[0, 1])
 
 
 def _by_error(E):
@@ -135,37 +193,269 @@ def _by_error(E):
 
 
 def _other_one(E):
-    return float(np.clip((E[0, 0] - E[0, 1]) / (E[0, 0] + E[1, 1] - 2 * E[0, 1]), 0, 1))
+    return 1 - best_weight(E)
 
 
 def _outside(E):
-    return (E[1, 1] - E[0, 1]) / (E[0, 0] + E[1, 1] - 2 * E[0, 1])
+    return _parabola(E)
 
 
 def _the_better(E):
     return float(E[0, 0] < E[1, 1])
 
 
+def _by_search(E):
+    "Another right answer: SciPy finds the lowest point."
+    from scipy.optimize import minimize_scalar
+
+    def error(w):
+        v = np.array([w, 1 - w])
+        return v @ E @ v
+
+    found = minimize_scalar(error, bounds=(0, 1), options={"xatol": 1e-9})
+    return min([0.0, found.x, 1.0], key=error)
+
+
+def _by_cases(E):
+    "Another right answer: plain numbers, and three cases."
+    (a, b), (_, c) = E.tolist()
+    if a <= b:
+        return 1.0
+    return 0.0 if c <= b else (c - b) / (a + c - 2 * b)
+
+
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-013
 @exercise(
     "decision_fusion.4",
     inputs=_matrices,
+    atol=1e-5,
     wrong=[_by_error, _other_one, _outside, _the_better],
-    hint="Write w for the weights w and 1-w: a parabola in w. Where is its lowest point, and what if that lies outside of [0, 1]?",
-    why="Bates and Granger combined forecasts this way in 1969. If the correlation exceeds the ratio of the errors, the worse model is best left out.",
+    right=[_by_search, _by_cases],
+    hint=(
+        "Give the two models the weights w and 1 − w: the error is a parabola in w. "
+        "Where is its lowest point, and what if that lies outside of [0, 1]?"
+    ),
+    why=(
+        "Bates and Granger combined forecasts this way in 1969. If what two models "
+        "have in common is more than the error of the better one, the worse is best "
+        "left out."
+    ),
 )
 def best_weight(E):
-    return float(np.clip((E[1, 1] - E[0, 1]) / (E[0, 0] + E[1, 1] - 2 * E[0, 1]), 0, 1))
+    w = (E[1, 1] - E[0, 1]) / (E[0, 0] + E[1, 1] - 2 * E[0, 1])
+    return float(np.clip(w, 0, 1))
 
 
-# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-012
-@prediction(
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-015
+def _views(rng):
+    "A rare class that two views suspect; then holes, whose numbers mean nothing."
+    rain = np.array([[[0.3, 0.7]], [[0.3, 0.7]]])
+    made = [(rain, np.ones((2, 1), bool), np.array([0.1, 0.9]))]
+    for m, n, c in ((3, 4, 3), (2, 5, 4), (4, 6, 10)):
+        p, here = rng.dirichlet(np.full(c, 2.0), (m, n)), rng.random((m, n)) < 0.6
+        here[:, 0], here[0, 1] = False, True
+        p[~here] = rng.dirichlet(np.full(c, 0.5), int((~here).sum()))
+        made.append((p, here, rng.dirichlet(np.full(c, 3.0))))
+    p, here, prior = made[-1]
+    broken = np.where(here[..., None], p, np.nan)
+    return [*made, (broken, here, prior)]
+
+
+def _normalised(q):
+    return q / q.sum(1, keepdims=True)
+
+
+def _as_given(p, here, prior):
+    return _normalised(p.prod(0))
+
+
+def _only_holes_repaired(p, here, prior):
+    return _normalised(np.where(here[..., None], p, 1).prod(0))
+
+
+def _only_prior_repaired(p, here, prior):
+    return _normalised(prior * (p / prior).prod(0))
+
+
+def _multiplies_by_the_mask(p, here, prior):
+    ratio = np.nan_to_num(p / prior) * here[..., None]
+    with np.errstate(invalid="ignore"):
+        return _normalised(prior * ratio.prod(0))
+
+
+def _uniform_in_holes(p, here, prior):
+    p = np.where(here[..., None], p, 1 / len(prior))
+    return _normalised(prior * (p / prior).prod(0))
+
+
+def _by_logarithms(p, here, prior):
+    "Another right answer: sums of logarithms, example by example."
+    out = []
+    for n in range(p.shape[1]):
+        said = np.log(p[here[:, n], n]) - np.log(prior)
+        q = np.exp(np.log(prior) + said.sum(0))
+        out.append(q / q.sum())
+    return np.array(out)
+
+
+def _by_the_course(p, here, prior):
+    "Another right answer: the chapter's function."
+    from mmcourse.decision_fusion import fuse_product
+
+    return fuse_product(p, mask=here, prior=prior)
+
+
+def _by_torch_where(p, here, prior):
+    "Another right answer: in torch, the prior where a view is missing."
+    import torch
+
+    p, here, prior = (torch.tensor(x) for x in (p, here, prior))
+    ratio = torch.where(here[..., None], p, prior) / prior
+    q = prior * ratio.prod(0)
+    return q / q.sum(1, keepdim=True)
+
+
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-016
+@exercise(
     "decision_fusion.5",
-    wrong=[1000, 500, 31.6, 1.5],
-    tol=0.01,
-    hint="The average of M models with correlation r has (1 + (M-1)r)/M of the variance of one.",
-    why="No crowd comes to more than 1/r: after a few models, look for a different view and not for another copy.",
+    inputs=_views,
+    wrong=[
+        _as_given,
+        _only_holes_repaired,
+        _only_prior_repaired,
+        _multiplies_by_the_mask,
+        _uniform_in_holes,
+    ],
+    right=[_by_logarithms, _by_the_course, _by_torch_where],
+    hint=(
+        "How often is the prior counted if three views are there? And which factor "
+        "leaves a product as it is, whatever a missing view's numbers say?"
+    ),
+    why=(
+        "A rare class disappears when its rarity is counted once for each view, and "
+        "an answer about nothing is multiplied like evidence."
+    ),
 )
-def like_minds():
-    from mmcourse.decision_fusion import effective_number
+def bayes(p, here, prior):
+    ratio = np.where(here[..., None], p / prior, 1)
+    q = prior * ratio.prod(0)
+    return q / q.sum(1, keepdims=True)
 
-    return effective_number(np.full((1000, 1000), 0.5) + 0.5 * np.eye(1000))
+
+# %% ../../nbs/0_tools/exercises/15_decision_fusion.ipynb #cell-018
+question(
+    "decision_fusion.q1",
+    "A thousand models, every two of them correlated with 0.5. To how many unrelated "
+    "models does their average come?",
+    {
+        "a": (
+            "about 2",
+            "1000/(1 + 999·0.5) is 1.998. No crowd comes to more than 1/r: after a few "
+            "models, look for a different view and not for another copy.",
+        ),
+        "b": (
+            "about 32",
+            "That is the root of a thousand, by which unrelated errors shrink; these "
+            "are related.",
+        ),
+        "c": (
+            "500",
+            "The correlation does not count models off; it is what an average cannot "
+            "remove, however many there are.",
+        ),
+    },
+    answer="a",
+)
+
+question(
+    "decision_fusion.q2",
+    "Two experts, 90 % and 60 % right. What does the identity of Krogh and Vedelsby "
+    "promise for the squared error of their average?",
+    {
+        "a": (
+            "it is lower than that of the better one",
+            "The hasty classifier showed the contrary: its average with the good one "
+            "was worse than the good one.",
+        ),
+        "b": (
+            "it is not higher than the mean of the two",
+            "Mean error less ambiguity, and an ambiguity is never negative.",
+        ),
+        "c": (
+            "it is lower than the mean of the two if they never disagree",
+            "Without any disagreement the ambiguity is zero, and nothing is gained.",
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "decision_fusion.q3",
+    "In a reliability diagram an expert's curve lies far below the diagonal. What does "
+    "that say, and which power a mends it?",
+    {
+        "a": (
+            "it is too modest, a > 1",
+            "Below the diagonal it is right less often than it says.",
+        ),
+        "b": (
+            "it is too sure, a > 1",
+            "A power above one makes probabilities sharper, and a shouter louder.",
+        ),
+        "c": (
+            "it is too sure, a < 1",
+            "It is right less often than it says, and a power below one flattens what "
+            "it says. The order of the classes stays.",
+        ),
+    },
+    answer="c",
+)
+
+question(
+    "decision_fusion.q4",
+    '"When the two views agree, 95 % of our answers are right." Which number do you '
+    "ask for first?",
+    {
+        "a": (
+            "how many examples there are",
+            "Good to know, but it only makes the 95 % more exact.",
+        ),
+        "b": (
+            "how often the answer is right when they do not agree",
+            "Without this base rate nobody knows what agreement is worth: it may be "
+            "94 % as well.",
+        ),
+        "c": (
+            "the weights of the two views",
+            "They say how the answer was made, not what agreement tells about it.",
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "decision_fusion.q5",
+    "Learnt weights gain 0.6 points on 1,000 test digits with one training of the "
+    "experts; resampling the digits gives +0.1 to +1.1. What is missing before you "
+    "call them better?",
+    {
+        "a": (
+            "nothing, the interval leaves zero",
+            "It leaves zero for these experts. Others, trained from another seed, may "
+            "gain nothing.",
+        ),
+        "b": (
+            "other trainings of the experts: the interval counts one kind of luck only",
+            "Resample seeds and digits. In this chapter the interval then held zero, "
+            "or nearly so.",
+        ),
+        "c": (
+            "a larger validation set",
+            (
+                "It might lead to better weights, but it does not say how "
+                "sure this gain is."
+            ),
+        ),
+    },
+    answer="b",
+)
