@@ -298,45 +298,49 @@ def _any_change(before, after):
     return sum(a != b for a, b in zip(before, after)) / len(before)
 
 
-def _lost(before, after):
-    return sum(bool(b - a) for b, a in zip(before, after)) / len(before)
+def _gained(before, after):
+    return sum(bool(a - b) for b, a in zip(before, after)) / len(before)
+
+
+def _none_left(before, after):
+    return sum(not a & b for b, a in zip(before, after)) / len(before)
 
 
 def _all_digits(before, after):
-    return sum(len(a - b) for b, a in zip(before, after)) / len(before)
+    return sum(len(b - a) for b, a in zip(before, after)) / len(before)
 
 
 def _by_any(before, after):
     "Another right answer: digit by digit."
     false = 0
     for b, a in zip(before, after):
-        if any(d not in b for d in a):
+        if any(d not in a for d in b):
             false += 1
     return false / len(after)
 
 
 def _by_subset(before, after):
-    "Another right answer: a claim is true where nothing was gained."
-    return np.mean([not a <= b for b, a in zip(before, after)])
+    "Another right answer: a claim is true where nothing was lost."
+    return np.mean([not b <= a for b, a in zip(before, after)])
 
 
 # %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-016
 @exercise(
     "augmentation.5",
     inputs=_truths,
-    wrong=[_any_change, _lost, _all_digits],
+    wrong=[_any_change, _gained, _none_left, _all_digits],
     right=[_by_any, _by_subset],
     hint=(
-        "Which digits has a hint gained? It counts once, however many they are, "
-        "and what it lost does not count."
+        "Which digits has a hint lost? It counts once, however many they are, "
+        "and what it gained does not count."
     ),
     why=(
-        "A hint that lost a digit may only say more than it should; one that "
-        "gained a digit tells the model something that was never labelled."
+        "A digit that a hint has lost may be its label, which is then false. One "
+        "that only gained digits keeps a true label, and says less."
     ),
 )
 def false_claims(before, after):
-    return sum(bool(a - b) for b, a in zip(before, after)) / len(before)
+    return sum(bool(b - a) for b, a in zip(before, after)) / len(before)
 
 
 # %% ../../nbs/0_tools/exercises/14_augmentation.ipynb #cell-018
@@ -467,7 +471,7 @@ question(
             ),
             (
                 "This plants the one fault and nothing else. A pool that "
-                "still helps acquits it."
+                "still helps acquits it, in the form that was planted."
             ),
         ),
     },
@@ -489,8 +493,8 @@ question(
             ),
             (
                 "An augmentation buys robustness to what it adds. In this "
-                "chapter the same networks gain far more in noise than they "
-                "lose without it."
+                "chapter the same networks gain far more in noise, on "
+                "average, than they lose without it."
             ),
         ),
         "c": (

@@ -258,7 +258,8 @@ def _spaces(rng):
         e = rng.standard_normal((V, d))
         e /= np.linalg.norm(e, axis=1, keepdims=True)
         made.append((e, *map(int, rng.choice(V, 3, replace=False))))
-    return made
+    far = [[1, 0], [0.8, 0.6], [0.8, -0.6], [-0.6, 0.8]]
+    return [*made, (np.array(far), 0, 1, 2)]  # a itself would win
 
 
 def _moved(e, a):
@@ -281,6 +282,12 @@ def _cosines_below_zero(e, a, b, c):
     return int(s.argmax())
 
 
+def _lets_a_win(e, a, b, c):
+    s = _moved(e, b) * _moved(e, c) / (_moved(e, a) + 0.001)
+    s[[b, c]] = -np.inf
+    return int(s.argmax())
+
+
 def _wrong_way(e, a, b, c):
     return cos_mul(e, b, a, c)
 
@@ -296,7 +303,13 @@ def _by_logarithms(e, a, b, c):
 @exercise(
     "embedding.5",
     inputs=_spaces,
-    wrong=[_adds, _finds_itself, _cosines_below_zero, _wrong_way],
+    wrong=[
+        _adds,
+        _finds_itself,
+        _cosines_below_zero,
+        _lets_a_win,
+        _wrong_way,
+    ],
     right=[_by_logarithms],
     hint=(
         "The cosines of all words with one are a matrix times a vector. Move all "
