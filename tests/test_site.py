@@ -1107,24 +1107,36 @@ def watched(tab, address, problems):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_walk(browser, address, pages, axe, size, scheme):
-    "Every page: quiet, on its own, drawn, within the window, readable, accessible."
-    context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
-    tab, problems = context.new_page(), []
+def test_walk(browser, address, pages, axe, scheme):
+    "Every page, wide and narrow: quiet, drawn, in the window, readable, accessible."
+    context = browser.new_context(viewport=SIZES["desktop"], color_scheme=scheme)
+    tab, problems, folders = context.new_page(), [], set()
     watched(tab, address, problems)
-    for name, page in pages.items():
-        tab.goto(address + name, wait_until="load")
-        tab.wait_for_timeout(60)  # the mode is set, as scripts end
-        seen = tab.evaluate(LOOK)
-        problems += [f"{name}: {w}" for w in seen["wrong"]]
-        if seen["dark"] != (scheme == "dark"):
-            problems.append(f"{name}: not {scheme}, which the reader’s system asks for")
-        if ("<math" in page.text) != bool(seen["maths"]):
-            problems.append(f"{name}: formulas are missing")
+
+    def accessible(size):
         if scheme == "light":  # what axe looks at is the same in both
-            tab.evaluate(axe)
-            problems += [f"{name}: axe: {v}" for v in tab.evaluate(AXE)]
+            found = tab.evaluate(AXE)
+            problems.extend(f"{name}, {size}: axe: {v}" for v in found)
+
+    for name, page in pages.items():
+        tab.set_viewport_size(SIZES["desktop"])
+        tab.goto(address + name, wait_until="load")
+        for size in ("desktop", "phone"):
+            tab.set_viewport_size(SIZES[size])
+            tab.wait_for_timeout(60)  # the mode is set, as scripts end
+            seen = tab.evaluate(LOOK)
+            problems += [f"{name}, {size}: {w}" for w in seen["wrong"]]
+            if seen["dark"] != (scheme == "dark"):
+                problems.append(f"{name}: not {scheme}, as the reader’s system asks")
+            if ("<math" in page.text) != bool(seen["maths"]):
+                problems.append(f"{name}: formulas are missing")
+        tab.evaluate(axe)
+        accessible("phone")
+        folder, _, _ = name.rpartition("/")
+        if not folder or folder not in folders:  # a page of each kind, wide as well
+            tab.set_viewport_size(SIZES["desktop"])
+            accessible("desktop")
+        folders.add(folder)
     context.close()
     assert not problems, "\n".join(problems)
 
