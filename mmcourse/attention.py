@@ -28,7 +28,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-016
+# %% ../nbs/2_models/11_attention.ipynb #cell-018
 def causal_mask(
     n: int,  # tokens
 ) -> Tensor:  # (n, n) bool: row t is True for sources 0 … t
@@ -46,7 +46,7 @@ def padding_mask(
     return torch.arange(size, device=n.device) < n[:, None, None]
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-028
+# %% ../nbs/2_models/11_attention.ipynb #cell-030
 def attention_weights(
     q: Tensor,  # (..., T, d)
     k: Tensor,  # (..., S, d)
@@ -62,7 +62,7 @@ def attention_weights(
     return z.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-029
+# %% ../nbs/2_models/11_attention.ipynb #cell-031
 def attention(
     q: Tensor,  # (..., T, d)
     k: Tensor,  # (..., S, d)
@@ -73,7 +73,7 @@ def attention(
     return torch.einsum("...ts,...se->...te", attention_weights(q, k, mask), v)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-036
+# %% ../nbs/2_models/11_attention.ipynb #cell-038
 def fused_attention(
     q: Tensor,  # (..., T, d)
     k: Tensor,  # (..., S, d)
@@ -88,7 +88,7 @@ def fused_attention(
     return y.masked_fill(~some, 0)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-040
+# %% ../nbs/2_models/11_attention.ipynb #cell-042
 class MultiHeadAttention(nn.Module):
     "`heads` attentions side by side [Vaswani et al. 2017, section 3.2.2]."
 
@@ -113,7 +113,7 @@ class MultiHeadAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-042
+# %% ../nbs/2_models/11_attention.ipynb #cell-044
 @patch
 def forward(
     self: MultiHeadAttention,
@@ -134,7 +134,7 @@ def per_head(mask: Tensor | None) -> Tensor | None:
     return mask[:, None] if mask is not None and mask.ndim == 3 else mask
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-043
+# %% ../nbs/2_models/11_attention.ipynb #cell-045
 @patch
 def weights(
     self: MultiHeadAttention,
@@ -147,7 +147,7 @@ def weights(
     return attention_weights(self.split(q), self.split(k), per_head(mask))
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-052
+# %% ../nbs/2_models/11_attention.ipynb #cell-054
 def frequencies(
     d: int,  # features, an even number
 ) -> Tensor:  # (d/2,) float64, from 1 down to nearly 1/10000: radians a token
@@ -165,7 +165,7 @@ def sinusoidal_positions(
     return pairs.flatten(-2).float()  # (n, d)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-055
+# %% ../nbs/2_models/11_attention.ipynb #cell-057
 def rotary(
     x: Tensor,  # (..., T, d) queries or keys, d even
     position: Tensor | None = None,  # broadcasts to (..., T); None: 0 … T-1
@@ -180,7 +180,7 @@ def rotary(
     return torch.stack(turned, -1).flatten(-2)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-060
+# %% ../nbs/2_models/11_attention.ipynb #cell-062
 class TransformerBlock(nn.Module):
     "Tokens that look at each other, then think [pre-norm: Xiong et al. 2020]."
 
@@ -208,7 +208,7 @@ class TransformerBlock(nn.Module):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-064
+# %% ../nbs/2_models/11_attention.ipynb #cell-066
 class TransformerClassifier(nn.Module):
     "Tokens and their mask to logits: positions, blocks, the mean over real tokens."
 
@@ -229,7 +229,7 @@ class TransformerClassifier(nn.Module):
         self.norm, self.head = nn.LayerNorm(d), nn.Linear(d, classes)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-065
+# %% ../nbs/2_models/11_attention.ipynb #cell-067
 @patch
 def forward(
     self: TransformerClassifier,
@@ -252,7 +252,7 @@ def masked_mean(
     return total / mask.sum(1, keepdim=True).clamp_min(1)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-093
+# %% ../nbs/2_models/11_attention.ipynb #cell-095
 def sound_tokens(
     mel: Tensor,  # (B, bands, frames) dB, -60 where no clip is
     stack: int = 3,  # frames that make one token
@@ -264,7 +264,7 @@ def sound_tokens(
     return (x.permute(0, 2, 3, 1).flatten(2) + 30) / 15, mask
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-094
+# %% ../nbs/2_models/11_attention.ipynb #cell-096
 class CrossAttention(nn.Module):
     "Tokens of one modality look into another, and keep what they were."
 
@@ -282,7 +282,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-095
+# %% ../nbs/2_models/11_attention.ipynb #cell-097
 @patch
 def forward(
     self: CrossAttention,

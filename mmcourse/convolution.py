@@ -133,7 +133,7 @@ def windows(
     return p[:, :, ::s, ::s, ::d, ::d]
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-046
+# %% ../nbs/2_models/08_convolution.ipynb #cell-048
 def im2col(
     x: Tensor,  # (B, C, H, W)
     m: int,  # rows of a window
@@ -145,7 +145,7 @@ def im2col(
     return p.flatten(4).flatten(1, 3)
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-048
+# %% ../nbs/2_models/08_convolution.ipynb #cell-050
 def conv_im2col(
     x: Tensor,  # (B, C, H, W) images
     w: Tensor,  # (O, C/groups, m, n) filters
@@ -164,7 +164,7 @@ def conv_im2col(
     return y if bias is None else y + bias[:, None, None]
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-052
+# %% ../nbs/2_models/08_convolution.ipynb #cell-054
 def overlap_add(
     p: Tensor,  # (B, C, P, Q, m, n) windows
     H: int,  # rows of the images that they came from
@@ -185,7 +185,7 @@ def overlap_add(
     return x[:, :, padding : padding + H, padding : padding + W]
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-053
+# %% ../nbs/2_models/08_convolution.ipynb #cell-055
 def conv_grads(
     x: Tensor,  # (B, C, H, W) images
     w: Tensor,  # (O, C, m, n) filters
@@ -200,7 +200,7 @@ def conv_grads(
     return by_x, by_w, g.sum((0, 2, 3))
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-056
+# %% ../nbs/2_models/08_convolution.ipynb #cell-058
 def max_pool(
     x: Tensor,  # (B, C, H, W)
     size: int,  # of a window, both ways
@@ -226,7 +226,7 @@ def avg_pool(
     return p.mean((-2, -1))
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-061
+# %% ../nbs/2_models/08_convolution.ipynb #cell-063
 def max_pool_grad(
     x: Tensor,  # (B, C, H, W), as given to `max_pool`
     g: Tensor,  # (B, C, P, Q) gradient of the loss by the pooled maps
@@ -242,7 +242,7 @@ def max_pool_grad(
     return overlap_add(won.unflatten(-1, (size, size)), *x.shape[2:], **knobs)
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-064
+# %% ../nbs/2_models/08_convolution.ipynb #cell-066
 class Layer(NamedTuple):
     "What a convolution or a pooling does to one axis."
 
@@ -260,7 +260,7 @@ class Field(NamedTuple):
     start: int  # negative: it begins in the padding
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-065
+# %% ../nbs/2_models/08_convolution.ipynb #cell-067
 def receptive_field(
     layers: list[Layer],  # from the image upwards
 ) -> Field:
@@ -286,7 +286,7 @@ def layers_of(
     return found
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-073
+# %% ../nbs/2_models/08_convolution.ipynb #cell-075
 def shifted(
     images: Tensor,  # (..., H, W)
     dy: int,  # pixels down; negative: up
@@ -296,7 +296,7 @@ def shifted(
     return F.pad(images, (dx, -dx, dy, -dy))
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-081
+# %% ../nbs/2_models/08_convolution.ipynb #cell-083
 class DigitCNN(nn.Module):
     "Two convolutions with pooling, one linear layer: (B, 28, 28) -> (B, 10) logits."
 
@@ -321,11 +321,11 @@ class DigitCNN(nn.Module):
         return self.top(self.body(x[:, None]).flatten(1))
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-108
+# %% ../nbs/2_models/08_convolution.ipynb #cell-110
 from .keras_weights import keras_on_torch
 
 
-# %% ../nbs/2_models/08_convolution.ipynb #cell-109
+# %% ../nbs/2_models/08_convolution.ipynb #cell-111
 def keras_cnn(
     channels: tuple[int, int] = (8, 16),
     classes: int = 10,
