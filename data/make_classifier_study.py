@@ -20,7 +20,6 @@ from study import Study
 from mmcourse.audio import augment_audio
 from mmcourse.classifiers import (
     ImageNet28,
-    WideVoiceNet,
     keras_image_net,
     softmax_regression,
     train_audio_classifier,
@@ -30,6 +29,7 @@ from mmcourse.datasets import SPLITS, hints, mnist, spoken_digits
 from mmcourse.image import augment_image
 from mmcourse.keras_weights import keras_on_torch
 from mmcourse.pipeline import load_features
+from mmcourse.shipped import WideVoiceNet
 
 LENGTH = 100  # the article's max_len: of a sentence, and of the vocabulary
 FESTIVAL, FLITE = "festival/cmu_us_slt_arctic_hts", "flite/slt"

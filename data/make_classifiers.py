@@ -24,15 +24,14 @@ from mmcourse.audio import augment_audio
 from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
 from mmcourse.classifiers import (
     Classifier,
-    WideVoiceNet,
     calibrate,
-    read_classifiers,
     train_audio_classifier,
     train_image_classifier,
 )
 from mmcourse.datasets import mnist, spoken_digits
 from mmcourse.image import augment_image
 from mmcourse.pipeline import load_features
+from mmcourse.shipped import WideVoiceNet, read_classifiers
 from mmcourse.training import warmup_cosine
 
 FILE, SEEDS = Path(__file__).with_name("classifiers.safetensors"), 3

@@ -19,8 +19,6 @@ __all__ = [
     "ImageNet28",
     "mean_and_max",
     "AudioNet",
-    "VoiceNet",
-    "WideVoiceNet",
     "train_text_classifier",
     "train_image_classifier",
     "train_audio_classifier",
@@ -28,7 +26,6 @@ __all__ = [
     "KerasNet",
     "like_torch",
     "keras_image_net",
-    "read_classifiers",
     "fit_temperature",
     "calibrate",
 ]
@@ -37,7 +34,6 @@ __all__ = [
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,9 +41,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .audio import standardise_mel
-from .checkpoint import grow, read_tensors
-from .inputs import choice, number, numbers, what
 from .inputs import labels as class_numbers
+from .inputs import number, numbers, what
 from .keras_weights import keras_on_torch
 from .measure import seeded
 from .training import fit, predict, warmup_cosine
@@ -242,40 +237,7 @@ class AudioNet(nn.Module):
         return self.head(mean_and_max(self.body(standardise_mel(x))))
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-043
-class VoiceNet(nn.Module):
-    "Convolutions over pitch and time, then over time, for people's voices."
-
-    def __init__(
-        self,
-        channels: tuple[int, int, int] = (24, 48, 64),
-        hidden: int = 96,
-        bands: int = 20,
-    ):
-        super().__init__()
-        a, b, c = channels
-        first = conv_block(nn.Conv2d, 1, a, 5, 2)
-        second = [*conv_block(nn.Conv2d, a, b, 3), nn.MaxPool2d(2)]
-        third = [*conv_block(nn.Conv2d, b, c, 3), nn.MaxPool2d((1, 2))]
-        over_time = conv_block(nn.Conv1d, c * (bands // 4), hidden, 3)
-        self.body = nn.Sequential(*first, *second, *third, nn.Dropout(0.3))
-        self.over_time = nn.Sequential(*over_time, nn.Dropout(0.3))
-        self.head = nn.Linear(2 * hidden, 10)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 20, T) decibels -> (B, 10) logits
-        x = self.body(standardise_mel(x)[:, None])  # (B, c, bands/4, T/8)
-        return self.head(mean_and_max(self.over_time(x.flatten(1, 2))))
-
-
 # %% ../nbs/2_models/12_classifiers.ipynb #cell-044
-class WideVoiceNet(VoiceNet):
-    "`VoiceNet` with more channels."
-
-    def __init__(self):
-        super().__init__(channels=(32, 64, 96), hidden=144)
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-046
 USUAL = {"epochs": 8, "schedule": warmup_cosine, "weight_decay": 0.05}
 
 
@@ -299,7 +261,7 @@ def train_text_classifier(
     return _train(make, features, labels, **{"lr": 6e-3} | options)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-047
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-045
 def train_image_classifier(
     features: Tensor,  # (N, 1, 28, 28)
     labels: np.ndarray,  # (N,) digits
@@ -315,14 +277,14 @@ def train_audio_classifier(
     features: Tensor,  # (N, 20, T) decibels
     labels: np.ndarray,  # (N,) digits
     *,
-    net: Callable = AudioNet,  # or VoiceNet
+    net: Callable = AudioNet,  # or VoiceNet of the page `shipped`
     **options,  # of `fit`
 ) -> Classifier:
     "A digit from a spectrogram [article 3.3]."
     return _train(net, features, labels, **{"lr": 4e-3} | options)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-049
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-047
 def as_module(
     net,  # nn.Module, or a keras.Model on the torch backend
 ) -> nn.Module:
@@ -344,7 +306,7 @@ class KerasNet(nn.Module):
         return self.model(x, training=self.training)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-056
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-054
 def like_torch(inputs: int) -> dict:  # arguments of a Keras layer
     "Weights and biases drawn as torch draws them, for a unit with so many inputs."
     draw, a = keras_on_torch().initializers.RandomUniform, inputs**-0.5
@@ -373,27 +335,7 @@ def keras_image_net(
     return keras_on_torch().Model(image, x)
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-065
-def read_classifiers(
-    path: str | Path,  # a file that `data/make_classifiers.py` wrote
-    modality: str,  # 'image' or 'audio'
-) -> list[Classifier]:  # calibrated, one a seed
-    "The shipped networks. Raises `CheckpointError` for a damaged file."
-    makers = {"image": ImageNet28, "audio": WideVoiceNet}
-    make = makers[choice(modality, "modality", makers)]
-    tensors, about = read_tensors(path)
-    models = []
-    for seed in range(about["seeds"]):
-        name = f"{modality}.{seed}."
-        own = {
-            k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)
-        }
-        models.append(Classifier(make()).eval())
-        models[-1].load_state_dict(grow(own))
-    return models
-
-
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-084
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-081
 def fit_temperature(
     logits,  # (N, classes)
     labels,  # (N,) class numbers
@@ -415,7 +357,7 @@ def fit_temperature(
     return float(np.exp(-(a + b) / 2))
 
 
-# %% ../nbs/2_models/12_classifiers.ipynb #cell-085
+# %% ../nbs/2_models/12_classifiers.ipynb #cell-082
 def calibrate(
     model: Classifier,
     features,

@@ -34,11 +34,12 @@ from torch import nn
 
 from .audio import preprocess_audio
 from .checkpoint import grow, read_tensors
-from .classifiers import Classifier, TextNet, read_classifiers
+from .classifiers import Classifier, TextNet
 from .datasets import MODALITIES
 from .decision_fusion import fuse_product
 from .image import preprocess_image
 from .pipeline import extract_features, preprocess_data
+from .shipped import read_classifiers
 from .store import data_path
 from .text import preprocess_text
 

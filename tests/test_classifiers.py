@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from conftest import refused
 from mmcourse import classifiers as C
+from mmcourse import shipped
 from mmcourse.audio import standardise_mel
 from mmcourse.checkpoint import CheckpointError, read_tensors
 from mmcourse.datasets import mnist, spoken_digits
@@ -178,15 +179,15 @@ def test_sizes():
     makers = {
         C.ImageNet28: 114_410,
         C.AudioNet: 49_034,
-        C.VoiceNet: 133_170,
-        C.WideVoiceNet: 285_450,
+        shipped.VoiceNet: 133_170,
+        shipped.WideVoiceNet: 285_450,
     }
     assert {make: count_parameters(make()) for make in makers} == makers
     x = torch.zeros(2, 20, 40)
-    assert C.VoiceNet().eval()(x).shape == C.AudioNet().eval()(x).shape == (2, 10)
+    assert shipped.VoiceNet().eval()(x).shape == C.AudioNet().eval()(x).shape == (2, 10)
 
 
-@pytest.mark.parametrize("make", [C.AudioNet, C.VoiceNet])
+@pytest.mark.parametrize("make", [C.AudioNet, shipped.VoiceNet])
 def test_loudness_does_not_count(make):
     with seeded(0):
         net, x = make().eval(), 20 * torch.randn(3, 20, 51)
@@ -412,7 +413,7 @@ LOADERS = {"image": (mnist, 0.98), "audio": (spoken_digits, 0.91)}
 @pytest.mark.parametrize("modality", LOADERS)
 def test_shipped_weights_do_what_the_card_says(modality):
     load, floor = LOADERS[modality]
-    view, models = load_features(load), C.read_classifiers(FILE, modality)
+    view, models = load_features(load), shipped.read_classifiers(FILE, modality)
     right = {}
     for split in ("valid", "test"):
         x, y = view[split]["features"][modality], view[split]["label"].numpy()
@@ -424,11 +425,11 @@ def test_shipped_weights_do_what_the_card_says(modality):
 
 
 def test_shipped_weights_refuse(tmp_path):
-    refused(C.read_classifiers, FILE, "text", name="modality", error=ValueError)
+    refused(shipped.read_classifiers, FILE, "text", name="modality", error=ValueError)
     damaged = tmp_path / "x.safetensors"
     damaged.write_bytes(Path(FILE).read_bytes()[:-100] + bytes(100))
     with pytest.raises(CheckpointError):
-        C.read_classifiers(damaged, "image")
+        shipped.read_classifiers(damaged, "image")
 
 
 def test_import_is_light():

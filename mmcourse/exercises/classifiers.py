@@ -125,6 +125,8 @@ def _answers(rng):
     "Probabilities, labels, a share; with equals, and shares between two examples."
     p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]])
     made = [(p, np.array([1, 1, 1, 0]), 0.5)]
+    p = np.array([[0.7, 0.3], [0.9, 0.1], [0.3, 0.7], [0.7, 0.3]])
+    made.append((p, np.array([0, 0, 0, 1]), 0.5))  # three equals, and the first counts
     for n, c, keep in ((7, 3, 0.5), (40, 10, 0.25), (11, 4, 1.0), (30, 5, 0.01)):
         p = rng.dirichlet(np.ones(c) / 2, n).round(6)
         made.append((p / p.sum(1, keepdims=True), rng.integers(c, size=n), keep))
@@ -146,6 +148,18 @@ def _least_sure(probs, labels, keep):
     return _kept(probs, labels, n, -probs.max(1)).mean()
 
 
+def _equals_from_behind(probs, labels, keep):
+    last = np.argsort(probs.max(1), kind="stable")[::-1]
+    last = last[: math.ceil(keep * len(labels))]
+    return (probs.argmax(1) == labels)[last].mean()
+
+
+def _all_equals(probs, labels, keep):
+    sure = probs.max(1)
+    kept = sure >= np.sort(sure)[-math.ceil(keep * len(labels))]
+    return (probs.argmax(1) == labels)[kept].mean()
+
+
 def _over_all(probs, labels, keep):
     return _kept(probs, labels, math.ceil(keep * len(labels))).sum() / len(labels)
 
@@ -165,7 +179,14 @@ def _sorted_rows(probs, labels, keep):
 @exercise(
     "classifiers.3",
     inputs=_answers,
-    wrong=[_rounds_down, _least_sure, _over_all, _by_truth],
+    wrong=[
+        _rounds_down,
+        _least_sure,
+        _equals_from_behind,
+        _all_equals,
+        _over_all,
+        _by_truth,
+    ],
     right=[_sorted_rows],
     hint=(
         "Sort the examples by their largest probability, the surest first, "
