@@ -200,8 +200,8 @@ def ends(h, lengths):
 
 # %% ../../nbs/0_tools/exercises/10_lstm.ipynb #cell-014
 def _half_lives(rng):
-    "Steps from one to thousands."
-    return [(1,), (10,), (100.0,), *[(float(n),) for n in 10 ** rng.uniform(0, 4, 5)]]
+    "Steps from one to a thousand."
+    return [(1,), (10,), (100.0,), *[(float(n),) for n in 10 ** rng.uniform(0, 3, 5)]]
 
 
 def _share_itself(steps):
@@ -225,12 +225,13 @@ def _by_the_other_formula(steps):
 
 
 def _by_logit(steps):
-    return torch.tensor(0.5, dtype=torch.float64).pow(1 / steps).logit()
+    return torch.tensor(0.5).pow(1 / steps).logit()
 
 
 @exercise(
     "lstm.4",
     inputs=_half_lives,
+    rtol=1e-4,
     wrong=[_share_itself, _log_of_share, _log_of_steps, _chrono],
     right=[_by_the_other_formula, _by_logit],
     hint=(
@@ -238,8 +239,8 @@ def _by_logit(steps):
         "ask which number the sigmoid turns into f."
     ),
     why=(
-        "A gate has to stand within a hundredth of one to remember for a second of "
-        "sound, and no random start puts it there."
+        "For half a cell to last one second, in steps of 10 ms, a gate has to stand "
+        "within a hundredth of one, and a random start does not put it there."
     ),
 )
 def bias_for(steps):
