@@ -395,3 +395,9 @@ def test_lock_and_ranges_agree():
             assert r.specifier.contains(lock[r.name.lower().replace("_", "-")]), (
                 f"{r}: constraints.txt has {lock[r.name]}"
             )
+
+
+def test_every_card_is_in_the_list_of_cards():
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\]\((\w+\.md)\)", text))
+    assert listed == {p.name for p in (ROOT / "data").glob("*.md")} - {"README.md"}
