@@ -1,8 +1,9 @@
-"""Measures what several tasks cost: one shared trunk against three networks, surgery against the plain sum, the probe of conflict against a step: ratios of one run.
+"""What several tasks cost: one trunk against three networks, surgery against the sum.
 
     python benchmarks/multitask.py
 
-Interleaved, the minimum of several repeats, one thread, forward and backward pass of 64 clips.
+Ratios of times of one run: in turns, the fastest of several repeats, one thread,
+forward and backward pass of 64 clips.
 """
 
 import torch
@@ -12,8 +13,8 @@ from mmcourse.measure import seeded
 from mmcourse.multitask import (
     TASKS,
     Uncertainty,
-    listener,
     profiled,
+    sound_model,
     surgery,
     task_gradients,
     task_losses,
@@ -24,36 +25,33 @@ from mmcourse.multitask import (
 def main():
     torch.set_num_threads(1)
     with seeded(0):
-        x, y = (
-            torch.rand(64, 20, 51) * -50,
-            {t: torch.randint(n, (64,)) for t, n in TASKS.items()},
-        )
-    shared, alone = listener(), [listener([t]) for t in TASKS]
-    step = lambda model, balance: balance(task_losses(model(x), y)).backward()
-    line(
-        "one trunk with three heads against three networks",
-        *fastest(
-            lambda: step(shared, weighted), lambda: [step(m, weighted) for m in alone]
-        ),
-    )
-    for name, balance in (
-        ("uncertainty", Uncertainty(TASKS)),
-        ("the product of losses", profiled),
-        ("surgery", surgery(shared.trunk.parameters())),
-    ):
-        line(
-            f"{name} against the sum",
-            *fastest(lambda: step(shared, balance), lambda: step(shared, weighted)),
-        )
-    line(
-        "all three gradients by themselves against their sum",
-        *fastest(
-            lambda: task_gradients(
-                task_losses(shared(x), y), shared.trunk.parameters()
-            ),
-            lambda: step(shared, weighted),
-        ),
-    )
+        x = torch.rand(64, 20, 51) * -50
+        y = {task: torch.randint(n, (64,)) for task, n in TASKS.items()}
+    shared, alone = sound_model(), [sound_model([task]) for task in TASKS]
+
+    def step(model, balance=weighted):
+        balance(task_losses(model(x), y)).backward()
+
+    def three():
+        for model in alone:
+            step(model)
+
+    def apart():
+        task_gradients(task_losses(shared(x), y), shared.trunk.parameters())
+
+    def summed():
+        step(shared)
+
+    line("one trunk with three heads against three networks", *fastest(summed, three))
+    balances = {
+        "uncertainty": Uncertainty(TASKS),
+        "the product of losses": profiled,
+        "surgery": surgery(shared.trunk.parameters()),
+    }
+    for name, balance in balances.items():
+        times = fastest(lambda b=balance: step(shared, b), summed)
+        line(f"{name} against the sum", *times)
+    line("three gradients apart against their sum", *fastest(apart, summed))
 
 
 if __name__ == "__main__":

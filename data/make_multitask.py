@@ -1,328 +1,276 @@
-"""Train everything that chapter 17 compares, over five seeds, and write the table of results.
+"""Networks that answer one, two or three questions about a sound, for chapter 17.
 
-    python data/make_multitask.py           # writes data/results/multitask.json; about twenty-five minutes on one core
-    python data/make_multitask.py --only few started # the runs whose names hold one of these words; the others stay as the file has them
+    python data/make_multitask.py           # results/multitask.json, some 10 minutes
 
-Weights are chosen on validation data by the notebook; test figures are written beside them.
+An arm is name/epochs/seed. `valid` has the shares of right answers on validation
+data, by which the chapter chooses; `test` the hits on test data, clip by clip (1 right,
+0 wrong). "alone" is one task, "all" all three. All arms of one length take as many
+steps; "few" arms know the digit of a hundred clips.
 """
 
-import argparse
-import json
-import platform
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
+from study import Study
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from mmcourse.classifiers import AudioNet, ImageNet28
+from mmcourse.datasets import degrade, mnist, spoken_digits
+from mmcourse.measure import seeded
 from mmcourse.multitask import (
     TASKS,
+    UNKNOWN,
+    FusedTrunk,
+    MultiTask,
     ReverseGradient,
     Uncertainty,
     conflict,
     keep_labels,
-    listener,
-    own_rate,
     probe,
     profiled,
-    random_weights,
     repeat_known,
     right,
+    sound_model,
     spoken_tasks,
     surgery,
     task_losses,
     train_tasks,
     weighted,
+    within_voices,
 )
-from mmcourse.training import evaluating
+from mmcourse.pipeline import load_features
+from mmcourse.training import evaluating, take
 
-FILE, SEEDS, EPOCHS, FEW = (
-    Path(__file__).parent / "results" / "multitask.json",
-    5,
-    8,
-    100,
-)
+SEEDS, SHORT, LONG, FEW = 3, 8, 24, 100
 
 
-def plain(tasks, balance=weighted):  # one shared model, one balance
-    return lambda seed, data: (
-        model := listener(tasks, seed=seed),
-        train_tasks(model, data["train"], balance, epochs=EPOCHS, seed=seed),
-    )[0]
+# --- arms: (data, epochs, seed) -> (model, what else is to be kept)
 
 
-def with_conflict(seed, data):
-    model, seen = listener(seed=seed), []
-    look = lambda *_: seen.append(
-        {k: v.tolist() for k, v in conflict(model, data["train"], seed=seed).items()}
-    )
+def plain(tasks, balance=weighted):
+    def train(data, epochs, seed):
+        model = sound_model(tasks, seed=seed)
+        train_tasks(model, data["train"], balance, epochs=epochs, seed=seed)
+        return model, {}
+
+    return train
+
+
+def with_conflict(data, epochs, seed):
+    model, seen = sound_model(seed=seed), []
+
+    def look(*_):
+        found = conflict(model, data["train"], seed=seed)
+        seen.append({k: np.round(v, 3).tolist() for k, v in found.items()})
+
     look()
-    train_tasks(model, data["train"], epochs=EPOCHS, seed=seed, on_epoch=look)
-    model.seen = seen
-    return model
+    train_tasks(model, data["train"], epochs=epochs, seed=seed, on_epoch=look)
+    return model, {"conflict": seen}
 
 
-def in_units(losses, factor, balance):
-    return balance(losses | {"voice": losses["voice"] * factor})
+def random_weights(data, epochs, seed):
+    "New weights at every step, a softmax of normal numbers [Lin et al. 2022]."
+    g = torch.Generator().manual_seed(seed)
+
+    def balance(losses):
+        w = 3 * torch.randn(3, generator=g).softmax(0)
+        return weighted(losses, dict(zip(losses, w.tolist())))
+
+    return plain(TASKS, balance)(data, epochs, seed)
 
 
-def uncertain(
-    seed, data, factor=1.0, rate=0.1, started=False
-):  # s starts at 0, or at its best for the first clips
-    model, balance = listener(seed=seed), Uncertainty(TASKS)
-    model.balance = balance
+def operated(data, epochs, seed):
+    model = sound_model(seed=seed)
+    balance = surgery(model.trunk.parameters(), seed=seed)
+    train_tasks(model, data["train"], balance, epochs=epochs, seed=seed)
+    return model, {}
+
+
+def in_units(losses, factor, balance):  # the voice loss in other units
+    return balance(losses | {"voice": factor * losses["voice"]})
+
+
+def own_rate(params, rate):
+    "AdamW in which `params` have a learning rate of their own and no decay."
+    params = list(params)
+
+    def build(groups, lr):
+        rest = []
+        for group in groups:
+            kept = [p for p in group["params"] if all(p is not q for q in params)]
+            rest.append(group | {"params": kept})
+        fast = {"params": params, "lr": rate, "weight_decay": 0.0}
+        return torch.optim.AdamW([*rest, fast], lr=lr)
+
+    return build
+
+
+def uncertain(data, epochs, seed, factor=1.0, started=True):
+    model, balance = sound_model(seed=seed), Uncertainty(TASKS)
     if started:
+        x, y = take(data["train"], slice(256))
         with evaluating(model):
-            first = task_losses(
-                model(data["train"][0][:256]),
-                {t: y[:256] for t, y in data["train"][1].items()},
-            )
+            first = task_losses(model(x), y)
         balance.start(first | {"voice": factor * first["voice"]})
+    model.balance = balance
     train_tasks(
         model,
         data["train"],
         partial(in_units, factor=factor, balance=balance),
-        epochs=EPOCHS,
+        epochs=epochs,
         seed=seed,
-        optimizer=own_rate(balance.parameters(), rate),
+        optimizer=own_rate(balance.parameters(), 0.1),
     )
-    return model
+    return model, {"weights": balance.weights()}
 
 
-def operated(seed, data):
-    model = listener(seed=seed)
-    train_tasks(
-        model,
-        data["train"],
-        surgery(model.trunk.parameters(), seed=seed),
-        epochs=EPOCHS,
-        seed=seed,
-    )
-    return model
+def against_voice(strength):
+    def train(data, epochs, seed):
+        reverse = ReverseGradient(strength)
+        head = nn.Sequential(reverse, nn.Dropout(0.3), nn.Linear(128, TASKS["voice"]))
+        model = sound_model(["digit"], heads={"voice": head}, seed=seed)
+        train_tasks(model, data["train"], epochs=epochs, seed=seed)
+        return model, {}
+
+    return train
 
 
-def against(seed, data, strength):
-    model = listener(
-        ["digit", "voice"],
-        heads={
-            "voice": nn.Sequential(
-                ReverseGradient(strength),
-                nn.Dropout(0.3),
-                nn.Linear(128, TASKS["voice"]),
-            )
-        },
-        seed=seed,
-    )
-    train_tasks(model, data["train"], epochs=EPOCHS, seed=seed)
-    return model
+def few(tasks, also=(), times=25):
+    "A hundred digits, repeated; `also` is known of the same clips alone."
+
+    def train(data, epochs, seed):
+        x, targets = data["train"]
+        targets = keep_labels(targets, "digit", FEW, seed=seed)
+        for task in also:
+            no_digit = targets["digit"] == UNKNOWN
+            targets[task] = torch.where(no_digit, UNKNOWN, targets[task])
+        more, model = (
+            repeat_known((x, targets), "digit", times),
+            sound_model(tasks, seed=seed),
+        )
+        epochs = round(epochs * len(x) / len(more[0]))  # as many steps
+        train_tasks(model, more, epochs=epochs, seed=seed)
+        return model, {}
+
+    return train
 
 
-def few(
-    seed, data, tasks, also=()
-):  # a hundred clips have a digit; the tasks in `also` are known of these clips alone
+def few_alone(data, epochs, seed):
+    "The same hundred clips in batches of their own, as many steps."
     x, targets = data["train"]
-    targets = keep_labels(targets, "digit", FEW, seed=seed)
-    for t in also:
-        targets[t] = torch.where(targets["digit"] < 0, targets["digit"], targets[t])
-    return plain(tasks)(seed, {"train": (x, targets)})
+    kept = keep_labels(targets, "digit", FEW, seed=seed)["digit"] != UNKNOWN
+    own = take((x, {"digit": targets["digit"]}), kept)
+    model, steps = sound_model(["digit"], seed=seed), epochs * -(-len(x) // 64)
+    train_tasks(model, own, epochs=steps // -(-FEW // 64), seed=seed)
+    return model, {}
 
 
-def few_repeated(seed, data, tasks, also=()):  # and make half of each batch
-    x, targets = data["train"]
-    targets = keep_labels(targets, "digit", FEW, seed=seed)
-    for t in also:
-        targets[t] = torch.where(targets["digit"] < 0, targets["digit"], targets[t])
-    more, model = repeat_known((x, targets), "digit", 25), listener(tasks, seed=seed)
-    train_tasks(
-        model, more, epochs=round(EPOCHS * len(x) / len(more[0])), seed=seed
-    )  # as many steps
-    return model
+def with_pictures(data):
+    "The same clips, each with a spoilt picture of its digit, drawn at random."
+    digits = all_digits(data)
+    both = {}
+    for split, (x, y) in data.items():
+        rng, d = np.random.default_rng(0), mnist(split)
+        rows = [rng.choice(np.flatnonzero(d["label"] == k)) for k in digits[split]]
+        how = {"noise": 0.2, "shrink": 2, "occlusion": 0.45}
+        images = np.stack([degrade(d["image"][r], rng, **how) for r in rows])
+        both[split] = {"audio": x, "image": torch.tensor(images)[:, None]}, y
+    return both
 
 
-def few_alone(
-    seed, data
-):  # the same hundred clips in batches of their own, as many steps
-    x, targets = data["train"]
-    kept = keep_labels(targets, "digit", FEW, seed=seed)["digit"] >= 0
-    model, steps = listener(["digit"], seed=seed), EPOCHS * -(-len(x) // 64)
-    train_tasks(
-        model,
-        (x[kept], {"digit": targets["digit"][kept]}),
-        epochs=steps // -(-FEW // 64),
-        seed=seed,
-    )
-    return model
+def all_digits(data):
+    "The digits of all clips, of those too that are asked for the voice alone."
+    clips = load_features(spoken_digits)["train"]
+    rows = within_voices(clips["label"].numpy(), clips["voice"])
+    digits = {"train": data["train"][1]["digit"].tolist()}
+    for split in ("valid", "test"):
+        y = data[split][1]["digit"].clone()
+        y[y == UNKNOWN] = clips["label"][rows[split]]
+        digits[split] = y.tolist()
+    return digits
 
 
-RUNS = (
-    {f"{t} alone": plain([t]) for t in TASKS}
-    | {
-        "digit, parity": plain(["digit", "parity"]),
-        "digit, voice": plain(["digit", "voice"]),
-        "all, equal": with_conflict,
-    }
-    | {
-        f"all, voice × {w}": plain(TASKS, partial(weighted, weights={"voice": w}))
-        for w in (0.1, 0.3, 3.0)
-    }
-    | {
-        "all, uncertainty": uncertain,
-        "all, uncertainty, slow s": partial(uncertain, rate=4e-3),
-        "all, product": plain(TASKS, profiled),
-        "all, random": lambda seed, data: plain(TASKS, random_weights(seed))(
-            seed, data
-        ),
-        "all, surgery": operated,
-        "hundredths: sum": plain(TASKS, partial(weighted, weights={"voice": 100.0})),
-        "hundredths: uncertainty": partial(uncertain, factor=100.0),
-        "hundredths: uncertainty, slow s": partial(uncertain, factor=100.0, rate=4e-3),
-        "hundredths: product": plain(
-            TASKS, partial(in_units, factor=100.0, balance=profiled)
-        ),
-    }
-    | {
-        f"digit against voice × {s}": partial(against, strength=s)
-        for s in (0.03, 0.1, 0.3)
-    }
-    | {
-        "few: digit alone": few_alone,
-        "few: digit alone, same batches": partial(few, tasks=["digit"]),
-        "few: and their parity": partial(
-            few, tasks=["digit", "parity"], also=["parity"]
-        ),
-        "few: and all parity": partial(few, tasks=["digit", "parity"]),
-        "few: and all voices": partial(few, tasks=["digit", "voice"]),
-    }
-    | {
-        "few, repeated: digit alone": partial(few_repeated, tasks=["digit"]),
-        "few, repeated: and their parity": partial(
-            few_repeated, tasks=["digit", "parity"], also=["parity"]
-        ),
-        "few, repeated: and all parity": partial(
-            few_repeated, tasks=["digit", "parity"]
-        ),
-        "few, repeated: and all voices": partial(
-            few_repeated, tasks=["digit", "voice"]
-        ),
-        "all, uncertainty, started": partial(uncertain, started=True),
-        "hundredths: uncertainty, started": partial(
-            uncertain, factor=100.0, started=True
-        ),
-    }
-)
+def two_inputs(data, epochs, seed):
+    with seeded(seed):
+        image, audio = ImageNet28(), AudioNet()
+        image.body, audio.head = image.body[:-2], nn.Identity()  # 64, 128 features
+        encoders = {"image": image, "audio": audio}
+        trunk = FusedTrunk(encoders, {"image": 64, "audio": 128})
+        heads = {}
+        for task, n in TASKS.items():
+            heads[task] = nn.Sequential(nn.Dropout(0.3), nn.Linear(128, n))
+        model = MultiTask(trunk, heads)
+    train_tasks(model, data["train"], epochs=epochs, seed=seed)
+    return model, {}
 
-PROBED = {
+
+hundredths = partial(in_units, factor=100.0)
+ARMS = {
+    **{f"{t} alone": plain([t]) for t in TASKS},
+    "digit, parity": plain(["digit", "parity"]),
+    "digit, voice": plain(["digit", "voice"]),
+    "all": with_conflict,
+    "all: voice × 0.3": plain(TASKS, partial(weighted, weights={"voice": 0.3})),
+    "all: voice × 3": plain(TASKS, partial(weighted, weights={"voice": 3.0})),
+    "all: uncertainty": uncertain,
+    "all: uncertainty from zero": partial(uncertain, started=False),
+    "all: product": plain(TASKS, profiled),
+    "all: random weights": random_weights,
+    "all: surgery": operated,
+    "hundredths: sum": plain(TASKS, partial(hundredths, balance=weighted)),
+    "hundredths: product": plain(TASKS, partial(hundredths, balance=profiled)),
+    "hundredths: uncertainty": partial(uncertain, factor=100.0),
+    "hundredths: uncertainty from zero": partial(
+        uncertain, factor=100.0, started=False
+    ),
+    "digit against voice × 0.1": against_voice(0.1),
+    "digit against voice × 0.3": against_voice(0.3),
+    "few: digit, own batches": few_alone,
+    "few: digit": few(["digit"]),
+    "few: digit, scattered": few(["digit"], times=0),
+    "few: and their parity": few(["digit", "parity"], also=["parity"]),
+    "few: and all parity": few(["digit", "parity"]),
+    "few: and all parity, scattered": few(["digit", "parity"], times=0),
+    "few: and all voices": few(["digit", "voice"]),
+    "two inputs": two_inputs,
+}
+LONGER = "digit alone", "all"
+PROBED = (
     "digit alone",
     "voice alone",
     "digit, voice",
-    *(k for k in RUNS if k.startswith("digit against")),
-}
+    "digit against voice × 0.1",
+    "digit against voice × 0.3",
+)
 
 
-def measure(
-    name: str, model, data: dict, seconds: float
-) -> tuple:  # figures, hits on test data
-    hits = {split: right(model, data[split]) for split in ("valid", "test")}
-    row = {
-        split: {t: h.double().mean().item() for t, h in found.items()}
-        for split, found in hits.items()
-    } | {"seconds": round(seconds, 1)}
+def measured(arm, name, data, epochs, seed):
+    model, more = arm(data, epochs, seed)
+    row = {"valid": {}, "test": {}}
+    for task, hits in right(model, data["valid"]).items():
+        row["valid"][task] = hits.double().mean().item()
+    for task, hits in right(model, data["test"]).items():
+        row["test"][task] = "".join(str(int(h)) for h in hits)
     if name in PROBED:
-        known = lambda split: (
-            data[split]["known"][0],
-            data[split]["known"][1]["voice"],
-        )
-        row["probe"] = {
-            split: probe(
-                model, (data["train"][0], data["train"][1]["voice"]), known(split)
-            )
-            for split in ("valid", "test")
-        }
-    if hasattr(model, "seen"):
-        row["conflict"] = model.seen
-    if isinstance(getattr(model, "balance", None), Uncertainty):
-        row["weights"] = model.balance.weights()
-    return row, hits["test"]
+        x, y = data["test"]
+        known = y["voice"] != UNKNOWN
+        train = data["train"][0], data["train"][1]["voice"]
+        more["probe"] = probe(model.trunk, train, (x[known], y["voice"][known]))
+    return row | more
 
 
-def write(about: dict, runs: dict, right_of: dict):
-    "One line a run."
-    lines = lambda d: (
-        "{\n"
-        + ",\n".join(
-            f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(d[k])}"
-            for k in RUNS
-            if k in d
-        )
-        + "\n}"
-    )
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(
-        f'{{"about": {json.dumps(about)},\n"runs": {lines(runs)},\n"right": {lines(right_of)}}}\n',
-        encoding="utf-8",
-    )
-
-
-def main(only: list):
-    torch.set_num_threads(1)
-    old = (
-        json.loads(FILE.read_text(encoding="utf-8"))
-        if only
-        else {"about": {"seconds": 0}, "runs": {}, "right": {}}
-    )
-    data, start = spoken_tasks(), time.process_time()
-    wanted = {
-        name: run
-        for name, run in RUNS.items()
-        if not only or any(w in name for w in only)
-    }
-    runs, counts = {name: [] for name in wanted}, {}
-    for seed in range(SEEDS):
-        for name, run in wanted.items():
-            began = time.process_time()
-            model = run(seed, data)
-            row, hits = measure(name, model, data, time.process_time() - began)
-            runs[name].append(row)
-            for t, h in hits.items():
-                counts.setdefault(name, {}).setdefault(t, np.zeros(len(h), int))
-                counts[name][t] += h.numpy()
-            print(
-                seed,
-                f"{name:32}",
-                {
-                    k: {t: f"{100 * a:.1f}" for t, a in row[k].items()}
-                    for k in ("valid", "test")
-                },
-                f"{row['seconds']} s",
-                flush=True,
-            )
-    about = {
-        "command": "python data/make_multitask.py",
-        "seeds": SEEDS,
-        "epochs": EPOCHS,
-        "few": FEW,
-        "seconds": round(old["about"]["seconds"] + time.process_time() - start),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "tasks": list(TASKS),
-    }
-    right_of = {
-        name: {t: "".join(map(str, c)) for t, c in of.items()}
-        for name, of in counts.items()
-    }  # of each test clip: how many seeds were right
-    write(about, old["runs"] | runs, old["right"] | right_of)
+def main():
+    study = Study("multitask", __doc__, few=FEW)
+    data = spoken_tasks()
+    both = with_pictures(data)
+    runs = [(name, SHORT) for name in ARMS] + [(name, LONG) for name in LONGER]
+    for name, epochs in runs:
+        inputs = both if name == "two inputs" else data
+        for seed in study.seeds(SEEDS):
+            args = ARMS[name], name, inputs, epochs, seed
+            study(f"{name}/{epochs}/{seed}", lambda a=args: measured(*a), seed=seed)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only", nargs="+", default=[], help="words in the names of the runs to train"
-    )
-    main(parser.parse_args().only)
+    main()

@@ -8,25 +8,25 @@ __all__ = [
     "TASKS",
     "UNKNOWN",
     "within_voices",
+    "questions",
     "spoken_tasks",
     "MultiTask",
-    "listener",
+    "sound_model",
     "task_losses",
     "task_gradients",
     "weighted",
     "train_tasks",
     "right",
-    "Uncertainty",
     "best_log_var",
     "profiled",
-    "own_rate",
-    "random_weights",
+    "Uncertainty",
     "cosines",
     "conflict",
-    "project",
+    "project_off",
     "pcgrad",
     "steer",
     "surgery",
+    "Reverse",
     "ReverseGradient",
     "probe",
     "keep_labels",
@@ -35,437 +35,316 @@ __all__ = [
 ]
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-003
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import combinations
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .audio import log_mel
 from .classifiers import AudioNet
 from .datasets import spoken_digits
 from .feature_fusion import ConcatFusion
-from .inputs import what
-from .measure import hits, seeded
+from .measure import hit_rate, seeded
+from .pipeline import load_features
 from .training import fit, predict, take, warmup_cosine
 
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-010
 def within_voices(
-    labels,  # (N,) digits
-    voices,  # (N,) names or numbers
+    labels: np.ndarray,  # (N,) digits
+    voices: np.ndarray,  # (N,)
     *,
     seed: int = 0,
-) -> dict:  # 'train', 'valid', 'test': row numbers, (N',) int64
-    """A split in which every voice is on all sides: one clip of each voice and digit is held out, half of a voice's digits for validation and half for testing.
-
-    Raises `ValueError` for columns of unequal length, or a digit that a voice says only once."""
-    labels, voices = np.asarray(labels), np.asarray(voices)
-    if labels.ndim != 1 or labels.shape != voices.shape or not len(labels):
-        raise ValueError(
-            f"labels, voices: expected two columns of one length, got {labels.shape} and {voices.shape}"
-        )
+) -> dict[str, Tensor]:  # 'train', 'valid', 'test': row numbers
+    "A split with every voice on all sides; one clip of each digit is held out."
     rng, held = np.random.default_rng(seed), {"valid": [], "test": []}
-    for v in np.unique(voices):
-        said = rng.permutation(np.unique(labels[voices == v]))
-        for i, d in enumerate(said):
-            rows = np.flatnonzero((voices == v) & (labels == d))
-            if len(rows) < 2:
-                raise ValueError(
-                    f"labels: expected two clips or more of each digit and voice, got one of {d} by {v}"
-                )
-            held["valid" if 2 * i < len(said) else "test"].append(rng.choice(rows))
-    held = {k: np.sort(np.array(r, np.int64)) for k, r in held.items()}
-    return {
-        "train": np.setdiff1d(
-            np.arange(len(labels)), np.concatenate(list(held.values()))
-        )
-    } | held
-
-
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-mels
-def _centred_mels(audio, length, *, frames=51, bands=20, hop=160):
-    "Spectrograms of one size, each clip in the middle, -60 dB where no clip is."
-    n = (torch.as_tensor(np.asarray(length)) // hop + 1).clamp_max(frames)
-    out = torch.full((len(audio), bands, frames), -60.0)
-    for rows in n.argsort().split(256):
-        wave = audio[rows.numpy(), : int(n[rows].max()) * hop]
-        mel = log_mel(wave.astype("float32"), n_mels=bands, hop=hop)
-        for i, m in zip(rows.tolist(), mel):
-            k = int(n[i])
-            start, m = (frames - k) // 2, m[:, :k]
-            out[i, :, start : start + k] = (m - m.max()).clamp_min(-59)
-    return out
+    for voice in np.unique(voices):
+        mine = np.flatnonzero(voices == voice)
+        digits = rng.permutation(np.unique(labels[mine]))
+        for i, digit in enumerate(digits):
+            part = "valid" if 2 * i < len(digits) else "test"
+            held[part].append(rng.choice(mine[labels[mine] == digit]))
+    out = np.concatenate(list(held.values()))
+    rows = {"train": np.setdiff1d(np.arange(len(labels)), out)} | held
+    return {part: torch.tensor(np.sort(r)).long() for part, r in rows.items()}
 
 
 # %% ../nbs/4_fusion/17_multitask.ipynb #cell-012
 TASKS = {"digit": 10, "parity": 2, "voice": 54}  # classes of each
+UNKNOWN = -100  # a label that nobody gave; `F.cross_entropy` passes over it
 
 
-def spoken_tasks() -> (
-    dict
-):  # 'train': (mels, targets); 'valid', 'test': {'new': (mels, targets), 'known': (mels, targets)}
-    "`spoken_digits` with three labels a clip: digit and parity of new voices, the voice of new clips of known ones. Mels are (N, 20, 51) decibels; targets {task: (N,)}."
-    clips = {split: spoken_digits(split) for split in ("train", "valid", "test")}
-    mels = {split: _centred_mels(d["audio"], d["length"]) for split, d in clips.items()}
-    digit = {split: torch.tensor(d["label"]) for split, d in clips.items()}
-    voice = torch.tensor(np.unique(clips["train"]["voice"], return_inverse=True)[1])
-    rows = {k: torch.tensor(r) for k, r in within_voices(digit["train"], voice).items()}
-    part = lambda r: (
-        mels["train"][r],
-        {
-            "digit": digit["train"][r],
-            "parity": digit["train"][r] % 2,
-            "voice": voice[r],
-        },
-    )
-    known = {k: (part(r)[0], {"voice": part(r)[1]["voice"]}) for k, r in rows.items()}
-    return {"train": part(rows["train"])} | {
-        k: {
-            "new": (mels[k], {"digit": digit[k], "parity": digit[k] % 2}),
-            "known": known[k],
-        }
-        for k in ("valid", "test")
-    }
+def questions(
+    digit: Tensor,  # (N,)
+    voice: Tensor,  # (N,)
+) -> dict[str, Tensor]:  # {task: (N,)}; `UNKNOWN` stays what it is
+    "The three labels of each clip."
+    parity = torch.where(digit == UNKNOWN, UNKNOWN, digit % 2)
+    return {"digit": digit, "parity": parity, "voice": voice}
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-015
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-013
+def spoken_tasks() -> dict[str, tuple[Tensor, dict]]:
+    "Split -> mels (N, 20, 51), {task: labels}; digits of new voices, known voices."
+    clips = load_features(spoken_digits)
+    mels, digit = clips["train"]["features"]["audio"], clips["train"]["label"]
+    names = clips["train"]["voice"]
+    voice = torch.tensor(np.unique(names, return_inverse=True)[1])
+    rows = within_voices(digit.numpy(), names)
+    own = rows["train"]
+    data = {"train": (mels[own], questions(digit[own], voice[own]))}
+    for split in ("valid", "test"):
+        new, own = clips[split], rows[split]
+        x = torch.cat([new["features"]["audio"], mels[own]])
+        no_digit, no_voice = (
+            torch.full((n,), UNKNOWN) for n in (len(own), len(new["label"]))
+        )
+        targets = questions(
+            torch.cat([new["label"], no_digit]), torch.cat([no_voice, voice[own]])
+        )
+        data[split] = x, targets
+    return data
+
+
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-016
 class MultiTask(nn.Module):
-    "One trunk, several heads: inputs -> {task: logits} [Caruana 1997, hard parameter sharing]. Raises `TypeError` for heads that are no modules, `ValueError` for none."
+    "One trunk, several heads [Caruana 1997, hard parameter sharing]."
 
     def __init__(
         self,
         trunk: nn.Module,  # inputs -> features (B, d)
-        heads: dict,  # {task: module, (B, d) -> (B, classes) logits}
+        heads: dict[str, nn.Module],  # {task: (B, d) -> (B, classes)}
     ):
         super().__init__()
-        if not isinstance(heads, (dict, nn.ModuleDict)):
-            raise TypeError(
-                f"heads: expected a dict from task to module, got {what(heads)}"
-            )
-        if not heads:
-            raise ValueError("heads: expected at least one task, got none")
-        for k, h in heads.items():
-            if not isinstance(h, nn.Module):
-                raise TypeError(f"heads[{k!r}]: expected a module, got {what(h)}")
         self.trunk, self.heads = trunk, nn.ModuleDict(heads)
 
-    def forward(self, inputs) -> dict:
+    def forward(self, inputs) -> dict[str, Tensor]:  # {task: (B, classes) logits}
         z = self.trunk(inputs)
         return {task: head(z) for task, head in self.heads.items()}
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-017
-def listener(
-    tasks=tuple(TASKS),  # names in `TASKS`
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-018
+def sound_model(
+    tasks: Iterable[str] = tuple(TASKS),
     *,
-    heads: dict | None = None,  # {task: module} to use instead of a linear layer
+    heads: dict[str, nn.Module] | None = None,  # instead of linear layers
     width: int = 64,  # channels of the trunk
     seed: int = 0,
 ) -> MultiTask:  # (B, 20, T) decibels -> {task: logits}
-    "Chapter 12's `AudioNet` as a trunk with a linear head for each task. Raises `ValueError` for a task that is not known."
-    tasks, heads = tuple(tasks), heads or {}
-    if unknown := [t for t in tasks if t not in TASKS and t not in heads]:
-        raise ValueError(f"tasks: expected some of {tuple(TASKS)}, got {unknown}")
+    "Chapter 12's `AudioNet` as a trunk, with a linear head for each task."
     with seeded(seed):
         trunk = AudioNet(width=width)
         trunk.head = nn.Identity()
-        return MultiTask(
-            trunk,
-            {
-                t: heads[t]
-                if t in heads
-                else nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * width, TASKS[t]))
-                for t in tasks
-            },
-        )
+        made = {}
+        for task in tasks:
+            made[task] = nn.Sequential(
+                nn.Dropout(0.3), nn.Linear(2 * width, TASKS[task])
+            )
+        return MultiTask(trunk, made | (heads or {}))
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-020
-UNKNOWN = -100  # a label that nobody gave; `F.cross_entropy` passes over it
-
-
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-021
 def task_losses(
-    logits: dict,  # {task: (B, classes)}
-    targets: dict,  # {task: (B,) class numbers, `UNKNOWN` where there is none}; more tasks than in `logits` are passed over
-) -> dict:  # {task: () nats}; zero for a task without a known label
-    "Cross-entropy of each task, the mean over its known labels. Raises `ValueError` for a task without targets, or numbers that are no class."
+    logits: dict[str, Tensor],  # {task: (B, classes)}
+    targets: dict[str, Tensor],  # {task: (B,)}, `UNKNOWN` where there is none
+) -> dict[str, Tensor]:  # {task: () nats}; 0 where no label is known
+    "Cross-entropy of each task, the mean over its known labels."
     losses = {}
     for task, o in logits.items():
-        if task not in targets:
-            raise ValueError(
-                f"targets: expected one for each of {list(logits)}, got none for {task!r}"
-            )
         y = targets[task]
-        if y.shape != o.shape[:1]:
-            raise ValueError(
-                f"targets[{task!r}]: expected shape {tuple(o.shape[:1])}, got {tuple(y.shape)}"
-            )
-        known = y != UNKNOWN
-        if ((y < 0) & known).any() or (y >= o.shape[1]).any():
-            raise ValueError(
-                f"targets[{task!r}]: expected classes from 0 to {o.shape[1] - 1} or UNKNOWN, got {int(y[known].min())} to {int(y.max())}"
-            )
-        losses[task] = F.cross_entropy(
-            o, y, ignore_index=UNKNOWN, reduction="sum"
-        ) / known.sum().clamp_min(1)
+        total = F.cross_entropy(o, y, ignore_index=UNKNOWN, reduction="sum")
+        losses[task] = total / (y != UNKNOWN).sum().clamp_min(1)
     return losses
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-022
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-023
 def task_gradients(
-    losses: dict,  # {task: () loss}
-    params,  # the P shared numbers, as a list of tensors
-) -> Tensor:  # (T, P), a row for each task
-    "The gradient of each loss by the shared parameters, laid out flat. The graph is kept."
-    params = list(params)
-    rows = [
-        torch.autograd.grad(
-            l, params, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        for l in losses.values()
-    ]
-    return torch.stack([torch.cat([t.reshape(-1) for t in row]) for row in rows])
+    losses: dict[str, Tensor],  # {task: () loss}
+    params: Iterable[Tensor],  # shared, P numbers in all
+) -> Tensor:  # (T, P)
+    "The gradient of each loss by the shared parameters, a row each; keeps the graph."
+    params, rows = list(params), []
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    for loss in losses.values():
+        parts = torch.autograd.grad(loss, params, **options)
+        rows.append(torch.cat([g.flatten() for g in parts]))
+    return torch.stack(rows)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-025
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-026
 def weighted(
-    losses: dict,  # {task: () loss}
-    weights: dict | None = None,  # {task: from 0}; 1 where none is given
+    losses: dict[str, Tensor],  # {task: () loss}
+    weights: dict[str, float] | None = None,  # 1 where none is given
 ) -> Tensor:  # ()
     "The sum of the losses, each times its weight."
-    return sum((weights or {}).get(t, 1.0) * l for t, l in losses.items())
+    return sum((weights or {}).get(task, 1.0) * l for task, l in losses.items())
 
 
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-027
 def train_tasks(
     model: MultiTask,  # trained in place
     train: tuple,  # (inputs, {task: targets})
     balance: Callable = weighted,  # {task: loss} -> () loss
     *,
     epochs: int = 8,
-    seed: int = 0,
     **options,  # of `fit`
 ):  # History
-    "Train `model` on its own tasks with `fit`: AdamW, warm-up and cosine. If `balance` is a module, its parameters learn with the model's."
+    "Train on the model's own tasks: AdamW, warm-up and cosine."
     if isinstance(balance, nn.Module):
-        model.balance = balance
-    settings = {
-        "lr": 4e-3,
-        "weight_decay": 0.05,
-        "schedule": warmup_cosine,
-        "metric": None,
-    } | options
-    return fit(
-        model,
-        (train[0], {t: train[1][t] for t in model.heads}),
-        epochs=epochs,
-        seed=seed,
-        loss=lambda logits, y: balance(task_losses(logits, y)),
-        **settings,
-    )
+        model.balance = balance  # what it has to learn is learnt with the rest
+
+    def loss(logits, targets):
+        return balance(task_losses(logits, targets))
+
+    recipe = {"lr": 4e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
+    recipe |= {"epochs": epochs, "metric": None, "loss": loss} | options
+    own = {task: train[1][task] for task in model.heads}
+    return fit(model, (train[0], own), **recipe)
 
 
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-028
 def right(
     model: MultiTask,
-    parts: dict,  # {name: (inputs, {task: targets})}, as `spoken_tasks` gives for a split
-) -> dict:  # {task: (N,) bool}, of the model's tasks
-    "Which answers are right."
-    said = {name: predict(model, x) for name, (x, _) in parts.items()}
-    return {
-        t: hits(said[name][t], y)
-        for name, (_, targets) in parts.items()
-        for t, y in targets.items()
-        if t in model.heads
-    }
+    data: tuple,  # (inputs, {task: targets})
+) -> dict[str, Tensor]:  # {task: (n,) bool}
+    "Which answers are right, among the examples whose label is known."
+    found = {}
+    for task, o in predict(model, data[0]).items():
+        y = data[1][task]
+        known = y != UNKNOWN
+        found[task] = o[known].argmax(1) == y[known]
+    return found
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-040
-class Uncertainty(nn.Module):
-    "Losses weighted by learnt variances: {task: loss} -> sum of exp(-s)·loss + s/2 [Kendall, Gal and Cipolla 2018, eq. 10]. Raises `ValueError` for other tasks than its own."
-
-    def __init__(self, tasks):  # names
-        super().__init__()
-        self.tasks = tuple(tasks)
-        self.log_var = nn.Parameter(torch.zeros(len(self.tasks)))  # s
-
-    def forward(self, losses: dict) -> Tensor:
-        if losses.keys() != set(self.tasks):
-            raise ValueError(
-                f"losses: expected one for each of {self.tasks}, got {tuple(losses)}"
-            )
-        L = torch.stack([losses[t] for t in self.tasks])
-        return (torch.exp(-self.log_var) * L + self.log_var / 2).sum()
-
-    def start(self, losses: dict):
-        "Put each s at its best for these losses, such as those of a first batch. Raises as `best_log_var`."
-        with torch.no_grad():
-            self.log_var.copy_(
-                best_log_var(torch.stack([losses[t].detach() for t in self.tasks]))
-            )
-
-    def weights(self) -> dict:  # {task: exp(-s)}
-        return dict(zip(self.tasks, torch.exp(-self.log_var.detach()).tolist()))
-
-
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-042
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-045
 def best_log_var(
-    loss,  # above 0: a number or tensor
-) -> Tensor:  # s = ln 2L, of the same shape
-    "Where `Uncertainty` wants its `log_var` for a loss that stands still."
-    loss = torch.as_tensor(loss)
-    if not (torch.isfinite(loss) & (loss > 0)).all():
-        raise ValueError(f"loss: expected positive numbers, got {loss.tolist()}")
+    loss: Tensor,  # above 0
+) -> Tensor:  # s = ln 2L
+    "Where `Uncertainty` wants its `log_var` for losses that stand still."
     return (2 * loss).log()
 
 
 def profiled(
-    losses: dict,  # {task: () loss}
+    losses: dict[str, Tensor],  # {task: () loss}
 ) -> Tensor:  # ()
-    "`Uncertainty` with each s at its best, ½ Σ (1 + ln 2L): no parameter, no units. Losses below 1e-6 have no gradient."
-    return sum((1 + (2 * l.clamp_min(1e-6)).log()) / 2 for l in losses.values())
+    "`Uncertainty` with each s at its best, ½ Σ (1 + ln 2L): no parameter, no units."
+    L = torch.stack(list(losses.values())).clamp_min(1e-6)
+    return (1 + best_log_var(L)).sum() / 2
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-047
-def own_rate(
-    params,  # parameters with a learning rate of their own
-    rate: float,  # for them, without weight decay
-    optimizer: Callable = torch.optim.AdamW,
-) -> Callable:  # (groups, lr=...) -> optimizer, for `fit`
-    "An optimiser in which some parameters learn faster (or slower) than the others."
-    chosen = list(params)
-    ids = {id(p) for p in chosen}
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-046
+class Uncertainty(nn.Module):
+    "Losses weighted by learnt variances [Kendall, Gal and Cipolla 2018, eq. 10]."
 
-    def build(groups, lr):
-        rest = [
-            g | {"params": kept}
-            for g in groups
-            if (kept := [p for p in g["params"] if id(p) not in ids])
-        ]
-        return optimizer(
-            [*rest, {"params": chosen, "lr": rate, "weight_decay": 0.0}], lr=lr
-        )
+    def __init__(self, tasks: Iterable[str]):
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.log_var = nn.Parameter(torch.zeros(len(self.tasks)))  # s
 
-    return build
+    def forward(self, losses: dict[str, Tensor]) -> Tensor:  # ()
+        L, s = torch.stack([losses[t] for t in self.tasks]), self.log_var
+        return (torch.exp(-s) * L + s / 2).sum()
 
+    def start(self, losses: dict[str, Tensor]):
+        "Put each s at its best for these losses, such as those of a first batch."
+        L = torch.stack([losses[t].detach() for t in self.tasks])
+        self.log_var.data = best_log_var(L)
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-058
-def random_weights(seed: int = 0) -> Callable:  # {task: loss} -> () loss
-    "A balance that draws new weights at every call, a softmax of normal numbers times the number of tasks [Lin et al. 2022]."
-    generator = torch.Generator().manual_seed(seed)
-
-    def balance(losses: dict) -> Tensor:
-        w = len(losses) * torch.randn(len(losses), generator=generator).softmax(0)
-        return sum(a * l for a, l in zip(w.tolist(), losses.values()))
-
-    return balance
+    def weights(self) -> dict[str, float]:  # {task: exp(-s)}
+        return dict(zip(self.tasks, torch.exp(-self.log_var).tolist()))
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-064
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-061
 def cosines(
     g: Tensor,  # (T, P) a gradient a row
     h: Tensor | None = None,  # (S, P); None: `g` itself
 ) -> Tensor:  # (T, S) in [-1, 1]; 0 with a row of zeros
     "Cosine of the angle between each row of `g` and each of `h`."
-    unit = lambda a: (
-        a / a.norm(dim=1, keepdim=True).clamp_min(torch.finfo(a.dtype).tiny)
-    )
-    return torch.einsum("ip,jp->ij", unit(g), unit(g if h is None else h))
+    tiny = torch.finfo(g.dtype).tiny
+    g = F.normalize(g, dim=1, eps=tiny)
+    h = g if h is None else F.normalize(h, dim=1, eps=tiny)
+    return torch.einsum("ip,jp->ij", g, h)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-066
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-063
 def conflict(
     model: MultiTask,
     train: tuple,  # (inputs, {task: targets})
     *,
     batch_size: int = 128,
-    batches: int = 4,
-    seed: int = 0,  # clips that are looked at
-) -> dict:  # 'between' (T, T), 'within' (T,): mean cosines
-    "How the tasks' gradients on the trunk lie to each other on the same clips, and how each lies to itself on other clips. Leaves the model in evaluation mode."
+    seed: int = 0,  # of the clips that are looked at
+) -> dict[str, Tensor]:  # 'between' (T, T), 'within' (T,): mean cosines
+    "How gradients lie to each other, and each to itself on other clips; four batches."
     model.eval()
-    rows = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))[
-        : batches * batch_size
-    ].split(batch_size)
-    g = torch.stack(
-        [
-            task_gradients(
-                task_losses(model(train[0][r]), {t: y[r] for t, y in train[1].items()}),
-                model.trunk.parameters(),
-            )
-            for r in rows
-        ]
-    )  # (b, T, P)
-    within = [
-        torch.stack(
-            [cosines(g[:, t])[i, j] for i in range(len(g)) for j in range(i)]
-        ).mean()
-        for t in range(g.shape[1])
-    ]
-    return {
-        "between": torch.stack([cosines(a) for a in g]).mean(0),
-        "within": torch.stack(within),
-    }
+    order = torch.randperm(len(train[0]), generator=torch.Generator().manual_seed(seed))
+    g = []
+    for rows in order[: 4 * batch_size].split(batch_size):
+        x, y = take(train, rows)
+        g.append(task_gradients(task_losses(model(x), y), model.trunk.parameters()))
+    between = torch.stack([cosines(batch) for batch in g]).mean(0)
+    pairs = combinations(g, 2)
+    within = torch.stack([cosines(a, b).diagonal() for a, b in pairs]).mean(0)
+    return {"between": between, "within": within}
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-072
-def project(
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-066
+def project_off(
     g: Tensor,  # (P,)
     h: Tensor,  # (P,)
 ) -> Tensor:  # (P,) with g·h ≥ 0
-    "`g` without what it has against `h`; `g` itself if they agree [Yu et al. 2020, algorithm 1]."
-    return g - (g @ h).clamp_max(0) / (h @ h).clamp_min(torch.finfo(h.dtype).tiny) * h
+    "`g` without what it has against `h`; `g` itself where they agree."
+    against = (g @ h).clamp_max(0)
+    return g - against / (h @ h).clamp_min(torch.finfo(h.dtype).tiny) * h
 
 
 def pcgrad(
     g: Tensor,  # (T, P) a gradient a row
     generator: torch.Generator,  # draws the order of the others
 ) -> Tensor:  # (P,) the gradient to follow
-    "The sum of all gradients, each projected off the others one after the other [Yu et al. 2020, algorithm 1]."
+    "The sum of all gradients, each projected off the others [Yu et al. 2020]."
     total = torch.zeros_like(g[0])
-    for i in range(len(g)):
-        mine = g[i]
+    for i, mine in enumerate(g):
         for j in torch.randperm(len(g), generator=generator).tolist():
             if j != i:
-                mine = project(mine, g[j])  # the others as they were
+                mine = project_off(mine, g[j])  # the others as they were
         total = total + mine
     return total
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-077
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-071
 def steer(
     loss: Tensor,  # ()
-    params,  # list of tensors, P numbers in all
+    params: list[Tensor],  # P numbers in all
     change: Tensor,  # (P,)
 ) -> Tensor:  # () of the same value
     "The same loss, with `change` added to its gradient by `params`."
-    term = sum(
-        (p.reshape(-1) * c).sum()
-        for p, c in zip(params, change.split([p.numel() for p in params]))
-    )
+    parts = change.split([p.numel() for p in params])
+    term = sum((p.flatten() * c).sum() for p, c in zip(params, parts))
     return loss + (term - term.detach())
 
 
 def surgery(
-    params,  # shared by all tasks
+    params: Iterable[Tensor],  # shared by all tasks
     *,
     seed: int = 0,
 ) -> Callable:  # {task: loss} -> () loss
-    "A balance: the sum, whose gradient by `params` is `pcgrad`'s; heads keep their own."
+    "A balance: the sum, whose gradient by `params` is `pcgrad`'s."
     params, generator = list(params), torch.Generator().manual_seed(seed)
 
-    def balance(losses: dict) -> Tensor:
-        total = sum(losses.values())
-        if not torch.is_grad_enabled():
-            return total
+    def balance(losses):
         g = task_gradients(losses, params)
-        return steer(total, params, pcgrad(g, generator) - g.sum(0))
+        change = pcgrad(g, generator) - g.sum(0)
+        return steer(sum(losses.values()), params, change)
 
     return balance
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-083
-class _Reverse(torch.autograd.Function):
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-076
+class Reverse(torch.autograd.Function):
+    "The identity; its gradient is turned around."
+
     @staticmethod
     def forward(ctx, x, strength):
         ctx.strength = strength
@@ -477,108 +356,83 @@ class _Reverse(torch.autograd.Function):
 
 
 class ReverseGradient(nn.Module):
-    "The identity, whose gradient is -`strength` times what comes [Ganin et al. 2016, section 4.2]. Raises `ValueError` for a strength that is negative or not finite."
+    "The identity, whose gradient is -strength times what comes [Ganin et al. 2016]."
 
     def __init__(self, strength: float = 1.0):
         super().__init__()
-        if not 0 <= strength < float("inf"):
-            raise ValueError(f"strength: expected a number from 0, got {strength}")
         self.strength = strength
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Reverse.apply(x, self.strength)
+        return Reverse.apply(x, self.strength)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-086
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-079
 def probe(
-    model: MultiTask,
-    train: tuple,  # (inputs, (N,) class numbers)
-    parts: tuple,  # (inputs, (M,) class numbers) to measure on
+    trunk: nn.Module,  # inputs -> features
+    train: tuple,  # (inputs, (N,) classes)
+    test: tuple,  # (inputs, (M,) classes)
     *,
     epochs: int = 20,
     seed: int = 0,
-) -> float:  # in [0, 1]
-    "Share of right answers of a linear layer on the trunk's frozen features [Alain and Bengio 2016]."
-    z, at = predict(model.trunk, train[0]), predict(model.trunk, parts[0])
+) -> float:  # share of right answers
+    "What a new linear layer finds in frozen features [Alain and Bengio 2016]."
+    z, z_test = predict(trunk, train[0]), predict(trunk, test[0])
     mean, std = z.mean(0), z.std(0).clamp_min(1e-6)
     with seeded(seed):
         line = nn.Linear(z.shape[1], int(train[1].max()) + 1)
-    fit(
-        line,
-        ((z - mean) / std, train[1]),
-        epochs=epochs,
-        lr=1e-2,
-        schedule=warmup_cosine,
-        seed=seed,
-    )
-    return hits(predict(line, (at - mean) / std), parts[1]).double().mean().item()
+    options = {"lr": 1e-2, "schedule": warmup_cosine, "seed": seed}
+    fit(line, ((z - mean) / std, train[1]), epochs=epochs, **options)
+    return hit_rate(predict(line, (z_test - mean) / std), test[1])
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-091
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-084
 def keep_labels(
-    targets: dict,  # {task: (N,)}
+    targets: dict[str, Tensor],  # {task: (N,)}
     task: str,  # whose labels become scarce
-    n: int,  # labels left, in equal numbers a class as far as it goes
+    n: int,  # labels left, as equal in number a class as can be
     *,
     seed: int = 0,
-) -> dict:  # the same, with `UNKNOWN` for the rest
-    "Targets in which one task has few labels. Raises `ValueError` for an unknown task or more labels than there are."
-    if task not in targets:
-        raise ValueError(f"task: expected one of {list(targets)}, got {task!r}")
-    y = targets[task]
-    if not 1 <= n <= len(y):
-        raise ValueError(f"n: expected 1 to {len(y)}, got {n}")
-    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    turn = torch.zeros(len(y), dtype=torch.long)  # how many of its class came before it
+) -> dict[str, Tensor]:  # the same, with `UNKNOWN` for the rest
+    "Targets in which one task has few labels."
+    y, g = targets[task], torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(y), generator=g)
+    turn = torch.empty_like(y)  # how many of its class came before it
     for c in y.unique():
-        mine = shuffled[y[shuffled] == c]
+        mine = order[y[order] == c]
         turn[mine] = torch.arange(len(mine))
-    keep = shuffled[turn[shuffled].argsort(stable=True)][:n]
+    keep = order[turn[order].argsort(stable=True)][:n]
     few = torch.full_like(y, UNKNOWN)
     few[keep] = y[keep]
     return targets | {task: few}
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-093
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-086
 def repeat_known(
     train: tuple,  # (inputs, {task: (N,)})
     task: str,  # whose labels are scarce
     times: int,  # further copies of each row whose label is known
 ) -> tuple:  # (inputs, targets) with more rows
-    "Rows with a label of `task` come `times` times more. Raises `ValueError` for a task without labels or a negative number."
-    inputs, targets = train
-    if task not in targets:
-        raise ValueError(f"task: expected one of {list(targets)}, got {task!r}")
-    if isinstance(times, bool) or not isinstance(times, int) or times < 0:
-        raise ValueError(f"times: expected a whole number from 0, got {times!r}")
-    known = (targets[task] != UNKNOWN).nonzero()[:, 0]
-    if not len(known):
-        raise ValueError(
-            f"targets[{task!r}]: expected at least one known label, got none"
-        )
-    rows = torch.cat([torch.arange(len(targets[task])), known.repeat(times)])
-    return take(inputs, rows), take(targets, rows)
+    "Rows with a label of `task` come `times` times more."
+    y = train[1][task]
+    known = (y != UNKNOWN).nonzero()[:, 0]
+    rows = torch.cat([torch.arange(len(y)), known.repeat(times)])
+    return take(train, rows)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-101
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-094
 class FusedTrunk(nn.Module):
-    "An encoder for each modality, fused into one set of features: {modality: input} -> (B, out). Raises as `ConcatFusion` does."
+    "An encoder for each modality, fused into one set of features."
 
     def __init__(
         self,
-        encoders: dict,  # {modality: module, input -> (B, d)}
-        dims: dict,  # {modality: d}
+        encoders: dict[str, nn.Module],  # {modality: input -> (B, d)}
+        dims: dict[str, int],  # {modality: d}
         *,
         out: int = 128,
     ):
         super().__init__()
-        if encoders.keys() != dims.keys():
-            raise ValueError(
-                f"dims: expected one for each of {list(encoders)}, got {list(dims)}"
-            )
         self.encoders, self.fuse = nn.ModuleDict(encoders), ConcatFusion(dims, out)
 
-    def forward(self, inputs: dict) -> Tensor:
-        return self.fuse(
-            {m: encode(inputs[m]) for m, encode in self.encoders.items()}
-        ).relu()
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:  # (B, out)
+        z = {m: encode(inputs[m]) for m, encode in self.encoders.items()}
+        return self.fuse(z).relu()
