@@ -323,6 +323,7 @@ def train_joint(
     return model
 
 
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-049
 def harder(inputs: tuple, generator: torch.Generator, noise: bool, dropout: float):
     "A batch with one of its noisy copies, and with modalities hidden."
     x, mask = inputs
@@ -331,7 +332,7 @@ def harder(inputs: tuple, generator: torch.Generator, noise: bool, dropout: floa
     return x, modality_dropout(mask, dropout, generator) if dropout else mask
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-050
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-051
 def pixel_noise(
     x: Tensor,  # (B, 1, H, W) pixels
 ) -> Tensor:  # (B,) in the unit of the pixels
@@ -354,7 +355,7 @@ def loudness_range(
     return (high - low).nan_to_num(0.0)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-052
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-053
 def quality(
     features: Mapping,  # {modality: (B, …)}
 ) -> dict[str, Tensor]:  # {modality: (B, 1)}
@@ -367,7 +368,7 @@ def quality(
     return {m: how[m](x)[:, None] for m, x in features.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-054
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
 class Standard(nn.Module):
     "Numbers on the scale of the data that it was made with."
 
@@ -388,7 +389,7 @@ def trust_net(q: Tensor, hidden: int) -> nn.Sequential:  # (N, k) -> (N, 1)
     return nn.Sequential(Standard(q), nn.Linear(q.shape[1], hidden), nn.Tanh(), last)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-056
 class TrustGate(nn.Module):
     "Exponents of the pool, from what was measured of each modality."
 
@@ -410,7 +411,7 @@ class TrustGate(nn.Module):
         return pool(log_probs, self.trust(measured), mask)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-057
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
 def train_gate(
     measured: dict[str, Tensor],  # {modality: (N, k)}
     log_probs: dict[str, Tensor],  # {modality: (N, C)}, of examples new to the experts
@@ -436,7 +437,7 @@ def hide_some(inputs: tuple, generator: torch.Generator) -> tuple:
     return measured, log_probs, modality_dropout(mask, 0.5, generator)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-059
 def load_gate(tensors: dict, prefix: str) -> TrustGate:
     "A shipped gate."
     gate = TrustGate({m: torch.zeros(2, 1) for m in MODALITIES})
@@ -456,7 +457,7 @@ def trust_grid(
     return {m: torch.stack(levels) for m, levels in each.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-064
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-065
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool."
 
@@ -486,7 +487,7 @@ def load_trusted(
     return TrustedExperts(load_experts(tensors, seed, "noisy"), gate).eval()
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-068
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-069
 def above_best(
     fused: dict[tuple, Tensor],  # {subset: (seeds, image levels, audio levels, N)} hits
     alone: dict[str, Tensor],  # {modality: (seeds, levels, N)} hits of the experts
@@ -510,7 +511,7 @@ def above_best(
     return found
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-082
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-083
 def shapley(
     value: dict,  # {subset (a tuple): worth, a number or an array}, for every subset
 ) -> dict:  # {player: share}
