@@ -1,278 +1,291 @@
-"""Train every model of chapter 18 over five seeds (of three joint models: three seeds); write the tables and the weights that the notebook shows.
+"""Train every model of chapter 18 over three seeds, and measure them on equal terms.
 
-    python data/make_missing.py            # data/results/missing.json and data/missing.safetensors; eleven minutes of processor time on one core
-    python data/make_missing.py --seeds 1  # one seed, to see that it runs
+    python data/make_missing.py  # data/results/missing.json, data/missing.safetensors
 
-All choices were made on the validation split; the test split is evaluated by the same run, for the record.
+Arms are named by what was trained: `one level/seed` (the default of `three_views`),
+`all levels/seed` (every noise drawn anew) and `all levels, twice as long/seed`. Each
+holds accuracies on test data: `grid`, the mean over all 25 points and the four subsets
+of two or more, and `default`. `probe`: level by level, what a new last layer makes of
+a branch. `experts on validation` chooses opponents, and `margins` holds the points
+above them with intervals over seeds and speakers. Finished seeds are kept in a folder.
 """
 
-import argparse
-import json
+import copy
 import math
-import platform
-import sys
-import time
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from study import Study
+from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from mmcourse.checkpoint import write_tensors
+from mmcourse.checkpoint import read_tensors, shrink, write_tensors
+from mmcourse.classifiers import (
+    Classifier,
+    train_audio_classifier,
+    train_image_classifier,
+    train_text_classifier,
+)
 from mmcourse.datasets import MODALITIES, three_views
 from mmcourse.feature_fusion import GatedFusion
 from mmcourse.missing import (
     DEFAULT,
-    IMAGE_NOISE,
-    SNR_DB,
-    _features,
-    _small,
-    confidence,
-    gate_data,
-    held_voices,
-    joint_grid,
-    load_results,
+    TrustGate,
+    above_best,
+    joint_hits,
     noise_grid,
     noisy_copies,
     one_copy,
     opinions,
-    over_best,
-    pool_grid,
-    train_expert,
+    pool_hits,
+    quality,
     train_gate,
     train_joint,
+    trunk,
     trust_grid,
 )
-from mmcourse.pipeline import preprocess_data
-from mmcourse.training import evaluating
+from mmcourse.pipeline import extract_features, preprocess_data
+from mmcourse.training import accuracy, evaluating, fit, predict
 
 HERE = Path(__file__).parent
-COPIES, PLAIN_EPOCHS, NOISY_EPOCHS, REPAIRED_SEEDS = 10, 8, 16, 3
+FOLDER = Path(tempfile.gettempdir()) / "mmcourse-make-missing"
+COPIES = 10
+EPOCHS = {"one level": 8, "all levels": 16, "all levels, twice as long": 32}
+NOISY = "image", "audio"
+TRAIN = {
+    "text": train_text_classifier,
+    "image": train_image_classifier,
+    "audio": train_audio_classifier,
+}
 
 
-def load() -> tuple:  # training data of the experts and of the gate, grids, statistics
-    "Everything that does not depend on a seed."
-    raw, clean = (
-        three_views("train", 3500),
-        three_views("train", 3500, image_noise=0, snr_db=math.inf),
-    )
-    held, parts = held_voices(raw["voice"]), {}
-    pick = lambda d, rows: {
-        k: [t for t, r in zip(d[k], rows) if r] if k == "text" else d[k][rows]
-        for k in ("text", "image", "audio", "length")
+def held_voices(voice: np.ndarray, n: int = 9) -> np.ndarray:  # (N,) names -> (N,) bool
+    "True for the examples of `n` voices that the experts never hear: for the gates."
+    names = np.unique(voice)
+    return np.isin(voice, np.random.default_rng(0).permutation(names)[:n])
+
+
+def confidence(log_probs: dict) -> dict[str, torch.Tensor]:  # {modality: (B, 2)}
+    "What an expert thinks of itself: its largest probability, and its entropy in nats."
+    both = {m: (s.exp().amax(1), -(s.exp() * s).sum(1)) for m, s in log_probs.items()}
+    return {m: torch.stack(pair, 1) for m, pair in both.items()}
+
+
+def gate_data(experts: dict, features: dict) -> tuple[dict, dict]:
+    "The quality of every noisy copy, and what the experts say of it."
+    flat = {"text": features["text"].repeat_interleave(COPIES, 0)}
+    flat |= {m: features[m].flatten(0, 1) for m in NOISY}
+    says = {m: predict(experts[m], x).log_softmax(1) for m, x in flat.items()}
+    return quality(flat), says
+
+
+def rows_of(raw: dict, rows: np.ndarray) -> dict:
+    "Some examples of `three_views`."
+    text = [t for t, wanted in zip(raw["text"], rows) if wanted]
+    return {k: raw[k][rows] for k in ("image", "audio", "length")} | {"text": text}
+
+
+class Data:
+    "What does not depend on a seed: examples for experts and gates, grids, statistics."
+
+    def __init__(self):
+        raw = three_views("train", 3500)
+        clean = three_views("train", 3500, image_noise=0, snr_db=math.inf)
+        held = held_voices(raw["voice"])
+        self.stats = preprocess_data(rows_of(raw, ~held))["stats"]
+        self.plain, self.noisy, self.label = {}, {}, {}
+        for who, rows in (("experts", ~held), ("gate", held)):
+            data = preprocess_data(rows_of(raw, rows), self.stats)
+            self.plain[who] = dict(zip(MODALITIES, extract_features(data)))
+            part, seed = rows_of(clean, rows), int(who == "experts")
+            made = noisy_copies(part, self.stats, COPIES, seed=seed)
+            self.noisy[who] = self.plain[who] | {m: made[m] for m in NOISY}
+            self.label[who] = torch.tensor(raw["label"][rows])
+        grids = {s: noise_grid(s, 1000, self.stats) for s in ("valid", "test")}
+        self.valid, self.test = grids["valid"], grids["test"]
+
+    @property
+    def n_grams(self):
+        return len(self.stats["grams"])
+
+
+def experts_of(data: Data, kind: str, seed: int) -> dict[str, Classifier]:
+    "One expert a modality; the text has one level, so its training is always short."
+    y, epochs = data.label["experts"], EPOCHS[kind]
+    plain, noisy = data.plain["experts"], data.noisy["experts"]
+    text = train_text_classifier(plain["text"], y, seed=seed, epochs=8)
+    experts = {"text": text}
+    for m in NOISY:
+        if kind == "one level":
+            experts[m] = TRAIN[m](plain[m], y, seed=seed, epochs=epochs)
+        else:
+            options = {"seed": seed, "epochs": epochs, "augment": one_copy}
+            experts[m] = TRAIN[m](noisy[m], y, **options)
+    return experts
+
+
+def joints_of(data: Data, kind: str, seed: int) -> dict:
+    "Joint models with the same examples, noise and epochs as the experts."
+    noise = kind != "one level"
+    x = (data.noisy if noise else data.plain)["experts"]
+    arms = {"joint": {}, "joint, dropout": {"dropout": 0.5}}
+    if kind == "one level":
+        arms["joint, gated fusion"] = {"fusion": GatedFusion}
+    if "twice" in kind:
+        del arms["joint"]
+    options = {"noise": noise, "epochs": EPOCHS[kind], "seed": seed}
+    y = data.label["experts"]
+    return {k: train_joint(x, y, data.n_grams, **options, **a) for k, a in arms.items()}
+
+
+def gates_of(data: Data, experts: dict, seed: int) -> dict:
+    measured, said = gate_data(experts, data.noisy["gate"])
+    label = data.label["gate"].repeat_interleave(COPIES)
+    return {
+        "gate on quality": train_gate(measured, said, label, seed=seed),
+        "gate on confidence": train_gate(confidence(said), said, label, seed=seed),
     }
-    stats = preprocess_data(pick(raw, ~held))[
-        "stats"
-    ]  # the gate's examples have no part in it
-    for name, rows in (("experts", ~held), ("gate", held)):
-        features = _features(pick(raw, rows), stats)
-        copies = noisy_copies(pick(clean, rows), stats, COPIES, seed=int(rows is held))
-        parts[name] = {
-            "plain": features,
-            "noisy": {
-                "text": features["text"],
-                "image": copies["image"],
-                "audio": copies["audio"],
-            },
-            "label": torch.tensor(raw["label"][rows]),
-        }
-    return (
-        parts,
-        {split: noise_grid(split, 1000, stats) for split in ("valid", "test")},
-        stats,
-    )
 
 
-def confident_grid(gate, says) -> dict:  # {modality: (levels, N)}
-    "Trust from the experts' own confidence."
+def trusts_of(gates: dict, grid: dict, says: dict) -> dict:
+    "Name of a pooled model -> its exponents on the grid."
+    sure, gate = {}, gates["gate on confidence"]
     with evaluating(gate):
-        return {
-            m: torch.stack([gate.trust(confidence({m: s}))[m] for s in says[m]])
-            for m in says
-        }
+        for m, s in says.items():
+            sure[m] = torch.stack([gate.trust(confidence({m: x}))[m] for x in s])
+    quality = trust_grid(gates["gate on quality"], grid)
+    return {"product": None, "gate on quality": quality, "gate on confidence": sure}
 
 
-def one_seed(
-    seed: int, parts: dict, grids: dict, n_grams: int, say
-) -> tuple:  # {split: {model: {subset: accuracies}}}, tensors, seconds
-    "Train and measure everything of one seed."
-    d, y, tensors, seconds, models = (
-        parts["experts"],
-        parts["experts"]["label"],
-        {},
-        {},
-        {},
-    )
+def probe(encoder: nn.Module, m: str, data: Data, seed: int) -> list[float]:
+    "Accuracy at each level of a new last layer on a frozen branch."
+    x, y = data.noisy["experts"][m][:, :3], data.label["experts"]
+    f = predict(encoder, x.flatten(0, 1))
+    layer = nn.Linear(f.shape[1], 10)
+    recipe = {"epochs": 10, "lr": 3e-3, "batch_size": 256, "seed": seed}
+    fit(layer, (f, y.repeat_interleave(3)), **recipe)
+    levels = [predict(encoder, g) for g in data.test[m]]
+    return [round(accuracy(layer, (g, data.test["label"])), 5) for g in levels]
 
-    def timed(name, make):
-        start = time.process_time()
-        made = make()
-        seconds[name] = round(time.process_time() - start, 1)
-        say(f"seed {seed}: {name} {seconds[name]} s")
-        return made
 
-    text = timed(
-        "text",
-        lambda: train_expert(
-            "text", d["plain"]["text"], y, seed=seed, epochs=PLAIN_EPOCHS
-        ),
-    )
-    experts = {"plain": {"text": text}, "noisy": {"text": text}}
-    for m in ("image", "audio"):
-        experts["plain"][m] = timed(
-            f"plain {m}",
-            lambda: train_expert(m, d["plain"][m], y, seed=seed, epochs=PLAIN_EPOCHS),
-        )
-        experts["noisy"][m] = timed(
-            f"noisy {m}",
-            lambda: train_expert(
-                m, d["noisy"][m], y, seed=seed, epochs=NOISY_EPOCHS, augment=one_copy
-            ),
-        )
-    K, gates = d["noisy"]["image"].shape[1], {}
-    for kind in experts:
-        measured, said = gate_data(experts[kind], parts["gate"]["noisy"])
-        label = parts["gate"]["label"].repeat_interleave(K)
-        gates[kind] = timed(
-            f"gate of {kind}", lambda: train_gate(measured, said, label, seed=seed)
-        )
-        gates[f"{kind}, confidence"] = train_gate(
-            confidence(said), said, label, seed=seed
-        )
-    joints = {
-        "concatenation": {},
-        "gated fusion": {"fusion": GatedFusion},
-        "concatenation, dropout": {"dropout": 0.5},
-        "concatenation, dropout and noise": {
-            "dropout": 0.5,
-            "noise": True,
-            "epochs": NOISY_EPOCHS,
-        },
+def probes(joint: nn.Module, experts: dict, data: Data, seed: int) -> dict:
+    found = {}
+    for m in NOISY:
+        own = trunk(copy.deepcopy(experts[m].net))
+        branches = {"joint": joint.encoders[m], "expert": own}
+        found[m] = {k: probe(e, m, data, seed) for k, e in branches.items()}
+        test = [(g, data.test["label"]) for g in data.test[m]]
+        found[m]["whole"] = [round(accuracy(experts[m], level), 5) for level in test]
+    return found
+
+
+def mean_of_pairs(hits: dict) -> float:
+    parts = [h.double().mean() for s, h in hits.items() if len(s) > 1]
+    return round(float(torch.stack(parts).mean()), 5)
+
+
+def one_seed(data: Data, kind: str, seed: int) -> dict:
+    "Train and measure; weights and hits are kept in the folder."
+    experts, joints = experts_of(data, kind, seed), joints_of(data, kind, seed)
+    gates = gates_of(data, experts, seed)
+    says = opinions(experts, data.test)
+    hits = {k: joint_hits(model, data.test) for k, model in joints.items()}
+    for name, trust in trusts_of(gates, data.test, says).items():
+        hits[name] = pool_hits(says, data.test["label"], trust)
+    label = data.test["label"]
+    alone = {m: s.argmax(-1) == label for m, s in says.items()}
+    chosen = opinions(experts, data.valid)
+    keep = {"hits": hits, "alone": alone}
+    FOLDER.mkdir(exist_ok=True)
+    torch.save(keep, FOLDER / f"{kind}-{seed}.pt")
+    save_weights(kind, seed, experts, joints, gates["gate on quality"])
+    at = {k: h[MODALITIES][DEFAULT].double().mean() for k, h in hits.items()}
+    right = {m: (s.argmax(-1) == data.valid["label"]) for m, s in chosen.items()}
+    result = {
+        "grid": {k: mean_of_pairs(h) for k, h in hits.items()},
+        "default": {k: round(float(a), 5) for k, a in at.items()},
+        "valid": {m: r.double().mean(-1).tolist() for m, r in right.items()},
     }
-    for name, how in joints.items():
-        if seed >= REPAIRED_SEEDS and how:
-            continue  # the other joint models are there for comparison
-        models[name] = timed(
-            name,
-            lambda: train_joint(
-                d["noisy" if how.get("noise") else "plain"],
-                y,
-                n_grams,
-                seed=seed,
-                **{"epochs": PLAIN_EPOCHS} | how,
-            ),
-        )
-    results = {}
-    for split, grid in grids.items():
-        table = {name: joint_grid(model, grid) for name, model in models.items()}
-        for kind, e in experts.items():
-            says = opinions(e, grid)
-            table |= {
-                f"{kind} product": pool_grid(says, grid["label"]),
-                f"{kind} gate": pool_grid(
-                    says, grid["label"], trust_grid(gates[kind], grid, says)
-                ),
-                f"{kind} gate on confidence": pool_grid(
-                    says,
-                    grid["label"],
-                    confident_grid(gates[f"{kind}, confidence"], says),
-                ),
-            }
-        results[split] = table
-    keep = (
-        {"text": text}
-        | {f"noisy.{m}": experts["noisy"][m] for m in ("image", "audio")}
-        | {"gate": gates["noisy"]}
-    )
-    if seed == 0:
-        keep |= {f"plain.{m}": experts["plain"][m] for m in ("image", "audio")} | {
-            "joint": models["concatenation"]
-        }
-    for name, model in keep.items():
+    if kind != "one level":
+        result["probe"] = probes(joints["joint, dropout"], experts, data, seed)
+    return result
+
+
+def save_weights(kind: str, seed: int, experts: dict, joints: dict, gate: TrustGate):
+    "What ships of one seed: all that the notebook evaluates."
+    if "twice" in kind:
+        return
+    short = "plain" if kind == "one level" else "noisy"
+    parts = {f"{short}.{m}": experts[m] for m in NOISY}
+    if short == "noisy":
+        parts |= {"text": experts["text"], "gate": gate}
+    elif seed == 0:
+        parts |= {"joint": joints["joint"], "plain.gate": gate}
+    else:
+        return
+    tensors = {}
+    for name, model in parts.items():
         state = {f"{seed}.{name}.{k}": v for k, v in model.state_dict().items()}
-        tensors |= state if name == "gate" else _small(state)
-    return results, tensors, seconds
+        tensors |= shrink(state, bits=16 if "gate" in name else 8)
+    write_tensors(FOLDER / f"{kind}-{seed}.safetensors", tensors, {})
 
 
-def write(
-    out: Path,
-    runs: list,
-    tensors: dict,
-    seconds: list,
-    about: dict,
-    stats: dict,
-    took: float,
-):
-    "Both files, for the seeds that are done."
-    about = about | {"seeds": list(range(len(runs))), "seconds": round(took)}
-    write_tensors(out / "missing.safetensors", tensors, about | {"stats": stats})
-    pack = lambda acc: {
-        "+".join(s): [[round(float(v), 4) for v in row] for row in a]
-        for s, a in acc.items()
-    }
-    body = about | {
-        "image_noise": list(IMAGE_NOISE),
-        "snr_db": [str(s) if s == math.inf else s for s in SNR_DB],
-        "model seconds": {
-            k: round(float(np.mean([t[k] for t in seconds if k in t])), 1)
-            for k in seconds[0]
-        },
-        "accuracy": {
-            split: {
-                name: [pack(r[split][name]) for r in runs if name in r[split]]
-                for name in runs[0][split]
-            }
-            for split in runs[0]
-        },
-    }
-    (out / "results").mkdir(exist_ok=True)
-    (out / "results" / "missing.json").write_text(
-        json.dumps(body, separators=(",", ":")) + "\n"
-    )
+def margins(kind: str, seeds: range, chosen: dict, speaker: np.ndarray) -> dict:
+    "Points above the best expert of the same training, {model: {subset: (5, 5, 3)}}."
+    kept = [torch.load(FOLDER / f"{kind}-{seed}.pt") for seed in seeds]
+    alone = {m: torch.stack([k["alone"][m] for k in kept]) for m in MODALITIES}
+    found = {}
+    for name in kept[0]["hits"]:
+        hits = {
+            s: torch.stack([k["hits"][name][s] for k in kept])
+            for s in kept[0]["hits"][name]
+        }
+        margin = above_best(hits, alone, chosen, speaker)
+        found[f"{kind}/{name}"] = {
+            "+".join(s): v.round(4).tolist() for s, v in margin.items()
+        }
+    return found
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder to write into")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    start, say = (
-        time.process_time(),
-        lambda t: print(f"{time.process_time() - start:6.0f} s  {t}", flush=True),
-    )
-    parts, grids, stats = load()
-    say(
-        f"{len(parts['experts']['label'])} examples for the experts, {len(parts['gate']['label'])} for the gate, {len(stats['grams'])} grams"
-    )
-    runs, tensors, seconds = [], {}, []
-    about = {
-        "command": "python data/make_missing.py",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "examples": {k: len(v["label"]) for k, v in parts.items()},
-        "copies": COPIES,
-        "epochs": {"plain": PLAIN_EPOCHS, "noisy": NOISY_EPOCHS},
-    }
-    for seed in range(args.seeds):
-        results, more, took = one_seed(seed, parts, grids, len(stats["grams"]), say)
-        runs.append(results)
-        tensors |= more
-        seconds.append(took)
-        write(
-            args.out, runs, tensors, seconds, about, stats, time.process_time() - start
-        )
-    for split in grids:
-        table = load_results(split, args.out / "results" / "missing.json")
-        for name, fused in table.items():
-            margin = over_best(fused, table["plain product"], table["noisy product"])
-            say(
-                f"{split}: {name}: lowest margin {min(m.min() for m in margin.values()):.1f}, at the default {margin[MODALITIES][DEFAULT]:+.1f}, "
-                f"mean accuracy {100 * np.mean([torch.stack([a for s, a in f.items() if len(s) > 1]).mean() for f in fused]):.1f}"
-            )
+    study, data = Study("missing", __doc__, epochs=EPOCHS, copies=COPIES), Data()
+    seeds = study.seeds(3)
+    for kind in EPOCHS:
+        for seed in seeds:
+
+            def run(kind=kind, seed=seed):
+                return one_seed(data, kind, seed)
+
+            study(f"{kind}/{seed}", run, seed)
+
+    def best_on_validation():
+        found = {}
+        for kind in EPOCHS:
+            each = [study.runs[f"{kind}/{seed}"]["valid"] for seed in seeds]
+            found[kind] = {
+                m: np.mean([e[m] for e in each], 0).tolist() for m in MODALITIES
+            }
+        return found
+
+    study.args.again = True  # both follow from the arms above
+    chosen = study("experts on validation", best_on_validation)
+
+    def all_margins():
+        speaker, found = data.test["speaker"], {}
+        for kind in EPOCHS:
+            found |= margins(kind, seeds, chosen[kind], speaker)
+        return found
+
+    study("margins", all_margins)
+    tensors = {}
+    for kind in ("one level", "all levels"):
+        for seed in seeds:
+            path = FOLDER / f"{kind}-{seed}.safetensors"
+            tensors |= read_tensors(path)[0] if path.exists() else {}
+    about = {"command": "python data/make_missing.py", "torch": torch.__version__}
+    about |= {"seeds": list(seeds), "stats": data.stats}
+    write_tensors(HERE / "missing.safetensors", tensors, about)
 
 
 if __name__ == "__main__":

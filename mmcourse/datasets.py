@@ -308,8 +308,6 @@ def fsdd(
 # %% ../nbs/0_tools/datasets.ipynb #cell-051
 def __getattr__(name: str):
     "What `hints`, `emoji` and `three_views` export."
-    if name == "add_noise":  # its former name
-        return add_pink_noise
     for module in ("hints", "emoji", "three_views"):
         if name.startswith("_"):
             break

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 IGNORE, FOLD = "nbval-ignore-output", "#| code-fold: true"
 # chapters that still have the form of the first edition: tests of form leave them out
-TO_RECAST = {18}
+TO_RECAST = set()
 FIGURE = re.compile(r'#\|\s*(fig-alt|fig-cap):\s*(".*"|.*)\s*$')
 
 

@@ -4,7 +4,7 @@
 # ../../nbs/0_tools/exercises/18_missing.ipynb.
 
 # %% auto #0
-__all__ = ["left_out", "a_veto", "mix", "fits", "interaction"]
+__all__ = ["pooled", "a_veto", "mix", "fits", "interaction"]
 
 # %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-002
 from itertools import combinations
@@ -13,86 +13,140 @@ from math import factorial
 import numpy as np
 import torch
 
-from ..check import exercise, prediction
+from ..check import exercise, prediction, question
 
 
 # %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-004
-def _games(rng, key=tuple):
-    "Worths of all subsets of one to four players: round numbers first."
+def _said(rng):
+    "Two and three experts; exponents, an absent one whose row is NaN, nobody at all."
     made = []
-    for n, names in (
-        (2, ("text", "image")),
-        (1, ("audio",)),
-        (3, ("text", "image", "audio")),
-        (4, ("a", "b", "c", "d")),
-    ):
-        every = [s for k in range(n + 1) for s in combinations(names, k)]
-        made.append(
-            (
-                {
-                    key(s): float(len(s) ** 2) if n == 2 else float(rng.uniform())
-                    for s in every
-                },
-            )
-        )
+    for experts, n, c in ((2, 1, 3), (2, 4, 5), (3, 6, 10)):
+        says = [np.log(rng.dirichlet(np.ones(c), n)) for _ in range(experts)]
+        trust = rng.uniform(0.2, 2, (n, experts))
+        mask = np.ones((n, experts), bool)
+        if n > 1:
+            mask[0, 1], mask[1] = False, False
+            says[1][0] = np.nan
+        made.append((says, trust, mask))
     return made
 
 
-def _alone(value):
-    return {s[0]: v - value[()] for s, v in value.items() if len(s) == 1}
+def _scaled(z):
+    z = z - z.max(1, keepdims=True)
+    return z - np.log(np.exp(z).sum(1, keepdims=True))
 
 
-def _sign_turned(value):
-    return {i: -d for i, d in left_out(value).items()}
+def _pooled(log_probs, trust, mask, power=True, clean=True, norm=_scaled):
+    z = np.zeros(np.shape(log_probs[0]))
+    for k, said in enumerate(log_probs):
+        g = trust[:, k] if power else np.ones(len(trust))
+        part = np.where(mask[:, [k]], said, 0) if clean else said * mask[:, [k]]
+        z = z + g[:, None] * part
+    return norm(z)
 
 
-def _from_nothing(value):
-    return {s[0]: max(value.values()) - v for s, v in value.items() if len(s) == 1}
+def _no_trust(log_probs, trust, mask):
+    return _pooled(log_probs, trust, mask, power=False)
 
 
+def _spoilt(log_probs, trust, mask):
+    return _pooled(log_probs, trust, mask, clean=False)
+
+
+def _not_normal(log_probs, trust, mask):
+    return _pooled(log_probs, trust, mask, norm=np.asarray)
+
+
+def _mixture(log_probs, trust, mask):
+    p = sum(
+        g[:, None] * np.exp(np.where(m[:, None], s, -np.inf))
+        for s, g, m in zip(log_probs, trust.T, mask.T)
+    )
+    total = p.sum(1, keepdims=True)
+    return np.log(
+        np.where(total > 0, p / np.where(total > 0, total, 1), 1 / p.shape[1])
+    )
+
+
+def _in_torch(log_probs, trust, mask):
+    says = torch.stack([torch.as_tensor(np.asarray(s)) for s in log_probs], 1)
+    here = torch.as_tensor(np.asarray(mask))
+    says = torch.where(here[..., None], says, 0)
+    trust = torch.as_tensor(np.asarray(trust))
+    return torch.einsum("bm,bmc->bc", trust, says).log_softmax(1)
+
+
+def _row_by_row(log_probs, trust, mask):
+    rows = []
+    for b in range(len(trust)):
+        z = np.zeros(np.shape(log_probs[0])[1])
+        for k, said in enumerate(log_probs):
+            if mask[b, k]:
+                z = z + trust[b, k] * said[b]
+        rows.append(z - np.log(np.exp(z).sum()))
+    return np.array(rows)
+
+
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-005
 @exercise(
     "missing.1",
-    inputs=_games,
-    wrong=[_alone, _sign_turned, _from_nothing],
-    hint="The longest key holds all players. For each of them, make the tuple of the others in the same order and look it up.",
-    why="It is what an ablation table reports. Where modalities know the same, each of them seems to be worth nothing.",
+    inputs=_said,
+    wrong=[_no_trust, _spoilt, _not_normal, _mixture],
+    right=[_in_torch, _row_by_row],
+    hint=(
+        "Add the logarithms, each times its exponent; put zeros in the place "
+        "of what is masked before you multiply. Then take the logarithm of "
+        "each row's sum of exponentials away."
+    ),
+    why=(
+        "One line of mathematics fuses whatever has arrived, and nothing "
+        "that is absent can leak into it."
+    ),
 )
-def left_out(value):
-    everyone = max(value, key=len)
-    return {
-        i: value[everyone] - value[tuple(p for p in everyone if p != i)]
-        for i in everyone
-    }
+def pooled(log_probs, trust, mask):
+    z = 0
+    for k, said in enumerate(log_probs):
+        z = z + trust[:, [k]] * np.where(mask[:, [k]], said, 0)
+    z = z - z.max(1, keepdims=True)
+    return z - np.log(np.exp(z).sum(1, keepdims=True))
 
 
-# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-006
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-007
 @prediction(
     "missing.2",
     wrong=[0.6, 0.54, 0.35, 0.06, 0.9],
     tol=0.005,
-    hint="Compare odds: how much more does the first expert give its digit than any other, and how much more does the second? Whose digit has the larger product?",
-    why="Odds of 81 to 1 overrule odds of 13.5 to 1, whoever knows better: one expert that is wrong and sure turns six right answers in ten into chance.",
+    hint=(
+        "Compare odds: how much more does the first expert give its digit "
+        "than any other, and how much more does the second? Whose digit has "
+        "the larger product?"
+    ),
+    why=(
+        "Odds of 81 to 1 overrule odds of 13.5 to 1, whoever knows better: "
+        "one expert that is wrong and sure turns six right answers in ten "
+        "into chance."
+    ),
 )
 def a_veto():
-    right = 0
-    say = lambda top, p: np.where(np.arange(10) == top, p, (1 - p) / 9)
-    for first in range(10):  # the truth is digit 0
-        for second in range(10):
+    right, digits = 0.0, np.arange(10)
+    for first in digits:  # the truth is digit 0
+        for second in digits:
             chance = (0.6 if first == 0 else 0.4 / 9) * 0.1
-            right += chance * ((say(first, 0.6) * say(second, 0.9)).argmax() == 0)
-    return float(right)
+            one = np.where(digits == first, 0.6, 0.4 / 9)
+            two = np.where(digits == second, 0.9, 0.1 / 9)
+            right += chance * float((one * two).argmax() == 0)
+    return right
 
 
-# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-008
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-009
 def _experts(rng):
-    "Probabilities of two to ten classes, and how often their input is useless: never, always, now and then."
+    "Two to ten classes; inputs that are useless never, always, now and then."
     made = [(torch.tensor([[0.75, 0.25]]), torch.tensor([0.5]))]
     for b, c in ((3, 10), (5, 4)):
         eps = torch.tensor(rng.uniform(size=b), dtype=torch.float32)
         eps[0], eps[1] = 0, 1
-        made.append(
-            (torch.tensor(rng.dirichlet(np.ones(c), b), dtype=torch.float32), eps)
-        )
+        p = torch.tensor(rng.dirichlet(np.ones(c), b), dtype=torch.float32)
+        made.append((p, eps))
     return made
 
 
@@ -112,27 +166,42 @@ def _as_exponent(p, eps):
     return (p.clamp_min(1e-9).log() * (1 - eps)[:, None]).softmax(1)
 
 
+def _in_numpy(p, eps):
+    p, eps = np.asarray(p), np.asarray(eps)
+    even = np.full_like(p, 1 / p.shape[1])
+    return np.array([(1 - e) * row + e * u for row, e, u in zip(p, eps, even)])
+
+
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-010
 @exercise(
     "missing.3",
     inputs=_experts,
     wrong=[_only_shrunk, _uniform_of_ten, _turned_round, _as_exponent],
-    hint="Rows of (1-eps)·p add up to 1-eps. What is left is shared out equally among the C classes.",
-    why="An exponent trims every opinion alike; a mixture leaves weak opinions and takes the veto from strong ones, whose odds it bounds.",
+    right=[_in_numpy],
+    hint=(
+        "With how much of the whole does the expert answer, and how much is "
+        "left over? What is left over is shared out equally among the C "
+        "classes."
+    ),
+    why=(
+        "An exponent trims every opinion alike; a mixture leaves weak "
+        "opinions and takes the veto from strong ones, whose odds it bounds."
+    ),
 )
 def mix(p, eps):
     eps = eps[:, None]
     return (1 - eps) * p + eps / p.shape[1]
 
 
-# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-010
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-012
 def _overconfident(rng):
-    "Probabilities that are too sure, about right, and not sure enough, with labels drawn from the truth."
+    "Too sure, about right, not sure enough; labels drawn from the truth."
     made, grid = [], [0.1, 0.25, 0.5, 1.0, 2.0, 4.0]
     for g in (0.25, 1.0, 4.0, 0.1):
         logits = 2 * rng.standard_normal((400, 5))
-        truth = np.exp(logits * g) / np.exp(logits * g).sum(1, keepdims=True)
+        truth = _power(np.exp(logits), g)
         y = np.array([rng.choice(5, p=t) for t in truth])
-        made.append((np.exp(logits) / np.exp(logits).sum(1, keepdims=True), y, grid))
+        made.append((_power(np.exp(logits), 1), y, grid))
     return made
 
 
@@ -140,88 +209,271 @@ def _power(p, g):
     return p**g / (p**g).sum(1, keepdims=True)
 
 
-def _by_accuracy(p, y, grid):
-    return max(grid, key=lambda g: (_power(p, g).argmax(1) == y).mean())
+def _as_given(p, y, grid):
+    cost = [-((p**g).argmax(1) == y).mean() for g in grid]
+    return grid[int(np.argmin(cost))]
 
 
 def _not_scaled(p, y, grid):
     return min(grid, key=lambda g: -np.log((p**g)[np.arange(len(y)), y]).mean())
 
 
+def _scaled_accuracy(p, y, grid):
+    return max(grid, key=lambda g: (_power(p, g).argmax(1) == y).mean())
+
+
 def _worst(p, y, grid):
     return max(grid, key=lambda g: -np.log(_power(p, g)[np.arange(len(y)), y]).mean())
 
 
-def _inverse(p, y, grid):
-    return 1 / fits(p, y, grid)
+def _with_torch(p, y, grid):
+    z, y = torch.as_tensor(np.log(np.asarray(p))), torch.as_tensor(np.asarray(y))
+    cost = [torch.nn.functional.cross_entropy(g * z, y).item() for g in grid]
+    return grid[cost.index(min(cost))]
 
 
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-013
 @exercise(
     "missing.4",
     inputs=_overconfident,
-    wrong=[_by_accuracy, _not_scaled, _worst, _inverse],
-    hint="For each exponent: q = p**g, each row divided by its sum; then the mean of -log q[n, y[n]]. Take the exponent of the smallest mean.",
-    why="Accuracy cannot choose an exponent, since no power changes which class is largest; likelihood can, and the exponent it finds is one over the temperature.",
+    wrong=[_as_given, _not_scaled, _scaled_accuracy, _worst],
+    right=[_with_torch],
+    hint=(
+        "Raising to a power does not change which class is largest, so "
+        "accuracy cannot choose. What does the raised and rescaled row say "
+        "of the label?"
+    ),
+    why=(
+        "Likelihood can choose an exponent where accuracy cannot, and the "
+        "exponent it finds is one over the temperature."
+    ),
 )
 def fits(p, y, grid):
-    cost = [-np.log(_power(p, g)[np.arange(len(y)), y]).mean() for g in grid]
+    cost = []
+    for g in grid:
+        q = p**g / (p**g).sum(1, keepdims=True)
+        cost.append(-np.log(q[np.arange(len(y)), y]).mean())
     return grid[int(np.argmin(cost))]
 
 
-# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-012
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-015
 def _pairs(rng):
     "Worths of all subsets of two to four players, and two of them."
-    return [
-        (v, *sorted(max(v, key=len))[:2])
-        for (v,) in _games(rng, frozenset)
-        if len(max(v, key=len)) > 1
-    ]
+    made = []
+    for names in (("text", "image"), ("text", "image", "audio"), ("a", "b", "c", "d")):
+        sizes = range(len(names) + 1)
+        every = [frozenset(s) for k in sizes for s in combinations(names, k)]
+        worth = {s: float(rng.uniform()) for s in every}
+        if len(names) == 2:
+            worth = {s: float(len(s) ** 2) for s in every}
+        made.append((worth, *sorted(names)[:2]))
+    return made
 
 
-def _others(value, i, j):
-    return [s for s in value if i not in s and j not in s]
+def _summed(value, i, j, weight):
+    total = 0.0
+    for s in [s for s in value if i not in s and j not in s]:
+        change = value[s | {i, j}] - value[s | {i}] - value[s | {j}] + value[s]
+        total += weight(len(s)) * change
+    return total
 
 
 def _plain_sum(value, i, j):
-    return sum(
-        value[s | {i, j}] - value[s | {i}] - value[s | {j}] + value[s]
-        for s in _others(value, i, j)
-    )
+    return _summed(value, i, j, lambda k: 1.0)
 
 
 def _empty_only(value, i, j):
-    return (
-        value[frozenset({i, j})]
-        - value[frozenset({i})]
-        - value[frozenset({j})]
-        + value[frozenset()]
-    )
+    return _summed(value, i, j, lambda k: float(k == 0))
 
 
 def _shapley_weights(value, i, j):
     n = len(max(value, key=len))
-    return sum(
-        factorial(len(s))
-        * factorial(n - 1 - len(s))
-        / factorial(n)
-        * (value[s | {i, j}] - value[s | {i}] - value[s | {j}] + value[s])
-        for s in _others(value, i, j)
+    return _summed(
+        value, i, j, lambda k: factorial(k) * factorial(n - 1 - k) / factorial(n)
     )
 
 
+def _mean_by_size(value, i, j):
+    n = len(max(value, key=len))
+    rows = [[] for _ in range(n - 1)]
+    for s in value:
+        if i not in s and j not in s:
+            without = value[s | {i}] + value[s | {j}]
+            rows[len(s)].append(value[s | {i, j}] + value[s] - without)
+    return sum(sum(row) / len(row) for row in rows) / (n - 1)
+
+
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-016
 @exercise(
     "missing.5",
     inputs=_pairs,
     wrong=[_plain_sum, _empty_only, _shapley_weights],
-    hint="Start with the subsets that hold neither i nor j. With two players only the empty one is left, and its weight is 0!0!/1! = 1.",
-    why="Below zero the two repeat each other, above zero each is worth more beside the other: the shares alone do not tell.",
+    right=[_mean_by_size],
+    hint=(
+        "Start with the subsets that hold neither of the two. With two "
+        "players only the empty one is left, and its weight is one."
+    ),
+    why=(
+        "Below zero the two repeat each other, above zero each is worth more "
+        "beside the other: the shares alone do not tell."
+    ),
 )
 def interaction(value, i, j):
     n = len(max(value, key=len))
-    weight = lambda k: factorial(k) * factorial(n - 2 - k) / factorial(n - 1)
-    return sum(
-        weight(len(s))
-        * (value[s | {i, j}] - value[s | {i}] - value[s | {j}] + value[s])
-        for s in value
-        if i not in s and j not in s
-    )
+    total = 0.0
+    for s in [s for s in value if i not in s and j not in s]:
+        k = len(s)
+        weight = factorial(k) * factorial(n - 2 - k) / factorial(n - 1)
+        change = value[s | {i, j}] - value[s | {i}] - value[s | {j}] + value[s]
+        total += weight * change
+    return total
+
+
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-018
+question(
+    "missing.q1",
+    (
+        "A fused model has 93 %, its best single expert 90 %. A user's "
+        "camera is broken half of the time. What do you know about the "
+        "fusion then?"
+    ),
+    {
+        "a": (
+            "it is at least as good as the best expert that is left",
+            (
+                "Many fusions are not: where an input is worse than in "
+                "training they can fall far below one of the others."
+            ),
+        ),
+        "b": (
+            "nothing yet: it must be measured on the subset and the noise that are met",
+            (
+                "One accuracy, at one level of noise and with all inputs "
+                "there, says nothing about the other cells of the grid."
+            ),
+        ),
+        "c": (
+            "it is exactly as good as the expert that is left",
+            (
+                "That holds for a pool of experts whose absent member is "
+                "masked. A joint model's branches are other networks than "
+                "the experts."
+            ),
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "missing.q2",
+    (
+        "Two experts are calibrated at every level, and independent given "
+        "the digit. What does the theorem say of their product?"
+    ),
+    {
+        "a": (
+            "it is right more often than both",
+            (
+                "It may be equally good: a second expert whose input is "
+                "useless adds nothing."
+            ),
+        ),
+        "b": (
+            "it is nowhere worse than the better of the two",
+            (
+                "The product is then the posterior given both statements, "
+                "and more evidence cannot make the best guess worse on "
+                "average."
+            ),
+        ),
+        "c": (
+            "it is calibrated, but may lose to the better one at some level",
+            "It holds at every level at which both are calibrated.",
+        ),
+    },
+    answer="b",
+)
+
+question(
+    "missing.q3",
+    "Why should a gate not look only at how sure the expert is?",
+    {
+        "a": (
+            "confidence is what goes wrong when noise is new to the expert",
+            (
+                "An expert that is wrong and sure looks the same as one that "
+                "is right and sure. What is measured of the input itself "
+                "does not depend on the expert."
+            ),
+        ),
+        "b": (
+            "the gate would have too many weights",
+            "Two numbers a modality go in instead of one. That is hardly a difference.",
+        ),
+        "c": (
+            "confidence is always close to one",
+            (
+                "It is not, and it does carry information: as long as the "
+                "noise is like that of the training data."
+            ),
+        ),
+    },
+    answer="a",
+)
+
+# %% ../../nbs/0_tools/exercises/18_missing.ipynb #cell-019
+question(
+    "missing.q4",
+    (
+        "The worst of 100 cells has a margin of -0.8 points, with an "
+        "interval from -2.0 to +0.4. What may you say?"
+    ),
+    {
+        "a": (
+            "the fusion does harm in that cell",
+            "The interval holds zero, and the cell was picked because it looked worst.",
+        ),
+        "b": (
+            "the fusion does no harm in any cell",
+            (
+                "That is more than the data say: two points of harm lie "
+                "inside the interval."
+            ),
+        ),
+        "c": (
+            "no harm was shown there, and up to two points of it are not excluded",
+            (
+                "That is what the interval says. Since the worst of many "
+                "cells is picked by its luck as well, the true margin is "
+                "probably a little better."
+            ),
+        ),
+    },
+    answer="c",
+)
+
+question(
+    "missing.q5",
+    (
+        "Two modalities know exactly the same. What does each of them lose "
+        "when it is left out, and what is its Shapley value?"
+    ),
+    {
+        "a": (
+            "nothing is lost, and the value is half of what they know",
+            (
+                "Whoever comes first is credited with everything, the other "
+                "with nothing, and each is first in half of the orders."
+            ),
+        ),
+        "b": (
+            "everything is lost, and the value is all of it",
+            "The other one is still there and knows the same.",
+        ),
+        "c": (
+            "nothing is lost, and the value is nothing",
+            "Then the shares would not add up to what the two know together.",
+        ),
+    },
+    answer="a",
+)
