@@ -17,16 +17,18 @@ from mmcourse.datasets import MODALITIES
 from mmcourse.explore import table
 from mmcourse.measure import mean_spread
 from mmcourse.missing import (
-    DEFAULT,
-    accuracies,
     joint_hits,
     joint_model,
     load_trusted,
+    pool_hits,
+    trust_grid,
+)
+from mmcourse.noise_levels import (
+    DEFAULT,
+    accuracies,
     noise_grid,
     opinions,
-    pool_hits,
     subsets,
-    trust_grid,
     weights_of,
 )
 from mmcourse.store import data_path

@@ -30,14 +30,10 @@ from mmcourse.classifiers import (
 from mmcourse.datasets import MODALITIES, three_views
 from mmcourse.feature_fusion import GatedFusion
 from mmcourse.missing import (
-    DEFAULT,
     TrustGate,
-    above_best,
     joint_hits,
-    noise_grid,
     noisy_copies,
     one_copy,
-    opinions,
     pool_hits,
     quality,
     train_gate,
@@ -45,6 +41,7 @@ from mmcourse.missing import (
     trunk,
     trust_grid,
 )
+from mmcourse.noise_levels import DEFAULT, above_best, noise_grid, opinions
 from mmcourse.pipeline import extract_features, preprocess_data
 from mmcourse.training import accuracy, evaluating, fit, predict
 

@@ -6,22 +6,10 @@ the luck."""
 
 # %% auto #0
 __all__ = [
-    "IMAGE_NOISE",
-    "SNR_DB",
-    "DEFAULT",
-    "NETS",
     "LEVELS_DB",
-    "subsets",
-    "noise_grid",
-    "opinions",
-    "weights_of",
-    "load_experts",
     "trunk",
     "joint_model",
     "joint_hits",
-    "accuracies",
-    "best_single",
-    "margins",
     "pool",
     "pool_hits",
     "noisy_copy",
@@ -41,7 +29,6 @@ __all__ = [
     "trust_grid",
     "TrustedExperts",
     "load_trusted",
-    "above_best",
     "shapley",
 ]
 
@@ -49,7 +36,7 @@ __all__ = [
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import torch
@@ -58,92 +45,20 @@ from torch import Tensor, nn
 
 from mmcourse.classifiers import (
     AudioNet,
-    Classifier,
     ImageNet28,
     TextNet,
 )
 
-from .checkpoint import grow
-from .datasets import MODALITIES, add_pink_noise, three_views
+from .datasets import MODALITIES, add_pink_noise
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
 from .inputs import choice, whole
-from .measure import paired_bootstrap, seeded
-from .pipeline import extract_features, extract_modality, preprocess_data
+from .measure import seeded
+from .noise_levels import load_experts, subsets, weights_of
+from .pipeline import extract_modality, preprocess_data
 from .training import evaluating, fit, predict, warmup_cosine
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-006
-def subsets(
-    names: tuple = MODALITIES,
-) -> list[tuple]:  # 2^n of them, the empty one first, each in the order of `names`
-    "Every subset of `names`, small ones first."
-    sizes = range(len(names) + 1)
-    return [s for k in sizes for s in combinations(names, k)]
-
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-009
-IMAGE_NOISE = 0.0, 0.2, 0.4, 0.8, 1.6  # standard deviation, of pixels in [0, 1]
-SNR_DB = math.inf, 10.0, 3.0, -5.0, -15.0  # of the voice to pink noise
-DEFAULT = IMAGE_NOISE.index(0.2), SNR_DB.index(3.0)  # where plain training happens
-
-
-def noise_grid(
-    split: str,  # 'train', 'valid' or 'test'
-    n: int,  # examples
-    stats: dict,  # of the training data, as `preprocess_data` gives them
-    *,
-    seed: int = 0,
-) -> dict:  # modality -> features at each level; 'label' (N,); 'speaker' (N,) names
-    "The same examples under every level of noise; the text has one level."
-    grid = {m: [] for m in MODALITIES}
-    for noise, snr in zip(IMAGE_NOISE, SNR_DB):
-        raw = three_views(split, n, seed, image_noise=noise, snr_db=snr)
-        for m, x in zip(MODALITIES, extract_features(preprocess_data(raw, stats))):
-            grid[m].append(x)
-    speaker = ["slt" if "slt" in v else v for v in raw["voice"]]
-    grid |= {"text": grid["text"][:1], "label": torch.as_tensor(raw["label"])}
-    return grid | {"speaker": np.array(speaker)}
-
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-016
-def opinions(
-    experts: Mapping,  # {modality: Classifier}
-    grid: dict,  # from `noise_grid`
-) -> dict[str, Tensor]:  # {modality: (levels, N, 10)} log-probabilities
-    "What each expert says of each level of its own input."
-    return {
-        m: torch.stack([predict(expert, x).log_softmax(1) for x in grid[m]])
-        for m, expert in experts.items()
-    }
-
-
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-017
-NETS = {"text": TextNet, "image": ImageNet28, "audio": AudioNet}
-
-
-def weights_of(tensors: dict, prefix: str) -> dict[str, Tensor]:
-    "The weights whose names begin with `prefix`, as a state_dict."
-    found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
-    return grow({k.removeprefix(prefix): v for k, v in found.items()})
-
-
-def load_experts(
-    tensors: dict,  # from `data/missing.safetensors`
-    seed: int,
-    kind: str,  # 'plain' or 'noisy': how image and audio experts were trained
-) -> dict[str, Classifier]:
-    "Three shipped experts."
-    experts = {}
-    for m in MODALITIES:
-        name = f"{seed}.text." if m == "text" else f"{seed}.{kind}.{m}."
-        state = weights_of(tensors, name)
-        size = [len(state["net.embed.weight"]) - 1] if m == "text" else []
-        experts[m] = Classifier(NETS[m](*size)).eval()
-        experts[m].load_state_dict(state)
-    return experts
-
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-021
 def trunk(
     net: nn.Module,  # TextNet, ImageNet28 or AudioNet
 ) -> nn.Module:  # (B, …) -> (B, 64), for sound (B, 128)
@@ -165,7 +80,7 @@ def joint_model(
     )
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-023
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-019
 def joint_hits(
     model: FusionClassifier,
     grid: dict,
@@ -184,35 +99,7 @@ def joint_hits(
     return hits
 
 
-def accuracies(hits: dict[tuple, Tensor]) -> dict[tuple, Tensor]:
-    "{subset: (image levels, audio levels)} shares of right answers."
-    return {s: h.double().mean(-1) for s, h in hits.items()}
-
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-026
-def best_single(
-    alone: dict[str, Tensor],  # {modality: (levels,)} accuracies of the experts
-) -> dict[tuple, Tensor]:  # {subset: (image levels, audio levels)}
-    "At each point, the accuracy of the best expert whose modality is there."
-    over = {
-        "text": alone["text"][:, None],
-        "image": alone["image"][:, None],
-        "audio": alone["audio"][None],
-    }
-    shape = len(alone["image"]), len(alone["audio"])
-    each = {m: a.expand(shape) for m, a in over.items()}
-    return {s: torch.stack([each[m] for m in s]).amax(0) for s in subsets()[1:]}
-
-
-def margins(
-    fused: dict[tuple, Tensor],  # accuracies
-    best: dict[tuple, Tensor],  # from `best_single`
-) -> dict[tuple, Tensor]:  # points, for subsets of two or more
-    "Percentage points by which a fused model stands above the best expert."
-    return {s: 100 * (fused[s] - best[s]) for s in fused if len(s) > 1}
-
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-032
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-027
 def pool(
     log_probs: Mapping,  # {modality: (B, C)} what each expert says
     trust: Mapping | None = None,  # {modality: (B,)} exponents from 0; None: 1
@@ -230,7 +117,7 @@ def pool(
     return total.log_softmax(1)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-033
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-028
 def pool_hits(
     says: dict[str, Tensor],  # {modality: (levels, N, C)}, from `opinions`
     label: Tensor,  # (N,)
@@ -248,7 +135,7 @@ def pool_hits(
     return {s: (z.argmax(-1) == label).expand(shape) for s, z in sums.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-046
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-041
 LEVELS_DB = math.inf, *np.linspace(20, -20, 15)  # sound without noise, or 20 … -20 dB
 
 
@@ -273,7 +160,7 @@ def noisy_copy(
     return found | {"noise": torch.tensor(noise), "snr_db": torch.tensor(snr)}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-047
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-042
 def noisy_copies(
     clean: dict,
     stats: dict,
@@ -297,7 +184,7 @@ def one_copy(
     return x[torch.arange(len(x)), drawn]
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-043
 def train_joint(
     features: dict[
         str, Tensor
@@ -323,7 +210,7 @@ def train_joint(
     return model
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-049
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-044
 def harder(inputs: tuple, generator: torch.Generator, noise: bool, dropout: float):
     "A batch with one of its noisy copies, and with modalities hidden."
     x, mask = inputs
@@ -332,7 +219,7 @@ def harder(inputs: tuple, generator: torch.Generator, noise: bool, dropout: floa
     return x, modality_dropout(mask, dropout, generator) if dropout else mask
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-051
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-046
 def pixel_noise(
     x: Tensor,  # (B, 1, H, W) pixels
 ) -> Tensor:  # (B,) in the unit of the pixels
@@ -355,7 +242,7 @@ def loudness_range(
     return (high - low).nan_to_num(0.0)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-053
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
 def quality(
     features: Mapping,  # {modality: (B, …)}
 ) -> dict[str, Tensor]:  # {modality: (B, 1)}
@@ -368,7 +255,7 @@ def quality(
     return {m: how[m](x)[:, None] for m, x in features.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-050
 class Standard(nn.Module):
     "Numbers on the scale of the data that it was made with."
 
@@ -389,7 +276,7 @@ def trust_net(q: Tensor, hidden: int) -> nn.Sequential:  # (N, k) -> (N, 1)
     return nn.Sequential(Standard(q), nn.Linear(q.shape[1], hidden), nn.Tanh(), last)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-056
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-051
 class TrustGate(nn.Module):
     "Exponents of the pool, from what was measured of each modality."
 
@@ -411,7 +298,7 @@ class TrustGate(nn.Module):
         return pool(log_probs, self.trust(measured), mask)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-058
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-053
 def train_gate(
     measured: dict[str, Tensor],  # {modality: (N, k)}
     log_probs: dict[str, Tensor],  # {modality: (N, C)}, of examples new to the experts
@@ -437,7 +324,7 @@ def hide_some(inputs: tuple, generator: torch.Generator) -> tuple:
     return measured, log_probs, modality_dropout(mask, 0.5, generator)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-059
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-054
 def load_gate(tensors: dict, prefix: str) -> TrustGate:
     "A shipped gate."
     gate = TrustGate({m: torch.zeros(2, 1) for m in MODALITIES})
@@ -457,7 +344,7 @@ def trust_grid(
     return {m: torch.stack(levels) for m, levels in each.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-065
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-060
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool."
 
@@ -487,31 +374,7 @@ def load_trusted(
     return TrustedExperts(load_experts(tensors, seed, "noisy"), gate).eval()
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-069
-def above_best(
-    fused: dict[tuple, Tensor],  # {subset: (seeds, image levels, audio levels, N)} hits
-    alone: dict[str, Tensor],  # {modality: (seeds, levels, N)} hits of the experts
-    chosen: dict[
-        str, list
-    ],  # {modality: (levels,)} accuracies that choose the opponent
-    groups: np.ndarray,  # (N,) speakers
-) -> dict[
-    tuple, np.ndarray
-]:  # {subset: (image levels, audio levels, 3)} value, low, high
-    "The margin over the best expert at each point, with its interval."
-    found = {}
-    for s in [s for s in fused if len(s) > 1]:
-        levels = fused[s].shape[1:3]
-        found[s] = np.empty((*levels, 3))
-        for i, a in product(*map(range, levels)):
-            at = {"text": 0, "image": i, "audio": a}
-            m = max(s, key=lambda m, at=at: chosen[m][at[m]])
-            rival = alone[m][:, at[m]]
-            found[s][i, a] = paired_bootstrap(fused[s][:, i, a], rival, groups, n=1000)
-    return found
-
-
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-083
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-077
 def shapley(
     value: dict,  # {subset (a tuple): worth, a number or an array}, for every subset
 ) -> dict:  # {player: share}

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from conftest import refused
 from mmcourse import missing as M
+from mmcourse import noise_levels as grids
 from mmcourse.checkpoint import read_tensors
 from mmcourse.datasets import MODALITIES, three_views
 from mmcourse.feature_fusion import modality_dropout
@@ -40,7 +41,7 @@ def weights():
 
 @pytest.fixture(scope="module")
 def grid(weights):
-    return M.noise_grid("valid", 30, weights[1]["stats"])
+    return grids.noise_grid("valid", 30, weights[1]["stats"])
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_calibrated_product_never_loses_to_its_best_expert(seed, C, K, spread):
 
 def game(seed, n, shape=()):
     rng = np.random.default_rng(seed)
-    return {s: rng.normal(size=shape) for s in M.subsets(tuple("abcdef"[:n]))}
+    return {s: rng.normal(size=shape) for s in grids.subsets(tuple("abcdef"[:n]))}
 
 
 @some
@@ -162,8 +163,8 @@ def test_shapley_gives_nothing_for_nothing_and_equals_the_same(seed):
 
 
 def test_subsets():
-    assert M.subsets(("a", "b")) == [(), ("a",), ("b",), ("a", "b")]
-    assert len(M.subsets()) == 8 and M.subsets()[-1] == MODALITIES
+    assert grids.subsets(("a", "b")) == [(), ("a",), ("b",), ("a", "b")]
+    assert len(grids.subsets()) == 8 and grids.subsets()[-1] == MODALITIES
 
 
 # --- measures of noise
@@ -209,10 +210,12 @@ def test_measures_follow_the_noise(grid):
 
 def test_grid_is_three_views(weights, grid):
     assert [len(grid[m]) for m in MODALITIES] == [1, 5, 5]
-    i, a = M.DEFAULT
-    again = M.noise_grid("valid", 30, weights[1]["stats"])
+    i, a = grids.DEFAULT
+    again = grids.noise_grid("valid", 30, weights[1]["stats"])
     assert_close(again["audio"][a], grid["audio"][a])
-    raw = three_views("valid", 30, image_noise=M.IMAGE_NOISE[i], snr_db=M.SNR_DB[a])
+    raw = three_views(
+        "valid", 30, image_noise=grids.IMAGE_NOISE[i], snr_db=grids.SNR_DB[a]
+    )
     data = M.preprocess_data(raw, weights[1]["stats"])
     _, image, audio = M.extract_features(data)
     assert_close(grid["image"][i], image)
@@ -222,7 +225,7 @@ def test_grid_is_three_views(weights, grid):
 
 
 def test_one_speaker_is_one_name(weights):
-    speaker = M.noise_grid("test", 60, weights[1]["stats"])["speaker"]
+    speaker = grids.noise_grid("test", 60, weights[1]["stats"])["speaker"]
     voice = three_views("test", 60)["voice"]
     assert ((speaker == "slt") == np.array(["slt" in v for v in voice])).all()
     assert (speaker == "slt").any()
@@ -237,7 +240,7 @@ def test_noisy_copies(weights):
     assert made["audio"].shape == (40, 3, 20, 51)
     assert_close(made["audio"], again["audio"])
     assert not torch.equal(made["audio"], other["audio"])
-    base = M.noise_grid("train", 40, stats)
+    base = grids.noise_grid("train", 40, stats)
     quiet = {"image": made["noise"] == 0, "audio": made["snr_db"] == math.inf}
     for m, where in quiet.items():
         n, k = where.nonzero(as_tuple=True)
@@ -329,7 +332,7 @@ def test_joint_hits_are_predictions(grid):
         mask = {m: torch.full((30,), m in s) for m in MODALITIES}
         right = predict(model, (x, mask)).argmax(1) == grid["label"]
         assert torch.equal(hits[s][1, 3], right)
-    assert M.accuracies(hits)[MODALITIES].shape == (5, 5)
+    assert grids.accuracies(hits)[MODALITIES].shape == (5, 5)
 
 
 # --- tables
@@ -341,7 +344,7 @@ def test_pool_hits_are_pool_at_each_point():
     trust = {m: torch.rand(s.shape[:2], generator=g) * 2 for m, s in says.items()}
     y = torch.randint(10, (50,), generator=g)
     hits, plain = M.pool_hits(says, y, trust), M.pool_hits(says, y)
-    for s in M.subsets()[1:]:
+    for s in grids.subsets()[1:]:
         for i in range(3):
             for a in range(4):
                 at = {m: {"text": 0, "image": i, "audio": a}[m] for m in s}
@@ -358,14 +361,14 @@ def test_the_best_single_expert():
         "image": torch.tensor([0.9, 0.2]),
         "audio": torch.tensor([0.6, 0.3, 0.1]),
     }
-    best = M.best_single(alone)
+    best = grids.best_single(alone)
     assert best["image", "audio"].tolist() == pytest.approx(
         np.array([[0.9] * 3, [0.6, 0.3, 0.2]])
     )
     assert_close(best["text",], torch.full((2, 3), 0.5))
     assert_close(best[MODALITIES][1], torch.tensor([0.6, 0.5, 0.5]))
-    above = M.margins({s: b + 0.01 for s, b in best.items()}, best)
-    assert set(above) == {s for s in M.subsets() if len(s) > 1}
+    above = grids.margins({s: b + 0.01 for s, b in best.items()}, best)
+    assert set(above) == {s for s in grids.subsets() if len(s) > 1}
     assert_close(above[MODALITIES], torch.ones(2, 3))
 
 
@@ -378,7 +381,7 @@ def test_above_best_takes_the_chosen_opponent_and_counts_groups():
     alone["text"] = torch.rand(2, 1, 40, generator=g) < 0.5
     fused = {("image", "audio"): torch.rand(2, 2, 3, 40, generator=g) < 0.7}
     chosen = {"text": [0.9], "image": [0.6, 0.1], "audio": [0.5, 0.7, 0.2]}
-    found = M.above_best(fused, alone, chosen, groups)["image", "audio"]
+    found = grids.above_best(fused, alone, chosen, groups)["image", "audio"]
     rivals = [["image", "audio", "image"], ["audio"] * 3]
     for i in range(2):
         for a in range(3):
@@ -456,7 +459,7 @@ def test_missing_is_missing(weights, grid):
 
 def test_the_module_is_the_pool_on_the_grid(weights, grid):
     model = M.load_trusted(weights[0], 1)
-    says, trust = M.opinions(model.experts, grid), M.trust_grid(model.gate, grid)
+    says, trust = grids.opinions(model.experts, grid), M.trust_grid(model.gate, grid)
     hits = M.pool_hits(says, grid["label"], trust)
     x = {"text": grid["text"][0], "image": grid["image"][4], "audio": grid["audio"][1]}
     mask = {m: torch.ones(30, dtype=torch.bool) for m in MODALITIES}
@@ -472,20 +475,20 @@ def test_the_module_is_the_pool_on_the_grid(weights, grid):
 
 def test_shipped_weights_are_the_recorded_models(weights, runs):
     tensors, about = weights
-    test, seed = M.noise_grid("test", 1000, about["stats"]), about["seeds"][-1]
+    test, seed = grids.noise_grid("test", 1000, about["stats"]), about["seeds"][-1]
     model = M.load_trusted(tensors, seed)
-    says, trust = M.opinions(model.experts, test), M.trust_grid(model.gate, test)
-    found = M.accuracies(M.pool_hits(says, test["label"], trust))
+    says, trust = grids.opinions(model.experts, test), M.trust_grid(model.gate, test)
+    found = grids.accuracies(M.pool_hits(says, test["label"], trust))
     recorded = runs[f"all levels/{seed}"]
     assert (
-        abs(found[MODALITIES][M.DEFAULT] - recorded["default"]["gate on quality"])
+        abs(found[MODALITIES][grids.DEFAULT] - recorded["default"]["gate on quality"])
         < 0.01
     )
     pairs = torch.stack([a for s, a in found.items() if len(s) > 1]).mean()
     assert abs(pairs - recorded["grid"]["gate on quality"]) < 0.005
-    plain = M.load_experts(tensors, 0, "plain")
+    plain = grids.load_experts(tensors, 0, "plain")
     assert {*plain} == {*MODALITIES}
     joint = M.joint_model(len(about["stats"]["grams"]))
-    joint.load_state_dict(M.weights_of(tensors, "0.joint."))
-    acc = M.accuracies(M.joint_hits(joint, test))[MODALITIES][M.DEFAULT]
+    joint.load_state_dict(grids.weights_of(tensors, "0.joint."))
+    acc = grids.accuracies(M.joint_hits(joint, test))[MODALITIES][grids.DEFAULT]
     assert abs(acc - runs["one level/0"]["default"]["joint"]) < 0.01
