@@ -217,7 +217,7 @@ def test_grid_is_three_views(weights, grid):
         "valid", 30, image_noise=grids.IMAGE_NOISE[i], snr_db=grids.SNR_DB[a]
     )
     data = M.preprocess_data(raw, weights[1]["stats"])
-    _, image, audio = M.extract_features(data)
+    _, image, audio = grids.extract_features(data)
     assert_close(grid["image"][i], image)
     assert_close(grid["audio"][a], audio)
     assert grid["label"].tolist() == list(raw["label"])
