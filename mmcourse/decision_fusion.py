@@ -157,7 +157,7 @@ def shuffle_within(
     return mixed
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-048
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-050
 FLOOR = 1e-12  # no model alone can rule a class out for ever
 
 
@@ -172,7 +172,7 @@ def normalise_logs(l: np.ndarray) -> np.ndarray:  # (..., C)
     return l - np.log(np.exp(l).sum(-1, keepdims=True))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-049
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-051
 def fuse_product(
     probs,  # as for `fuse_weighted`
     weights=None,  # an exponent from 0 for each model; None: 1 each
@@ -190,7 +190,7 @@ def fuse_product(
     return np.exp(normalise_logs(log_prior + l))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-057
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
 def pool_score(
     a: np.ndarray,  # (M,) exponents
     log_p: np.ndarray,  # (M, N, C) log-probabilities
@@ -204,7 +204,7 @@ def pool_score(
     return log_pool[n, y].mean(), slope
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-061
 def learn_pool(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -229,7 +229,7 @@ def learn_pool(
     return in_form(probs, names, found.x * k.any(1))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-060
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-062
 def learn_powers(
     probs,  # as for `learn_pool`
     labels,
@@ -256,7 +256,7 @@ def temper(
     return {k: None if probs[k] is None else x for k, x in zip(names, q)}
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-072
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-074
 def centred_logs(p: np.ndarray) -> np.ndarray:  # (M, N, C) -> (N, M·C)
     "Log-probabilities side by side; zeros where a model says nothing."
     l = logs(p)
@@ -279,7 +279,7 @@ class Stacker:
         return fused
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-073
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-075
 def stack(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -299,7 +299,7 @@ def stack(
     return Stacker(names, p.shape[2], net)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-081
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-083
 def fuse_clusters(
     probs,  # as for `fuse_weighted`, at most nine models
     k: int,  # clusters on an example, at most
@@ -316,7 +316,7 @@ def fuse_clusters(
     return mean_of(p, w)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-088
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-090
 def cluster_models(
     probs,  # of validation data, as for `fuse_clusters`, none absent
     k: int,  # groups, at most

@@ -11,6 +11,10 @@ __all__ = [
     "partitions",
     "squares_saved",
     "cluster_shares",
+    "in_triangle",
+    "show_weights",
+    "show_correlations",
+    "show_reliability",
 ]
 
 # %% ../nbs/0_tools/opinions.ipynb #cell-003
@@ -124,3 +128,93 @@ def cluster_shares(
     fewest = np.where(best, clusters, len(p) + 1).min(1, keepdims=True)
     best &= clusters == fewest
     return (best / best.sum(1, keepdims=True) @ (1 / (clusters[:, None] * size))).T
+
+
+# %% ../nbs/0_tools/opinions.ipynb #cell-019
+def in_triangle(w) -> np.ndarray:  # (..., 3) weights -> (..., 2) places
+    "The first weight pulls to the left, the second up, the third to the right."
+    return np.asarray(w) @ np.array([[0, 0], [0.5, 3**0.5 / 2], [1, 0]])
+
+
+def show_weights(
+    grid,  # (points, 3) weights
+    height,  # (points,) accuracy in per cent
+    learnt,  # (seeds, 3)
+    article,  # (3,)
+):
+    "The accuracy over all weights of text, image and audio, with some weights marked."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.explore import MODALITY, PALETTE
+
+    fig, ax = plt.subplots(figsize=(7.5, 4.2))
+    levels = np.arange(2.5 * np.floor(min(height) / 2.5), max(height) + 2.5, 2.5)
+    im = ax.tricontourf(*in_triangle(grid).T, height, levels=levels, cmap="viridis")
+    fig.colorbar(im, ax=ax, shrink=0.8, label="validation accuracy (%)")
+    look = {"color": PALETTE[1], "mec": "black"}
+    ax.plot(*in_triangle(learnt).T, "*", ms=15, label="learnt, each seed", **look)
+    white = {"color": "white", "mec": "black"}
+    ax.plot(*in_triangle([1 / 3] * 3), "o", ms=10, label="all alike", **white)
+    ax.plot(*in_triangle(article), "X", ms=13, label="article", **look)
+    sides = "right", "center", "left"
+    for m, (a, b), side in zip(MODALITY, in_triangle(np.eye(3)), sides):
+        above = "bottom" if side == "center" else "center"
+        ax.text(a, b, f" {m} alone ", ha=side, va=above, color=MODALITY[m])
+    ax.set(aspect="equal", xlim=(-0.25, 1.25))
+    ax.axis("off")
+    ax.legend(loc="upper left", bbox_to_anchor=(-0.15, 1.0))
+    plt.show()
+
+
+# %% ../nbs/0_tools/opinions.ipynb #cell-020
+def show_correlations(
+    R,  # (M, M)
+    names: list,  # of the M models
+    title: str = "",
+):
+    "A square of correlations, each with its number."
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6.4, 5))
+    im = ax.imshow(R, cmap="RdBu_r", vmin=-1, vmax=1)
+    fig.colorbar(im, ax=ax, label="correlation")
+    for (i, j), r in np.ndenumerate(R):
+        text = f"{r:.1f}".replace("-0.0", "0.0")
+        color = "white" if abs(r) > 0.6 else "black"
+        ax.text(j, i, text, ha="center", va="center", fontsize=10, color=color)
+    places = range(len(names))
+    ax.set(xticks=places, yticks=places, yticklabels=names, title=title)
+    ax.set_xticklabels(names, rotation=90)
+    plt.show()
+
+
+# %% ../nbs/0_tools/opinions.ipynb #cell-021
+def show_reliability(
+    before: dict,  # {name: (N, C) probabilities of each seed}
+    after: dict,  # the same, calibrated
+    truth,  # class numbers, seed after seed
+):
+    "Reliability diagrams side by side; in brackets the calibration error in per cent."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.measure import calibration_error, reliability
+
+    size = {"figsize": (2.75 * len(before), 3.4), "layout": "constrained"}
+    fig, axs = plt.subplots(1, len(before), sharey=True, squeeze=False, **size)
+    for ax, name in zip(axs[0], before):
+        ax.plot([0, 1], [0, 1], color="grey", lw=1)
+        for when, said, look in (
+            ("as it is", before, "o-"),
+            ("calibrated", after, "s--"),
+        ):
+            p = np.concatenate(said[name])
+            curve = reliability(p, truth)
+            many = curve["count"] >= 20
+            points = curve["confidence"][many], curve["accuracy"][many]
+            label = f"{when} ({100 * calibration_error(p, truth):.0f})"
+            ax.plot(*points, look, ms=5, label=label)
+        ax.set(title=name, xlabel="sure", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+        ax.set(xticks=[0, 0.5, 1])
+        ax.legend(loc="upper left", fontsize=10)
+    axs[0, 0].set_ylabel("right")
+    plt.show()

@@ -1,5 +1,6 @@
 "What comes from several models is looked at once: forms, holes, and what is refused."
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -7,9 +8,13 @@ import torch
 from mmcourse.opinions import (
     cluster_shares,
     in_form,
+    in_triangle,
     model_weights,
     opinions,
     partitions,
+    show_correlations,
+    show_reliability,
+    show_weights,
     squares_saved,
 )
 
@@ -130,3 +135,35 @@ def test_shares_by_hand():
     np.testing.assert_allclose(cluster_shares(p, 3)[:, 0], [0.25, 0.25, 0.5])
     equal = np.eye(3)[:, None]  # any two of the three may be paired
     np.testing.assert_allclose(cluster_shares(equal, 2)[:, 0], 1 / 3)
+
+
+def test_a_triangle_with_equal_sides():
+    corners = in_triangle(np.eye(3))
+    sides = [
+        np.linalg.norm(corners[i] - corners[j]) for i, j in ((0, 1), (1, 2), (2, 0))
+    ]
+    np.testing.assert_allclose(sides, 1)
+    assert corners[1, 1] > corners[0, 1] == corners[2, 1]  # the second is on top
+    np.testing.assert_allclose(in_triangle([1 / 3] * 3), corners.mean(0))
+
+
+def test_figures_show_what_they_are_given():
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    grid = np.array([*np.eye(3), [1 / 3] * 3])
+    show_weights(grid, [50, 60, 70, 80], grid[:2], [0.3, 0.5, 0.2])
+    marks = {line.get_label(): line.get_xydata() for line in plt.gca().lines}
+    np.testing.assert_allclose(marks["article"], [in_triangle([0.3, 0.5, 0.2])])
+    np.testing.assert_allclose(marks["learnt, each seed"], in_triangle(grid[:2]))
+    show_correlations([[1, -0.04], [0.62, 1]], ["a", "b"])
+    assert [t.get_text() for t in plt.gca().texts] == ["1.0", "0.0", "0.6", "1.0"]
+    sure = np.tile([0.9, 0.1], (40, 1))  # right every second time
+    show_reliability({"a": [sure]}, {"a": [sure * 0 + 0.5]}, np.arange(40) % 2)
+    lines = plt.gca().lines
+    np.testing.assert_allclose(lines[1].get_xydata(), [[0.9, 0.5]])
+    assert [line.get_label() for line in lines[1:]] == [
+        "as it is (40)",
+        "calibrated (0)",
+    ]
+    plt.close("all")
