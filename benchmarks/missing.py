@@ -28,8 +28,8 @@ from mmcourse.noise_levels import (
     accuracies,
     noise_grid,
     opinions,
+    shipped_state,
     subsets,
-    weights_of,
 )
 from mmcourse.store import data_path
 
@@ -52,7 +52,7 @@ def main():
 
     models = [load_trusted(tensors, seed) for seed in about["seeds"]]
     joint = joint_model(len(about["stats"]["grams"]))
-    joint.load_state_dict(weights_of(tensors, "0.joint."))
+    joint.load_state_dict(shipped_state(tensors, "0.joint."))
     both = fastest(
         lambda: pooled(models[0]), lambda: joint_hits(joint, grid), repeats=2
     )

@@ -53,7 +53,7 @@ from .datasets import MODALITIES, add_pink_noise
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
 from .inputs import choice, whole
 from .measure import seeded
-from .noise_levels import load_experts, subsets, weights_of
+from .noise_levels import load_experts, shipped_state, subsets
 from .pipeline import extract_modality, preprocess_data
 from .training import evaluating, fit, predict, warmup_cosine
 
@@ -328,7 +328,7 @@ def hide_some(inputs: tuple, generator: torch.Generator) -> tuple:
 def load_gate(tensors: dict, prefix: str) -> TrustGate:
     "A shipped gate."
     gate = TrustGate({m: torch.zeros(2, 1) for m in MODALITIES})
-    gate.load_state_dict(weights_of(tensors, prefix))
+    gate.load_state_dict(shipped_state(tensors, prefix))
     return gate.eval()
 
 

@@ -12,7 +12,7 @@ __all__ = [
     "noise_grid",
     "subsets",
     "opinions",
-    "weights_of",
+    "shipped_state",
     "load_experts",
     "accuracies",
     "best_single",
@@ -85,7 +85,7 @@ def opinions(
 NETS = {"text": TextNet, "image": ImageNet28, "audio": AudioNet}
 
 
-def weights_of(tensors: dict, prefix: str) -> dict[str, Tensor]:
+def shipped_state(tensors: dict, prefix: str) -> dict[str, Tensor]:
     "The weights whose names begin with `prefix`, as a state_dict."
     found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
     return grow({k.removeprefix(prefix): v for k, v in found.items()})
@@ -100,7 +100,7 @@ def load_experts(
     experts = {}
     for m in MODALITIES:
         name = f"{seed}.text." if m == "text" else f"{seed}.{kind}.{m}."
-        state = weights_of(tensors, name)
+        state = shipped_state(tensors, name)
         size = [len(state["net.embed.weight"]) - 1] if m == "text" else []
         experts[m] = Classifier(NETS[m](*size)).eval()
         experts[m].load_state_dict(state)

@@ -489,6 +489,6 @@ def test_shipped_weights_are_the_recorded_models(weights, runs):
     plain = grids.load_experts(tensors, 0, "plain")
     assert {*plain} == {*MODALITIES}
     joint = M.joint_model(len(about["stats"]["grams"]))
-    joint.load_state_dict(grids.weights_of(tensors, "0.joint."))
+    joint.load_state_dict(grids.shipped_state(tensors, "0.joint."))
     acc = grids.accuracies(M.joint_hits(joint, test))[MODALITIES][grids.DEFAULT]
     assert abs(acc - runs["one level/0"]["default"]["joint"]) < 0.01
