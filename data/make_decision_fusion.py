@@ -35,11 +35,11 @@ from mmcourse.decision_fusion import (
     learn_pool,
     learn_powers,
     learn_weights,
-    shuffle_within,
     stack,
     temper,
     truth_correlation,
 )
+from mmcourse.opinions import shuffle_within
 from mmcourse.pipeline import extract_features, load_features, preprocess_data
 
 views = load_features(three_views, 1500)

@@ -14,7 +14,6 @@ __all__ = [
     "learn_weights",
     "truth_correlation",
     "effective_number",
-    "shuffle_within",
     "logs",
     "normalise_logs",
     "fuse_product",
@@ -143,21 +142,7 @@ def effective_number(
     return float(len(R) ** 2 / R.sum())
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-039
-def shuffle_within(
-    probs: np.ndarray,  # (M, N, C)
-    labels: np.ndarray,  # (N,) class numbers
-    rng: np.random.Generator,
-) -> np.ndarray:  # (M, N, C)
-    "Each model's predictions dealt out anew among the examples of a class."
-    order = np.argsort(labels, kind="stable")
-    mixed = np.empty_like(probs)
-    for new, old in zip(mixed, probs):
-        new[order] = old[np.lexsort((rng.random(len(labels)), labels))]
-    return mixed
-
-
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-050
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-048
 FLOOR = 1e-12  # no model alone can rule a class out for ever
 
 
@@ -172,7 +157,7 @@ def normalise_logs(l: np.ndarray) -> np.ndarray:  # (..., C)
     return l - np.log(np.exp(l).sum(-1, keepdims=True))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-051
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-049
 def fuse_product(
     probs,  # as for `fuse_weighted`
     weights=None,  # an exponent from 0 for each model; None: 1 each
@@ -190,7 +175,7 @@ def fuse_product(
     return np.exp(normalise_logs(log_prior + l))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-057
 def pool_score(
     a: np.ndarray,  # (M,) exponents
     log_p: np.ndarray,  # (M, N, C) log-probabilities
@@ -204,7 +189,7 @@ def pool_score(
     return log_pool[n, y].mean(), slope
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-061
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
 def learn_pool(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -229,7 +214,7 @@ def learn_pool(
     return in_form(probs, names, found.x * k.any(1))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-062
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-060
 def learn_powers(
     probs,  # as for `learn_pool`
     labels,
@@ -256,7 +241,7 @@ def temper(
     return {k: None if probs[k] is None else x for k, x in zip(names, q)}
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-074
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-072
 def centred_logs(p: np.ndarray) -> np.ndarray:  # (M, N, C) -> (N, M·C)
     "Log-probabilities side by side; zeros where a model says nothing."
     l = logs(p)
@@ -279,7 +264,7 @@ class Stacker:
         return fused
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-075
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-073
 def stack(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -299,7 +284,7 @@ def stack(
     return Stacker(names, p.shape[2], net)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-083
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-081
 def fuse_clusters(
     probs,  # as for `fuse_weighted`, at most nine models
     k: int,  # clusters on an example, at most
@@ -316,7 +301,7 @@ def fuse_clusters(
     return mean_of(p, w)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-090
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-088
 def cluster_models(
     probs,  # of validation data, as for `fuse_clusters`, none absent
     k: int,  # groups, at most

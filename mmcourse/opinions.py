@@ -11,6 +11,7 @@ __all__ = [
     "partitions",
     "squares_saved",
     "cluster_shares",
+    "shuffle_within",
     "in_triangle",
     "show_weights",
     "show_correlations",
@@ -131,6 +132,20 @@ def cluster_shares(
 
 
 # %% ../nbs/0_tools/opinions.ipynb #cell-019
+def shuffle_within(
+    probs: np.ndarray,  # (M, N, C)
+    labels: np.ndarray,  # (N,) class numbers
+    rng: np.random.Generator,
+) -> np.ndarray:  # (M, N, C)
+    "Each model's predictions dealt out anew among the examples of a class."
+    order = np.argsort(labels, kind="stable")
+    mixed = np.empty_like(probs)
+    for new, old in zip(mixed, probs):
+        new[order] = old[np.lexsort((rng.random(len(labels)), labels))]
+    return mixed
+
+
+# %% ../nbs/0_tools/opinions.ipynb #cell-021
 def in_triangle(w) -> np.ndarray:  # (..., 3) weights -> (..., 2) places
     "The first weight pulls to the left, the second up, the third to the right."
     return np.asarray(w) @ np.array([[0, 0], [0.5, 3**0.5 / 2], [1, 0]])
@@ -166,7 +181,7 @@ def show_weights(
     plt.show()
 
 
-# %% ../nbs/0_tools/opinions.ipynb #cell-020
+# %% ../nbs/0_tools/opinions.ipynb #cell-022
 def show_correlations(
     R,  # (M, M)
     names: list,  # of the M models
@@ -188,7 +203,7 @@ def show_correlations(
     plt.show()
 
 
-# %% ../nbs/0_tools/opinions.ipynb #cell-021
+# %% ../nbs/0_tools/opinions.ipynb #cell-023
 def show_reliability(
     before: dict,  # {name: (N, C) probabilities of each seed}
     after: dict,  # the same, calibrated

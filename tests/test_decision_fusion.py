@@ -31,14 +31,18 @@ from mmcourse.decision_fusion import (
     mean_of,
     normalise_logs,
     pool_score,
-    shuffle_within,
     simplex,
     stack,
     temper,
     truth_correlation,
     vote,
 )
-from mmcourse.opinions import cluster_shares, partitions, squares_saved
+from mmcourse.opinions import (
+    cluster_shares,
+    partitions,
+    shuffle_within,
+    squares_saved,
+)
 
 shapes = st.fixed_dictionaries(
     {
