@@ -26,8 +26,8 @@ from mmcourse.missing import (
 from mmcourse.noise_levels import (
     DEFAULT,
     accuracies,
+    grid_log_probs,
     noise_grid,
-    opinions,
     shipped_state,
     subsets,
 )
@@ -47,7 +47,7 @@ def main():
     print(f"{split} split, 1,000 examples, 25 points: {perf_counter() - start:.1f} s")
 
     def pooled(model):
-        says = opinions(model.experts, grid)
+        says = grid_log_probs(model.experts, grid)
         return pool_hits(says, grid["label"], trust_grid(model.gate, grid))
 
     models = [load_trusted(tensors, seed) for seed in about["seeds"]]

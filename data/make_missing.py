@@ -41,7 +41,7 @@ from mmcourse.missing import (
     trunk,
     trust_grid,
 )
-from mmcourse.noise_levels import DEFAULT, above_best, noise_grid, opinions
+from mmcourse.noise_levels import DEFAULT, above_best, noise_grid
 from mmcourse.pipeline import extract_features, preprocess_data
 from mmcourse.training import accuracy, evaluating, fit, predict
 
@@ -186,13 +186,13 @@ def one_seed(data: Data, kind: str, seed: int) -> dict:
     "Train and measure; weights and hits are kept in the folder."
     experts, joints = experts_of(data, kind, seed), joints_of(data, kind, seed)
     gates = gates_of(data, experts, seed)
-    says = opinions(experts, data.test)
+    says = grid_log_probs(experts, data.test)
     hits = {k: joint_hits(model, data.test) for k, model in joints.items()}
     for name, trust in trusts_of(gates, data.test, says).items():
         hits[name] = pool_hits(says, data.test["label"], trust)
     label = data.test["label"]
     alone = {m: s.argmax(-1) == label for m, s in says.items()}
-    chosen = opinions(experts, data.valid)
+    chosen = grid_log_probs(experts, data.valid)
     keep = {"hits": hits, "alone": alone}
     FOLDER.mkdir(exist_ok=True)
     torch.save(keep, FOLDER / f"{kind}-{seed}.pt")

@@ -119,7 +119,7 @@ def pool(
 
 # %% ../nbs/4_fusion/18_missing.ipynb #cell-028
 def pool_hits(
-    says: dict[str, Tensor],  # {modality: (levels, N, C)}, from `opinions`
+    says: dict[str, Tensor],  # {modality: (levels, N, C)}, from `grid_log_probs`
     label: Tensor,  # (N,)
     trust: dict[str, Tensor] | None = None,  # {modality: (levels, N)}
 ) -> dict[tuple, Tensor]:  # {subset: (image levels, audio levels, N) bool}

@@ -11,7 +11,7 @@ __all__ = [
     "NETS",
     "noise_grid",
     "subsets",
-    "opinions",
+    "grid_log_probs",
     "shipped_state",
     "load_experts",
     "accuracies",
@@ -70,7 +70,7 @@ def subsets(
 
 
 # %% ../nbs/0_tools/noise_levels.ipynb #cell-009
-def opinions(
+def grid_log_probs(
     experts: Mapping,  # {modality: Classifier}
     grid: dict,  # from `noise_grid`
 ) -> dict[str, Tensor]:  # {modality: (levels, N, 10)} log-probabilities

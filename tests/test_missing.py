@@ -459,7 +459,10 @@ def test_missing_is_missing(weights, grid):
 
 def test_the_module_is_the_pool_on_the_grid(weights, grid):
     model = M.load_trusted(weights[0], 1)
-    says, trust = grids.opinions(model.experts, grid), M.trust_grid(model.gate, grid)
+    says, trust = (
+        grids.grid_log_probs(model.experts, grid),
+        M.trust_grid(model.gate, grid),
+    )
     hits = M.pool_hits(says, grid["label"], trust)
     x = {"text": grid["text"][0], "image": grid["image"][4], "audio": grid["audio"][1]}
     mask = {m: torch.ones(30, dtype=torch.bool) for m in MODALITIES}
@@ -477,7 +480,10 @@ def test_shipped_weights_are_the_recorded_models(weights, runs):
     tensors, about = weights
     test, seed = grids.noise_grid("test", 1000, about["stats"]), about["seeds"][-1]
     model = M.load_trusted(tensors, seed)
-    says, trust = grids.opinions(model.experts, test), M.trust_grid(model.gate, test)
+    says, trust = (
+        grids.grid_log_probs(model.experts, test),
+        M.trust_grid(model.gate, test),
+    )
     found = grids.accuracies(M.pool_hits(says, test["label"], trust))
     recorded = runs[f"all levels/{seed}"]
     assert (
