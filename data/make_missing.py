@@ -41,7 +41,7 @@ from mmcourse.missing import (
     trunk,
     trust_grid,
 )
-from mmcourse.noise_levels import DEFAULT, above_best, noise_grid
+from mmcourse.noise_levels import DEFAULT, above_best, grid_log_probs, noise_grid
 from mmcourse.pipeline import extract_features, preprocess_data
 from mmcourse.training import accuracy, evaluating, fit, predict
 
