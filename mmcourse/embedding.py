@@ -33,7 +33,7 @@ __all__ = [
 import numpy as np
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-006
+# %% ../nbs/2_models/07_embedding.ipynb #cell-007
 def doc_vector(
     tokens: list[str],  # the words of a document
     weights: dict,  # {word: number}
@@ -47,7 +47,7 @@ def doc_vector(
     return total
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-009
+# %% ../nbs/2_models/07_embedding.ipynb #cell-010
 def bag(
     rows: list,  # of N lists of ids, the words of each document
     n: int,  # words in the vocabulary
@@ -56,7 +56,7 @@ def bag(
     return np.stack([np.bincount(row, minlength=n) for row in rows]).astype(float)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-011
+# %% ../nbs/2_models/07_embedding.ipynb #cell-012
 def idf(
     counts: np.ndarray,  # (N, n), of training documents
 ) -> np.ndarray:  # (n,), 1 for a word in every document
@@ -81,7 +81,7 @@ def tf_idf(
     return unit(counts * weights)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-021
+# %% ../nbs/2_models/07_embedding.ipynb #cell-024
 def skipgram_pairs(
     row,  # (L,) ids
     window: int = 5,  # words on either side
@@ -95,7 +95,7 @@ def skipgram_pairs(
     return np.concatenate(centres), np.concatenate(contexts)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-024
+# %% ../nbs/2_models/07_embedding.ipynb #cell-027
 def negative_sampling_loss(
     v: np.ndarray,  # (B, d) vectors of the centres
     u: np.ndarray,  # (B, d) of the contexts
@@ -107,7 +107,7 @@ def negative_sampling_loss(
     return (np.logaddexp(0, -yes) + np.logaddexp(0, no).sum(1)).mean()
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-026
+# %% ../nbs/2_models/07_embedding.ipynb #cell-029
 def sigmoid(s: np.ndarray) -> np.ndarray:
     "1/(1 + exp(-s)), without overflow."
     return 0.5 * np.tanh(0.5 * s) + 0.5
@@ -125,7 +125,7 @@ def negative_sampling_grad(
     return by_v, g[:, None] * v, np.einsum("bk,bd->bkd", h, v)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-029
+# %% ../nbs/2_models/07_embedding.ipynb #cell-032
 def noise(
     count: np.ndarray,  # (V,) how often each word occurs
     power: float = 0.75,  # 1: as often as they occur
@@ -144,7 +144,7 @@ def keep_chance(
     return np.minimum(1, np.sqrt(t / np.maximum(f, 1e-300)))
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-032
+# %% ../nbs/2_models/07_embedding.ipynb #cell-035
 def window_grad(
     v: np.ndarray,  # (B, T, d) vectors of a text's words as centres
     u: np.ndarray,  # (B, T, d) the same words as contexts
@@ -159,7 +159,7 @@ def window_grad(
     return g @ u + h @ z, g.swapaxes(1, 2) @ v, by_z
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-036
+# %% ../nbs/2_models/07_embedding.ipynb #cell-039
 def text_blocks(
     rows: list[np.ndarray],  # the ids of each text's words
     kept: np.ndarray,  # (V,) of `keep_chance`
@@ -175,7 +175,7 @@ def text_blocks(
     return text[stay], home[stay]
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-038
+# %% ../nbs/2_models/07_embedding.ipynb #cell-041
 def adagrad_rows(
     w: np.ndarray,  # (V, d), changed in place
     seen: np.ndarray,  # (V,) sum of squared gradients of each row, changed in place
@@ -191,7 +191,7 @@ def adagrad_rows(
     w[rows] -= lr * g / np.sqrt(seen[rows] + 1e-8)[:, None]
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-039
+# %% ../nbs/2_models/07_embedding.ipynb #cell-042
 def pair_weights(
     window: int,  # words on either side
     size: int = 64,  # T
@@ -202,7 +202,7 @@ def pair_weights(
     return np.where(far > 0, near, 0).astype(np.float32)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-040
+# %% ../nbs/2_models/07_embedding.ipynb #cell-043
 class SkipGram:
     "The two tables of vectors, and one step of their training."
 
@@ -226,7 +226,7 @@ class SkipGram:
         adagrad_rows(self.u, self.seen[1], np.concatenate([ids, z]), both, lr)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-041
+# %% ../nbs/2_models/07_embedding.ipynb #cell-044
 def train_skipgram(
     rows: list[np.ndarray],  # the ids of each text's words
     n: int,  # words in the vocabulary
@@ -253,7 +253,7 @@ def train_skipgram(
     return model.v, model.u
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-049
+# %% ../nbs/2_models/07_embedding.ipynb #cell-052
 def nearest_words(
     score: np.ndarray,  # (V,) the larger the nearer
     words: list[str],  # V
@@ -277,7 +277,7 @@ def neighbours(
     return nearest_words(e @ e[i], words, {i}, k)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-055
+# %% ../nbs/2_models/07_embedding.ipynb #cell-058
 def ppmi(
     pairs: np.ndarray,  # (V, V) how often word c has word o for a neighbour
 ) -> np.ndarray:  # (V, V), nothing below zero
@@ -287,7 +287,7 @@ def ppmi(
     return np.log(np.maximum(ratio, 1))
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-066
+# %% ../nbs/2_models/07_embedding.ipynb #cell-069
 def analogy(
     a: str,
     b: str,
@@ -303,7 +303,7 @@ def analogy(
     return nearest_words(e @ (e[j] - e[i] + e[l]), words, {i, j, l}, k)
 
 
-# %% ../nbs/2_models/07_embedding.ipynb #cell-072
+# %% ../nbs/2_models/07_embedding.ipynb #cell-075
 def pca(
     x: np.ndarray,  # (N, d)
     k: int = 2,

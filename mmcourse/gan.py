@@ -138,7 +138,7 @@ def gan_round(
         move(to_g, loss(d(g(noise()))))
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-029
+# %% ../nbs/3_generate/13_gan.ipynb #cell-030
 def earth_on_a_line(
     a: Tensor,  # (n,) a sample
     b: Tensor,  # (n,) another
@@ -147,7 +147,7 @@ def earth_on_a_line(
     return (a.sort().values - b.sort().values).abs().mean()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-033
+# %% ../nbs/3_generate/13_gan.ipynb #cell-034
 def gradient_penalty(
     critic: Callable,  # (B, f) -> (B, 1) scores
     real: Tensor,  # (B, f)
@@ -160,7 +160,7 @@ def gradient_penalty(
     return (slope.norm(dim=1) - 1).square().mean()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-041
+# %% ../nbs/3_generate/13_gan.ipynb #cell-043
 def play_ring(
     seed: int = 0,
     *,
@@ -183,7 +183,7 @@ def play_ring(
             return g(torch.randn(1000, 8))
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-049
+# %% ../nbs/3_generate/13_gan.ipynb #cell-051
 def power_iteration(
     W: Tensor,  # (i, j) matrix; a kernel as (out, in·m·n)
     u: Tensor,  # (i,) guess of the left singular vector
@@ -196,7 +196,7 @@ def power_iteration(
     return torch.einsum("i,ij,j->", u, W, v), u, v
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-053
+# %% ../nbs/3_generate/13_gan.ipynb #cell-056
 def conv_norm(
     layer: nn.Conv2d,
     shape: tuple[int, ...],  # (in, H, W) of a picture
@@ -212,7 +212,7 @@ def conv_norm(
     return y.norm().item()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-055
+# %% ../nbs/3_generate/13_gan.ipynb #cell-058
 def hinge_discriminator(
     real: Tensor,  # (B,) scores
     fake: Tensor,  # (B,) scores
@@ -226,7 +226,7 @@ def hinge_generator(fake: Tensor) -> Tensor:  # (B,) scores -> ()
     return -fake.mean()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-062
+# %% ../nbs/3_generate/13_gan.ipynb #cell-065
 class ConditionalNorm(nn.Module):
     "Batch norm whose scale and shift belong to the class [de Vries et al. 2017]."
 
@@ -243,7 +243,7 @@ class ConditionalNorm(nn.Module):
         return self.norm(x) * scale[:, :, None, None] + shift[:, :, None, None]
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-063
+# %% ../nbs/3_generate/13_gan.ipynb #cell-066
 class Generator(nn.Module):
     "Noise and a class in, a picture out [DCGAN: Radford et al. 2016]."
 
@@ -262,7 +262,7 @@ class Generator(nn.Module):
         self.up2 = nn.ConvTranspose2d(width, 1, 4, 2, 1)
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-064
+# %% ../nbs/3_generate/13_gan.ipynb #cell-067
 @patch
 def forward(
     self: Generator,
@@ -277,7 +277,7 @@ def forward(
     return x.sigmoid()[:, 0]
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-066
+# %% ../nbs/3_generate/13_gan.ipynb #cell-069
 class Discriminator(nn.Module):
     "A picture and a class in, a score out [Miyato and Koyama 2018]."
 
@@ -303,7 +303,7 @@ def _halving(i: int, o: int, m: int) -> list[nn.Module]:
     return [spectral_norm(nn.Conv2d(i, o, m, 2, 1)), nn.LeakyReLU(0.1)]
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-068
+# %% ../nbs/3_generate/13_gan.ipynb #cell-071
 def gan_step(
     g: Generator,
     d: Discriminator,
@@ -326,7 +326,7 @@ def gan_step(
     return [v.item() for v in (loss_d, loss_g, *(s.mean() for s in scores))]
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-070
+# %% ../nbs/3_generate/13_gan.ipynb #cell-073
 @delegates(Duel)
 def train_gan(
     images,  # (N, 28, 28) in [0, 1]; training happens where they are
@@ -346,7 +346,7 @@ def train_gan(
         return duel.play(*nets, images, y.to(images.device), gan_step)
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-071
+# %% ../nbs/3_generate/13_gan.ipynb #cell-074
 def sample_digits(
     generator: Generator,
     labels,  # (N,) class numbers: what is wanted
@@ -361,7 +361,7 @@ def sample_digits(
         return generator(*parts)
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-080
+# %% ../nbs/3_generate/13_gan.ipynb #cell-083
 def fidelity(
     images: Tensor,  # (N, 28, 28) in [0, 1]
     labels,  # (N,) the classes that were asked for
@@ -381,7 +381,7 @@ def load_gan(path: str | Path | None = None) -> Generator:
     return net.eval()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-085
+# %% ../nbs/3_generate/13_gan.ipynb #cell-088
 def density_coverage(
     real: Tensor,  # (N, f) features
     fake: Tensor,  # (M, f)
@@ -395,7 +395,7 @@ def density_coverage(
     return inside.sum().item() / (k * len(y)), inside.any(1).double().mean().item()
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-089
+# %% ../nbs/3_generate/13_gan.ipynb #cell-092
 def nearest(
     a: Tensor,  # (N, ...) pictures
     b: Tensor,  # (M, ...) others of the same shape
@@ -406,7 +406,7 @@ def nearest(
     return (x - y[rows]).norm(dim=1), rows  # anew: cdist loses small distances
 
 
-# %% ../nbs/3_generate/13_gan.ipynb #cell-092
+# %% ../nbs/3_generate/13_gan.ipynb #cell-095
 def frechet_distance(
     a: Tensor,  # (N, f) features
     b: Tensor,  # (M, f)

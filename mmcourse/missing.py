@@ -175,6 +175,7 @@ def noisy_copies(
     return {k: torch.stack([c[k] for c in made], 1) for k in made[0]}
 
 
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-043
 def one_copy(
     x: Tensor,  # (B, copies, …)
     generator: torch.Generator,
@@ -184,7 +185,7 @@ def one_copy(
     return x[torch.arange(len(x)), drawn]
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-043
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-044
 def train_joint(
     features: dict[
         str, Tensor
@@ -210,7 +211,7 @@ def train_joint(
     return model
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-044
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-045
 def harder(inputs: tuple, generator: torch.Generator, noise: bool, dropout: float):
     "A batch with one of its noisy copies, and with modalities hidden."
     x, mask = inputs
@@ -219,7 +220,7 @@ def harder(inputs: tuple, generator: torch.Generator, noise: bool, dropout: floa
     return x, modality_dropout(mask, dropout, generator) if dropout else mask
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-046
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-047
 def pixel_noise(
     x: Tensor,  # (B, 1, H, W) pixels
 ) -> Tensor:  # (B,) in the unit of the pixels
@@ -242,7 +243,7 @@ def loudness_range(
     return (high - low).nan_to_num(0.0)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-048
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-049
 def quality(
     features: Mapping,  # {modality: (B, …)}
 ) -> dict[str, Tensor]:  # {modality: (B, 1)}
@@ -255,7 +256,7 @@ def quality(
     return {m: how[m](x)[:, None] for m, x in features.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-050
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-051
 class Standard(nn.Module):
     "Numbers on the scale of the data that it was made with."
 
@@ -276,7 +277,7 @@ def trust_net(q: Tensor, hidden: int) -> nn.Sequential:  # (N, k) -> (N, 1)
     return nn.Sequential(Standard(q), nn.Linear(q.shape[1], hidden), nn.Tanh(), last)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-051
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-052
 class TrustGate(nn.Module):
     "Exponents of the pool, from what was measured of each modality."
 
@@ -298,7 +299,7 @@ class TrustGate(nn.Module):
         return pool(log_probs, self.trust(measured), mask)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-053
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-054
 def train_gate(
     measured: dict[str, Tensor],  # {modality: (N, k)}
     log_probs: dict[str, Tensor],  # {modality: (N, C)}, of examples new to the experts
@@ -324,7 +325,7 @@ def hide_some(inputs: tuple, generator: torch.Generator) -> tuple:
     return measured, log_probs, modality_dropout(mask, 0.5, generator)
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-054
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-055
 def load_gate(tensors: dict, prefix: str) -> TrustGate:
     "A shipped gate."
     gate = TrustGate({m: torch.zeros(2, 1) for m in MODALITIES})
@@ -344,7 +345,7 @@ def trust_grid(
     return {m: torch.stack(levels) for m, levels in each.items()}
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-060
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-061
 class TrustedExperts(nn.Module):
     "One expert a modality, a gate that says whom to trust, and the pool."
 
@@ -374,7 +375,7 @@ def load_trusted(
     return TrustedExperts(load_experts(tensors, seed, "noisy"), gate).eval()
 
 
-# %% ../nbs/4_fusion/18_missing.ipynb #cell-077
+# %% ../nbs/4_fusion/18_missing.ipynb #cell-078
 def shapley(
     value: dict,  # {subset (a tuple): worth, a number or an array}, for every subset
 ) -> dict:  # {player: share}
