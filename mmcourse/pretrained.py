@@ -12,6 +12,7 @@ __all__ = [
     "read_weights",
     "renamed",
     "load_weights",
+    "find_pretrained",
     "only",
     "QuickGELU",
     "activation",
@@ -19,6 +20,7 @@ __all__ = [
 
 # %% ../nbs/0_tools/pretrained.ipynb #cell-003
 import json
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -152,6 +154,20 @@ def load_weights(
 
 
 # %% ../nbs/0_tools/pretrained.ipynb #cell-014
+def find_pretrained(
+    name: str,  # as it is published, such as "google/vit-base-patch16-224"
+) -> Path | None:  # its folder; None: it is not on this machine
+    "In the folder that MMCOURSE_MODELS names, then in the hub's cache."
+    own = os.environ.get("MMCOURSE_MODELS")
+    if own and (Path(own) / name / "config.json").is_file():
+        return Path(own) / name
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    snapshots = Path(home) / "hub" / f"models--{name.replace('/', '--')}" / "snapshots"
+    found = [f.parent for f in snapshots.glob("*/config.json")]
+    return max(found, key=lambda f: f.stat().st_mtime, default=None)
+
+
+# %% ../nbs/0_tools/pretrained.ipynb #cell-016
 def only(
     config: dict,  # of `read_config`, or a part of it
     source: str | Path,  # where it comes from, for errors

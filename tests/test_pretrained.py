@@ -11,6 +11,7 @@ from mmcourse.checkpoint import CheckpointError
 from mmcourse.pretrained import (
     ACTIVATIONS,
     activation,
+    find_pretrained,
     load_weights,
     only,
     read_config,
@@ -195,3 +196,18 @@ def test_activations_are_those_of_transformers(name):
     torch.testing.assert_close(
         activation({"hidden_act": name}, "x")(x), act2fn[name](x)
     )
+
+
+# places
+def test_a_published_model_is_found_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub_home"))
+    monkeypatch.delenv("MMCOURSE_MODELS", raising=False)
+    assert find_pretrained("a/b") is None
+    cached = tmp_path / "hub_home/hub/models--a--b/snapshots/0123"
+    own = tmp_path / "own/a/b"
+    for folder in (cached, own):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}", encoding="utf-8")
+    assert find_pretrained("a/b") == cached
+    monkeypatch.setenv("MMCOURSE_MODELS", str(tmp_path / "own"))
+    assert find_pretrained("a/b") == own and find_pretrained("a/c") is None
