@@ -3,9 +3,11 @@
 A test file imports a maker by name: `from conftest import refused, wav`.
 """
 
+import importlib.util
 import io
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # `%%gpu` cells show what was recorded, on a machine with a GPU too.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+ROOT = Path(__file__).resolve().parent
 REFUSED = ValueError, TypeError, FileNotFoundError
 
 
@@ -27,6 +30,15 @@ def pytest_collection_modifyitems(items):
             cell.execution_count = 1
         if hasattr(item.parent, "skip_compare"):
             item.parent.skip_compare = (*item.parent.skip_compare, "image/svg+xml")
+
+
+def tool(name):
+    "A script of tools/ as a module."
+    path = ROOT / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"course_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

@@ -37,6 +37,11 @@ setup(
     extras_require={
         "site": requires("site_requirements"),
         "lab": requires("lab_requirements"),
-        "dev": requires("dev_requirements") + requires("site_requirements"),
+        "parity": requires("parity_requirements"),
+        "dev": [
+            *requires("dev_requirements"),
+            *requires("site_requirements"),
+            *requires("parity_requirements"),
+        ],
     },
 )

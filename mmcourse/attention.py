@@ -191,12 +191,15 @@ class TransformerBlock(nn.Module):
         *,
         hidden: int | None = None,  # of the small network; None: 4d
         dropout: float = 0.0,  # share of what is added that is left out in training
+        activation: nn.Module | None = None,  # of the small network; None: GELU
+        eps: float = 1e-5,  # of the norms
     ):
         super().__init__()
         hidden = hidden or 4 * d
         self.attend = MultiHeadAttention(d, heads)
-        self.mlp = nn.Sequential(nn.Linear(d, hidden), nn.GELU(), nn.Linear(hidden, d))
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        layers = nn.Linear(d, hidden), activation or nn.GELU(), nn.Linear(hidden, d)
+        self.mlp = nn.Sequential(*layers)
+        self.norm1, self.norm2 = nn.LayerNorm(d, eps), nn.LayerNorm(d, eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(

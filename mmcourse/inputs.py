@@ -297,9 +297,10 @@ def opened(
     if isinstance(x, (bytes, bytearray)):
         return io.BytesIO(x)
     try:
-        found = Path(x).is_file()
+        found, folder = Path(x).is_file(), Path(x).is_dir()
     except (OSError, ValueError):
-        found = False  # a name that no file can have
+        found = folder = False  # a name that no file can have
     if not found:
-        raise FileNotFoundError(f"{name}: expected a file, found none at {what(x)}")
+        got = f"got the folder {what(x)}" if folder else f"found none at {what(x)}"
+        raise FileNotFoundError(f"{name}: expected a file, {got}")
     return str(x)

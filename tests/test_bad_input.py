@@ -55,7 +55,7 @@ WRONG = [
     ("audio", b"", ValueError, "cannot be read as one"),
     ("audio", PNG, ValueError, "cannot be read as one"),
     ("audio", FLAC[:30], ValueError, "cannot be read as one"),
-    ("audio", ".", FileNotFoundError, "found none at '.'"),
+    ("audio", ".", FileNotFoundError, "got the folder '.'"),
     ("audio", np.zeros(0), ValueError, "at least one value"),
     ("audio", np.full(900, np.inf), ValueError, "infinite"),
     ("audio", wav(np.full(900, np.nan), subtype="FLOAT"), ValueError, "NaN"),

@@ -1,22 +1,18 @@
 """A chapter shows little code at a time, and explains it.
-
-Chapters that `tools/nb.py` lists in TO_RECAST still have their first form.
-
 `python tools/nb.py density` prints the table that these lines come from.
 """
 
-import importlib.util
 import statistics
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("nb", ROOT / "tools" / "nb.py")
-nb = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(nb)
+from conftest import tool
 
-CHAPTERS = {path.stem: nb.count(path) for path in nb.recast()}
+ROOT = Path(__file__).resolve().parent.parent
+nb = tool("nb")
+
+CHAPTERS = {path.stem: nb.count(path) for path in nb.chapters()}
 SIZES = [n for chapter in CHAPTERS.values() for n in chapter["sizes"]]
 
 
@@ -38,9 +34,7 @@ def test_cells_are_short():
 
 
 def test_chapters_are_short():
-    "600 lines on average is the bar for all nineteen; half of them may have 650."
-    bar = 650 if nb.TO_RECAST else 600
-    assert total("lines") / len(CHAPTERS) <= bar
+    assert total("lines") / len(CHAPTERS) <= 600
 
 
 def test_more_is_said_than_shown():

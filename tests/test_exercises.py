@@ -1,7 +1,6 @@
 "Every exercise and question of the course is sound, and its chapter asks it."
 
 import ast
-import importlib.util
 import inspect
 import json
 import re
@@ -13,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import tool
 from mmcourse.check import all_exercises, all_questions, is_stub, prove, verdict
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("nb", ROOT / "tools" / "nb.py")
-nb = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(nb)
+nb = tool("nb")
 EXERCISES, QUESTIONS = all_exercises(), all_questions()
 CODE = [id for id, ex in EXERCISES.items() if ex.kind == "code"]
 
@@ -57,11 +55,6 @@ for path in sorted((ROOT / "nbs").glob("[1-9]*/[0-9]*.ipynb")):
 MODULES = {module_of(cells): path for path, cells in CHAPTERS.items()}
 
 
-def recast(path):
-    "Whether a chapter has its new form; tools/nb.py lists those that have not."
-    return int(path.name[:2]) not in nb.TO_RECAST
-
-
 CHECKS = [
     pytest.param(path, i, call, id=f"{path.stem}:{call.args[0].value}")
     for path, cells in CHAPTERS.items()
@@ -69,9 +62,6 @@ CHECKS = [
     for call in (calls(source, "check") if kind == "code" else [])
 ]
 by_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-of_new_form = pytest.mark.parametrize(
-    "path", [*filter(recast, CHAPTERS)], ids=lambda p: p.stem
-)
 
 # --- exercises
 
@@ -198,8 +188,6 @@ def test_the_rule_for_hints(hint, found):
 
 @pytest.mark.parametrize("id", EXERCISES)
 def test_a_hint_carries_no_code(id):
-    if not recast(MODULES[id.split(".")[0]]):
-        pytest.skip("of the first edition")
     assert code_in(EXERCISES[id].hint) == [], EXERCISES[id].hint
 
 
@@ -219,7 +207,7 @@ def test_a_question_is_sound(id):
     assert all(why.endswith((".", "!")) and len(why.split()) >= 4 for why in reasons)
 
 
-@of_new_form
+@by_chapter
 def test_a_chapter_has_five_questions(path):
     "And the right letter is not always the same."
     module = module_of(CHAPTERS[path])
@@ -256,7 +244,7 @@ def test_everything_is_asked_in_a_chapter():
     assert {*EXERCISES, *QUESTIONS} == set(asked)
 
 
-@of_new_form
+@by_chapter
 def test_a_chapter_imports_all_that_a_learner_calls(path):
     names = set()
     for kind, source, _ in CHAPTERS[path]:
@@ -297,8 +285,6 @@ def made(node, folder):
 def test_a_chapter_leaves_a_stub(path, i, call, tmp_path):
     """With the reference's parameters; the stored output says that it is one. Code that
     is broken, and the learner's to repair, is judged wrong."""
-    if not recast(path):
-        pytest.skip("of the first edition")
     id, answer = call.args[0].value, answer_in(path, i, call)
     assert id.split(".")[0] == module_of(CHAPTERS[path])
     assert answer is not None, f"{path.name}: {id}: nothing defines the answer"

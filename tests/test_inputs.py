@@ -275,6 +275,8 @@ def test_opened(tmp_path):
     file.write_bytes(b"abc")
     assert opened(b"abc", "f").read() == opened(bytearray(b"abc"), "f").read() == b"abc"
     assert opened(file, "f") == opened(str(file), "f") == str(file)
-    for bad in (tmp_path, tmp_path / "none", "a\0b", "x" * 5000):
+    with pytest.raises(FileNotFoundError, match="f: expected a file, got the folder"):
+        opened(tmp_path, "f")
+    for bad in (tmp_path / "none", "a\0b", "x" * 5000):
         with pytest.raises(FileNotFoundError, match="f: expected a file, found none"):
             opened(bad, "f")

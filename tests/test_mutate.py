@@ -1,15 +1,14 @@
 "What tools/mutate.py breaks, and what it leaves as it is."
 
 import ast
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from conftest import tool
+
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("mutate", ROOT / "tools" / "mutate.py")
-mutate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mutate)
+mutate = tool("mutate")
 
 
 def variants(source):

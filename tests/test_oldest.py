@@ -1,14 +1,13 @@
 """The constraints that pin the lower bounds."""
 
-import importlib.util
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from conftest import tool
+
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("oldest", ROOT / "tools" / "oldest.py")
-oldest = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(oldest)
+oldest = tool("oldest")
 
 
 def test_lower_bounds():

@@ -1,7 +1,6 @@
 "What no notebook can test about the package: how it installs, imports and exports."
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -12,6 +11,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+
+from conftest import tool
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
@@ -174,9 +175,7 @@ def sources(folder):
 # --- rooms
 
 
-spec = importlib.util.spec_from_file_location("nb", ROOT / "tools" / "nb.py")
-nb = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(nb)
+nb = tool("nb")
 CHAPTER = {}  # module -> number of its chapter; 0 for a support module
 for p in NOTEBOOKS:
     for cell in json.loads(p.read_text(encoding="utf-8"))["cells"]:
@@ -186,11 +185,9 @@ for p in NOTEBOOKS:
             CHAPTER[m[1]] = int(number[1]) if number else 0
 
 
-def trees(every=False):
+def trees():
     "The modules of the library but exercises, as (name, syntax tree)."
     for name in sorted(CHAPTER):
-        if CHAPTER[name] in nb.TO_RECAST and not every:
-            continue
         text = (ROOT / "mmcourse" / f"{name}.py").read_text(encoding="utf-8")
         yield name, ast.parse(text)
 
@@ -207,7 +204,7 @@ def imports(tree, anywhere=True):
 
 
 def test_a_module_imports_only_earlier_chapters_or_support_modules():
-    for name, tree in trees(every=True):
+    for name, tree in trees():
         for other, _ in imports(tree, anywhere=False):
             late = CHAPTER[other] and CHAPTER[other] >= (CHAPTER[name] or 100)
             assert not late, f"{name} imports {other}"
@@ -246,19 +243,10 @@ CLOCK = r"\b(seconds|secs|took|elapsed|speed\w*|faster|slower|perf_counter)\b"
 TIMED = rf"assert\b.*{CLOCK}.*[<>]|assert\b.*[<>]=?\s*{CLOCK}"
 
 
-def first_form(path):
-    "Whether a file belongs to a chapter that is still to be recast."
-    number = re.match(r"(\d\d)_", path.name)
-    module = CHAPTER.get(re.sub(r"^(test|make)_", "", path.stem), 0)
-    return (int(number[1]) if number else module) in nb.TO_RECAST
-
-
 def test_nothing_asserts_a_time():
     "On a loaded machine everything is slow; ratios live in benchmarks/."
     found = []
     for p, text in texts():
-        if first_form(p):
-            continue
         if p.suffix == ".py" and p.parts[0] in ("mmcourse", "tests", "data"):
             lines = text.splitlines()
         elif p.suffix == ".ipynb":
@@ -384,12 +372,7 @@ def test_lock_and_ranges_agree():
         if line and not line.startswith("#")
     )
     lock = {k.lower().replace("_", "-"): v for k, v in lock.items()}
-    for field in (
-        "requirements",
-        "site_requirements",
-        "lab_requirements",
-        "dev_requirements",
-    ):
+    for field in [k for k in cfg if k.endswith("requirements")]:
         for r in map(Requirement, cfg[field].split()):
             assert "==" not in str(r.specifier), r
             assert r.specifier.contains(lock[r.name.lower().replace("_", "-")]), (

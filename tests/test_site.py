@@ -1,7 +1,6 @@
 "The site: what is staged, what its pages hold, what a browser makes of them."
 
 import gzip
-import importlib.util
 import inspect
 import io
 import json
@@ -18,16 +17,9 @@ import matplotlib
 import numpy as np
 import pytest
 
+from conftest import tool
+
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def tool(name):
-    "A script of tools/ as a module."
-    path = ROOT / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"course_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 site = tool("site")

@@ -5,6 +5,7 @@
     python tools/nb.py run [NOTEBOOK.ipynb …]           # execute in place (or all)
     python tools/nb.py export                           # nbs/ -> mmcourse/, formatted
     python tools/nb.py density                          # how dense the chapters are
+    python tools/nb.py clean                            # git's filter: stdin to stdout
 
 What a reader need not see stands in a cell's metadata and not in its code. In a script
 it stands on lines of its own at the head of a cell, and `build` moves it:
@@ -31,8 +32,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 IGNORE, FOLD = "nbval-ignore-output", "#| code-fold: true"
-# chapters that still have the form of the first edition: tests of form leave them out
-TO_RECAST = set()
 FIGURE = re.compile(r'#\|\s*(fig-alt|fig-cap):\s*(".*"|.*)\s*$')
 
 
@@ -149,9 +148,30 @@ def run(notebook: Path, timeout: int = 600) -> float:
         resources={"metadata": {"path": str(notebook.parent)}},
     ).execute()
     seconds = time.perf_counter() - start
-    clean_nb(nb, allowed_cell_metadata_keys=["tags", "jupyter", "fig-alt", "fig-cap"])
+    clean_nb(nb, allowed_cell_metadata_keys=list(KEPT))
     nbformat.write(nb, notebook)
     return seconds
+
+
+KEPT = "tags", "jupyter", "fig-alt", "fig-cap"
+
+
+def clean(text: str) -> str:
+    """A notebook's text without what an editor adds: versions, counts, what is folded
+    just now. What is committed stays as it is."""
+    nb = json.loads(text)
+    nb["metadata"] = {"kernelspec": dict(KERNEL)}
+    for cell in nb["cells"]:
+        kept = {k: v for k, v in cell["metadata"].items() if k in KEPT}
+        if kept.pop("jupyter", {}).get("source_hidden"):
+            kept["jupyter"] = {"source_hidden": True}
+        cell["metadata"] = kept
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = None
+        for output in cell.get("outputs", []):
+            if "execution_count" in output:
+                output["execution_count"] = None
+    return json.dumps(nb, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def _ruff(*args):
@@ -186,11 +206,6 @@ def chapters() -> list[Path]:
     "The numbered chapters, which the measure of density is for."
     found = [p for p in notebooks() if re.match(r"\d\d_", p.name)]
     return [p for p in found if "exercises" not in p.parts]
-
-
-def recast() -> list[Path]:
-    "The chapters that have their new form."
-    return [p for p in chapters() if int(p.name[:2]) not in TO_RECAST]
 
 
 def count(notebook: Path) -> dict:
@@ -262,6 +277,7 @@ def main():
     p = sub.add_parser("export")
     p.add_argument("out", type=Path, nargs="?", default=ROOT / "mmcourse")
     sub.add_parser("density").add_argument("notebook", type=Path, nargs="*")
+    sub.add_parser("clean")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as the tests have it
     paths = [str(ROOT), os.environ.get("PYTHONPATH")]
@@ -272,6 +288,9 @@ def main():
         script(args.notebook, args.script)
     elif args.command == "export":
         export(args.out.resolve())
+    elif args.command == "clean":
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        sys.stdout.write(clean(sys.stdin.buffer.read().decode("utf-8")))
     elif args.command == "density":
         print(density(args.notebook or chapters()))
     else:
