@@ -122,7 +122,7 @@ def learn_weights(
     return in_form(probs, names, best[middle])
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-032
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-034
 def truth_correlation(
     probs,  # {model: (N, C)} or (M, N, C)
     labels,  # (N,) class numbers
@@ -133,7 +133,7 @@ def truth_correlation(
     return np.corrcoef(p[:, range(len(y)), y])
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-036
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-038
 def effective_number(
     correlation,  # (M, M)
 ) -> float:  # 1 for copies, M for unrelated models
@@ -142,7 +142,7 @@ def effective_number(
     return float(len(R) ** 2 / R.sum())
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-048
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-050
 FLOOR = 1e-12  # no model alone can rule a class out for ever
 
 
@@ -157,7 +157,7 @@ def normalise_logs(l: np.ndarray) -> np.ndarray:  # (..., C)
     return l - np.log(np.exp(l).sum(-1, keepdims=True))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-049
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-051
 def fuse_product(
     probs,  # as for `fuse_weighted`
     weights=None,  # an exponent from 0 for each model; None: 1 each
@@ -175,7 +175,7 @@ def fuse_product(
     return np.exp(normalise_logs(log_prior + l))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-057
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
 def pool_score(
     a: np.ndarray,  # (M,) exponents
     log_p: np.ndarray,  # (M, N, C) log-probabilities
@@ -189,7 +189,7 @@ def pool_score(
     return log_pool[n, y].mean(), slope
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-061
 def learn_pool(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -214,7 +214,7 @@ def learn_pool(
     return in_form(probs, names, found.x * k.any(1))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-060
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-062
 def learn_powers(
     probs,  # as for `learn_pool`
     labels,
@@ -241,7 +241,7 @@ def temper(
     return {k: None if probs[k] is None else x for k, x in zip(names, q)}
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-072
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-074
 def centred_logs(p: np.ndarray) -> np.ndarray:  # (M, N, C) -> (N, M·C)
     "Log-probabilities side by side; zeros where a model says nothing."
     l = logs(p)
@@ -264,7 +264,7 @@ class Stacker:
         return fused
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-073
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-075
 def stack(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -284,7 +284,7 @@ def stack(
     return Stacker(names, p.shape[2], net)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-081
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-083
 def fuse_clusters(
     probs,  # as for `fuse_weighted`, at most nine models
     k: int,  # clusters on an example, at most
@@ -301,7 +301,7 @@ def fuse_clusters(
     return mean_of(p, w)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-088
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-090
 def cluster_models(
     probs,  # of validation data, as for `fuse_clusters`, none absent
     k: int,  # groups, at most

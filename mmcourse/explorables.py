@@ -9,6 +9,7 @@ __all__ = [
     "forget_slider",
     "root_slider",
     "game_slider",
+    "weights_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -162,3 +163,92 @@ def game_slider() -> Html:
         return f"Forged around {mean}, width {width}: JS is {share:.2f} of its largest."
 
     return slider(draw, say, mean=[6, 4, 3, 2, 1, 0], width=[1.5, 1.0])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-015
+from fractions import Fraction
+from functools import lru_cache
+
+from .decision_fusion import simplex
+from .explore import MODALITY
+from .measure import paired_bootstrap
+from .opinions import in_triangle
+
+
+def _in_pixels(weights, height):
+    "(42, 48) heights over the triangle, NaN outside, from those at some weights."
+    from matplotlib.tri import LinearTriInterpolator, Triangulation
+
+    at = LinearTriInterpolator(Triangulation(*in_triangle(weights).T), height)
+    pixels = np.meshgrid(np.linspace(0, 1, 48), np.linspace(0, 3**0.5 / 2, 42))
+    return at(*pixels).filled(np.nan)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-016
+def _triangle(ax, picture, learnt):
+    "Accuracy as colour, the corners named, equal and learnt weights marked."
+    low = 10 * np.floor(np.nanmin(picture) / 10)
+    where = {"origin": "lower", "extent": (0, 1, 0, 3**0.5 / 2)}
+    steps = {"cmap": "viridis", "vmin": low, "vmax": low + 50}
+    levels = low + 5 * np.floor((picture - low) / 5)
+    ax.imshow(levels, interpolation="none", **steps, **where)
+    white = {"color": "white", "mec": "black"}
+    ax.plot(*in_triangle(learnt).T, "*", ms=9, **white)
+    ax.plot(*in_triangle([1 / 3] * 3), "s", ms=5, **white)
+    sides = "right", "center", "left"
+    for m, (a, b), side in zip(MODALITY, in_triangle(np.eye(3)), sides):
+        above = "bottom" if side == "center" else "center"
+        ax.text(a, b, f" {m} ", ha=side, va=above, color=MODALITY[m])
+    ends = f"colour: {low:.0f} % (dark) to {low + 50:.0f} %"
+    ax.text(0.5, -0.12, ends, ha="center", va="center")
+    ax.axis("off")
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-017
+def weights_slider(
+    said: np.ndarray,  # (seeds, 3, N, C) probabilities by text, image and audio
+    labels: np.ndarray,  # (N,) class numbers
+    learnt,  # (points, 3) weights, to be marked with stars
+) -> Html:
+    "Accuracy over all weights of three models, and at one point with an interval."
+    import matplotlib.pyplot as plt
+
+    def hits(weights):  # (..., 3) -> (..., seeds, N)
+        return np.tensordot(weights, said, (-1, 1)).argmax(-1) == labels
+
+    grid, alike = simplex(3, 20), hits(np.full(3, 1 / 3))
+    picture = _in_pixels(grid, 100 * hits(grid).mean((1, 2)))
+
+    def point(text, image_of_the_rest):
+        image = (1 - text) * image_of_the_rest
+        return np.array([text, image, 1 - text - image], float)
+
+    @lru_cache
+    def found(text, image_of_the_rest):
+        right = hits(point(text, image_of_the_rest)).astype(float)
+        more = paired_bootstrap(right - alike, np.zeros(right.shape), n=1000)
+        return f"{100 * right.mean():.1f}", more.points()
+
+    def draw(**knobs):
+        (right, more), w = found(**knobs), point(**knobs)
+        fig, ax = plt.subplots(figsize=(5.4, 3.8))
+        _triangle(ax, picture, learnt)
+        for colour, width in (("black", 5), ("white", 2.5)):
+            frame = {"ms": 14, "mfc": "none", "mec": colour, "mew": width}
+            ax.plot(*in_triangle(w), "D", **frame)
+        parts = " · ".join(f"{m} {v:.2f}" for m, v in zip(MODALITY, w))
+        told = f"{parts}: {right} %\nagainst equal weights {more} points"
+        ax.set_title(told, pad=20)
+        return fig
+
+    def say(**knobs):
+        (right, more), w = found(**knobs), point(**knobs)
+        parts = ", ".join(f"{m} {v:.2f}" for m, v in zip(MODALITY, w))
+        return (
+            f"A diamond on the triangle at {parts}: {right} % right; "
+            f"against equal weights {more} points."
+        )
+
+    sixths = [Fraction(k, 6) for k in range(7)]
+    quarters = [Fraction(k, 4) for k in range(5)]
+    return slider(draw, say, text=sixths, image_of_the_rest=quarters)

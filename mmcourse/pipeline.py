@@ -155,7 +155,7 @@ def preprocess_data(
     return normalize_data(clean, stats)
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-052
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-053
 def pad_ids(
     rows: list[list[int]],  # N lists of numbers from 1
 ) -> Tensor:  # (N, L) int64, zeros after the end, L at least 1
@@ -173,7 +173,7 @@ def extract_text_features(
     return pad_ids([[i for i in row if i] for row in numbered])
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-055
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-056
 def extract_image_features(
     images: np.ndarray,  # (N, H, W)
 ) -> Tensor:  # (N, 1, H, W)
@@ -181,7 +181,7 @@ def extract_image_features(
     return torch.as_tensor(images)[:, None]
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-059
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-060
 HOP, WINDOW = 160, 256  # samples from frame to frame, and in a frame
 
 
@@ -197,7 +197,7 @@ def clip_frames(
     return touches & sound.any(1, keepdim=True)
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-061
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-062
 def extract_audio_features(
     waves: np.ndarray,  # (N, T) samples at 8 kHz, zeros before and after each clip
 ) -> Tensor:  # (N, 20, 1 + T//HOP) dB below each clip's loudest value
@@ -208,7 +208,7 @@ def extract_audio_features(
     return mel.masked_fill(~clip_frames(waves)[:, None], -60)
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-066
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-067
 def extract_modality(
     modality: str,  # 'text', 'image' or 'audio'
     data: dict,  # from `preprocess_data`
@@ -227,7 +227,7 @@ def extract_features(
     return tuple(extract_modality(m, data) for m in MODALITIES)
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-069
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-070
 def draw_split(
     load: Callable,  # such as `three_views`, `mnist`, `hints` or `spoken_digits`
     split: str,
@@ -245,7 +245,7 @@ def draw_split(
     return {name: column[rows] for name, column in raw.items()}
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-070
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-071
 def load_features(
     load: Callable,  # such as `three_views`, `mnist`, `hints` or `spoken_digits`
     n: int | None = None,  # training examples; None: all that `load` gives
@@ -270,7 +270,7 @@ def load_features(
     return views
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-073
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-074
 class Views(Dataset):
     "A split of `load_features`, an example at a time: what is there, and its label."
 
@@ -289,7 +289,7 @@ class Views(Dataset):
         return example | {"label": self.view["label"][i]}
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-076
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-077
 NOTHING = {"image": torch.zeros(1, 28, 28), "audio": torch.full((20, 51), -60.0)}
 
 
@@ -305,7 +305,7 @@ def collate(
     return batch
 
 
-# %% ../nbs/1_data/05_pipeline.ipynb #cell-079
+# %% ../nbs/1_data/05_pipeline.ipynb #cell-080
 def view_loader(
     views: Dataset,  # such as `Views`
     batch_size: int = 64,

@@ -174,7 +174,7 @@ def clip_by_norm(
     return [factor * v for v in grads], norm
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-071
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-073
 def valid_mask(
     lengths: Tensor,  # (N,) from 1 to T
     T: int,  # length that all are padded to
@@ -183,7 +183,7 @@ def valid_mask(
     return torch.arange(T) < lengths[:, None]
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-072
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-074
 def last_valid(
     h: Tensor,  # (N, T, H) states
     lengths: Tensor,  # (N,) from 1 to T
@@ -192,7 +192,7 @@ def last_valid(
     return h[torch.arange(len(h)), lengths - 1]
 
 
-# %% ../nbs/2_models/09_recurrent.ipynb #cell-073
+# %% ../nbs/2_models/09_recurrent.ipynb #cell-075
 class RNNClassifier(nn.Module):
     "Words in, classes out: logits from the last valid state."
 

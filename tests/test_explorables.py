@@ -1,0 +1,84 @@
+"Explorables: what a figure with knobs says is what its chapter's functions give."
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from test_explore import turned
+
+from mmcourse.decision_fusion import fuse_weighted
+from mmcourse.explorables import weights_slider
+
+
+@pytest.fixture(scope="module")
+def opinions():
+    "Two seeds of a text that knows, a picture that guesses, a sound that errs."
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=80)
+    said = rng.dirichlet([1] * 4, (2, 3, 80))
+    said[:, 0] = 0.4 * said[:, 0] + 0.6 * np.eye(4)[labels]
+    said[:, 2] = 0.4 * said[:, 2] + 0.6 * np.eye(4)[(labels + 1) % 4]
+    return said, labels
+
+
+@pytest.fixture(scope="module")
+def page(opinions):
+    return weights_slider(*opinions, [[0.5, 0.25, 0.25]])._repr_html_()
+
+
+def told(page):  # (35, 6): three weights, per cent right, difference, its low, its high
+    alts = re.findall('role="img" aria-label="(.*?)"', page)
+    return np.array([re.findall(r"[+-]?\d+\.\d+", alt) for alt in alts], float)
+
+
+def test_weights_walk_the_whole_triangle(page):
+    weights = told(page)[:, :3]
+    assert len(weights) == 35
+    np.testing.assert_allclose(weights.sum(1), 1, atol=0.011)
+    for corner in np.eye(3):
+        assert (weights == corner).all(1).any()
+    assert (weights >= 0).all()
+
+
+def test_each_point_tells_what_its_average_gets(opinions, page):
+    said, labels = opinions
+
+    def right(weights):
+        fused = [fuse_weighted(p, weights) for p in said]
+        return 100 * np.mean([f.argmax(1) == labels for f in fused])
+
+    alike = right([1 / 3] * 3)
+    for k, (*_, share, more, low, high) in enumerate(told(page)):
+        text, image = k // 5 / 6, (1 - k // 5 / 6) * (k % 5) / 4
+        wanted = right([text, image, max(0, 1 - text - image)])
+        assert share == pytest.approx(wanted, abs=0.06)
+        assert more == pytest.approx(wanted - alike, abs=0.06)
+        assert low <= more <= high
+
+
+def test_equal_weights_differ_from_themselves_by_nothing(page):
+    *weights, _, more, low, high = told(page)[2 * 5 + 2]
+    assert weights == [0.33] * 3 and more == low == high == 0
+
+
+def test_the_figure_says_what_its_text_says_and_is_small(page):
+    assert len(page) < 200_000
+    frames = page.split('<div role="img"')[1:]
+    for frame in frames:
+        alt = re.search('aria-label="(.*?)"', frame)[1]
+        share = re.search(r"(\d+\.\d) % right", alt)[1]
+        assert f": {share} %</text>" in frame
+    places = [re.findall('<use [^>]* x="(.*?)" y="(.*?)"', f)[-1] for f in frames]
+    assert len(set(places)) == 31  # the text alone is one place for five knobs
+
+
+def test_the_triangle_is_walked_by_the_keyboard(page, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(turned, tmp_path / "page.html", playwright.sync_playwright)
+    first, last, *outputs = job.result()
+    assert "text 0.00, image 0.00, audio 1.00" in first
+    assert "text 0.33, image 0.67, audio 0.00" in last
+    assert outputs == ["1/3", "1/3", "1"]
