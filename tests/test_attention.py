@@ -255,6 +255,8 @@ def test_sizes_unless_told_otherwise():
     assert model.blocks[0].attend.heads == 4
     assert model.head.out_features == 10
     assert CrossAttention(8, 2).attend.to_k.in_features == 8
+    bare = MultiHeadAttention(8, 2, bias=False)
+    assert [p.ndim for p in bare.parameters()] == [2] * 4  # none has a bias
 
 
 def test_dropout_acts_in_training_alone():
