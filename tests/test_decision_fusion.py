@@ -397,6 +397,7 @@ def test_stacking_by_name_with_holes_and_unseen_classes():
     out = fuse({"c": p[2], "a": p[0]})
     close(out, fuse({"a": p[0], "b": None, "c": p[2]}))
     close(out, fuse(named, mask={"b": np.zeros(150, bool)}))
+    assert fuse.names == ["a", "b", "c"] and fuse.classes == 5
     assert out.shape == (150, 5) and (out[:, 4] == 0).all()
     close(out.sum(1), 1)
 
