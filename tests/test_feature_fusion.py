@@ -329,6 +329,7 @@ def test_digit_views_are_cut_and_split_in_proportion():
     shared = {tuple(r) for r in whole.tolist()} & {tuple(r) for r in train.tolist()}
     assert len(shared) <= 1
     assert not torch.equal(digit_views(1)["test"][1], y)
+    assert torch.equal(digit_views()["test"][1], y)
 
 
 def test_modality_dropout_keeps_one_and_draws_each_by_itself():
