@@ -248,6 +248,17 @@ def test_a_classifier_knows_the_order():
     assert len(TransformerClassifier(nn.Identity(), 8, 2, depth=3).blocks) == 3
 
 
+def test_sizes_unless_told_otherwise():
+    model = TransformerClassifier(nn.Embedding(20, 8), 8)
+    drops = [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)]
+    assert drops == [0.1] * 2  # of the tokens, and of one block
+    assert model.blocks[0].attend.heads == 4
+    assert model.head.out_features == 10
+    assert CrossAttention(8, 2).attend.to_k.in_features == 8
+    bare = MultiHeadAttention(8, 2, bias=False)
+    assert [p.ndim for p in bare.parameters()] == [2] * 4  # none has a bias
+
+
 def test_dropout_acts_in_training_alone():
     x = normal(gen(0), 2, 5, 8)
     for block in (
@@ -344,12 +355,14 @@ def test_masked_mean():
     x = torch.arange(12.0).view(2, 3, 2)
     mask = torch.tensor([[True, False, True], [False] * 3])
     assert masked_mean(x, mask).tolist() == [[2, 3], [0, 0]]
+    mask[1, 2] = True  # one token is its own mean
+    assert masked_mean(x, mask).tolist() == [[2, 3], [10, 11]]
 
 
 def test_sound_tokens_stack_frames_and_find_the_clip():
     mel = torch.full((2, 4, 8), -60.0)
     mel[0, :, 2:5] = torch.arange(12.0).view(4, 3) - 30
-    x, mask = sound_tokens(mel, 3)
+    x, mask = sound_tokens(mel)
     assert x.shape == (2, 2, 12)  # the last two frames make no token
     assert mask.tolist() == [[True, True], [False, False]]
     frames = x[0].unflatten(1, (3, 4)).flatten(0, 1)  # (6 frames, 4 bands)

@@ -250,6 +250,13 @@ def test_of_equally_good_weights_the_middle():
     close(learn_weights(p, [0], steps=4), [0.5, 0.5])
 
 
+def test_the_usual_grid_has_steps_of_a_twentieth():
+    p, y = skilled(np.random.default_rng(0))
+    w = learn_weights(p, y)
+    close(w, learn_weights(p, y, steps=20))
+    close(20 * w, np.rint(20 * w))
+
+
 LEARN = [learn_weights, learn_pool, learn_powers]
 
 
@@ -373,6 +380,15 @@ def test_stacking_chooses_by_examples_that_it_has_not_seen():
     assert stack(p, y, strengths=(1e-4, 100.0)).net.C == 1e-4
 
 
+@pytest.mark.parametrize(
+    ("skill", "noise", "best"), [(0.5, 2, 0.01), (2, 1.5, 0.1), (3, 0.5, 1.0)]
+)
+def test_stacking_is_freer_where_there_is_more_to_learn(skill, noise, best):
+    p, y = skilled(np.random.default_rng(0), skill=skill, noise=noise)
+    strength = stack(p, y).net.C
+    assert strength == best
+
+
 def test_stacking_by_name_with_holes_and_unseen_classes():
     p, y = skilled(np.random.default_rng(0), n=150, c=4)
     p = np.concatenate([p, np.full((3, 150, 1), 1e-3)], 2) / 1.001
@@ -381,6 +397,7 @@ def test_stacking_by_name_with_holes_and_unseen_classes():
     out = fuse({"c": p[2], "a": p[0]})
     close(out, fuse({"a": p[0], "b": None, "c": p[2]}))
     close(out, fuse(named, mask={"b": np.zeros(150, bool)}))
+    assert fuse.names == ["a", "b", "c"] and fuse.classes == 5
     assert out.shape == (150, 5) and (out[:, 4] == 0).all()
     close(out.sum(1), 1)
 
@@ -443,6 +460,9 @@ def test_cluster_arguments_are_looked_at():
     for f in (fuse_clusters, cluster_models):
         with pytest.raises(ValueError, match="models: expected .* 9, got 10"):
             f(np.repeat(p, 5, 0), 2)
+    close(fuse_clusters(np.repeat(p[:1], 9, 0), 2), p[0])  # nine are not too many
+    assert cluster_models(np.repeat(p[:1], 9, 0), 1).tolist() == [0] * 9
+    assert cluster_models(p[:1], 1).tolist() == [0]  # nor is one too few
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -96,38 +96,54 @@ def test_names_are_looked_at(make):
             fusion(features, mask)
 
 
+LAWS = {
+    "order": "the order of keys",
+    "rows": "independent rows",
+    "absent": "absent is masked",
+    "masked": "what is masked",
+    "steep": "gradients",
+    "idle": "gradients",
+    "still": "every weight moves",
+    "counts": "every weight is registered",
+}
+
+
 class Breaks(Fusion):
-    "A fusion that breaks one law."
+    "A fusion that breaks one law, by little."
 
     def __init__(self, law):
         super().__init__({"a": 3, "b": 2}, 4)
         self.law, self.a, self.b = law, nn.Linear(3, 4), nn.Linear(2, 4)
-        self.factors = [torch.ones(4)] if law == "registered" else []
-        if law == "moves":
-            self.idle = nn.Parameter(torch.ones(1))
+        if law in ("idle", "still"):
+            self.more = nn.Parameter(torch.ones(1))
+        if law == "counts":
+            self.register_buffer("count", torch.zeros(1))
 
     def forward(self, features, mask=None):
         seen = dict(zip("ab", self.look(features, mask)))
         a, b = self.a(seen["a"][0]), self.b(seen["b"][0])
-        if self.law == "order":
-            b = b * (1 + list(features).index("a")) if "a" in features else b
+        if self.law == "order" and list(features)[0] == "b":
+            a = a + 0.01
         if self.law == "rows":
-            a = a - a.mean(0)
+            a = a - 0.01 * a.mean(0)
         if self.law == "absent" and "a" not in features:
-            a = a + 1
-        if self.law == "masked" and mask and "a" in mask:
-            a = a + features["a"].nan_to_num(3).sum(1, keepdim=True)
-        if self.law == "gradients":
-            b = b + (features["b"].detach().abs() * 0 + b.abs()).sqrt() * 0
+            a = a + 0.01
+        if self.law == "masked" and "a" in features:
+            a = a + 0.01 * features["a"].isnan().sum(1, keepdim=True)
+        if self.law == "steep":  # no slope at zero
+            b = b + 0 * (seen["b"][0] @ self.b.weight.T).abs().sqrt()
+        if self.law == "still":
+            b = b + 0 * self.more
         return a + b
 
 
-@pytest.mark.parametrize("law", ["order", "rows", "absent", "masked", "moves"])
+@pytest.mark.parametrize("law", LAWS)
 def test_a_broken_law_is_found(law):
-    x = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}
-    check_laws(Breaks("none"), x)
-    with pytest.raises((AssertionError, TypeError)):
-        check_laws(Breaks(law), x)
+    with seeded(0):
+        x = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}
+        check_laws(Breaks("none"), x)
+        with pytest.raises(AssertionError, match=LAWS[law]):
+            check_laws(Breaks(law), x)
 
 
 def test_look_and_there():
@@ -149,6 +165,35 @@ def test_look_and_there():
 
 
 # --- values by hand
+
+
+SIZES = {  # weights of each fusion of 3 and 2 features to 4, at its usual width
+    "concat": (3 + 2 + 2) * 4 + 4,
+    "mlp": (7 + 1) * 128 + (128 + 1) * 4,
+    "gated": (3 + 1) * 32 + (2 + 1) * 32 + (7 + 1) * 64 + (32 + 1) * 4,
+    "tensor": (3 + 1) * (2 + 1) * 4,
+    "low-rank": (3 + 1) * 8 * 4 + (2 + 1) * 8 * 4,
+}
+TOKENS = (3 + 1) * 32 + (2 + 1) * 32 + 2 * 32 + (32 + 1) * 4  # projections, norm, head
+BLOCK = 4 * 32 * 32 + 3 * 32 + 2 * 2 * 32 + (32 + 1) * 64 + (64 + 1) * 32
+SIZES |= {"attention": TOKENS + BLOCK + 32, "bottleneck": TOKENS + 2 * BLOCK + 4 * 32}
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_number_of_weights(name):
+    fusion = FUSIONS[name]({"a": 3, "b": 2}, 4)
+    assert sum(p.numel() for p in fusion.parameters()) == SIZES[name]
+    assert fusion.out == 4
+
+
+def test_two_heads_look_at_tokens_of_length_one():
+    with seeded(0):
+        attention = AttentionFusion({"a": 3, "b": 2}, 4, width=1024)
+        bottleneck = BottleneckFusion({"a": 3, "b": 2}, 4, width=1024)
+    blocks = [attention.block, *bottleneck.blocks]
+    assert [block.attend.heads for block in blocks] == [2] * 3
+    assert abs(attention.summary.norm() - 1) < 0.1
+    assert abs(bottleneck.bottleneck.norm(dim=1) - 1).max() < 0.1
 
 
 def test_concat_by_hand():
@@ -284,6 +329,7 @@ def test_digit_views_are_cut_and_split_in_proportion():
     shared = {tuple(r) for r in whole.tolist()} & {tuple(r) for r in train.tolist()}
     assert len(shared) <= 1
     assert not torch.equal(digit_views(1)["test"][1], y)
+    assert torch.equal(digit_views()["test"][1], y)
 
 
 def test_modality_dropout_keeps_one_and_draws_each_by_itself():
@@ -347,6 +393,27 @@ def test_training_with_gaps_learns_and_repeats():
     assert not torch.equal(plain.fusion.weight, weights[0])
 
 
+def test_what_training_does_unless_told_otherwise(monkeypatch):
+    seen = {}
+    keep = lambda model, data, **more: seen.update(more)  # noqa: E731
+    monkeypatch.setattr("mmcourse.feature_fusion.fit", keep)
+    net = train_digits({"train": None})
+    assert isinstance(net.fusion, TensorFusion)
+    loss, gaps, schedule = (seen.pop(k) for k in ("loss", "augment", "schedule"))
+    assert seen == {"lr": 3e-3, "weight_decay": 0.05, "epochs": 80, "seed": 0}
+    assert schedule(0, 100) == 0.1 and schedule(9, 100) == 1  # warm-up
+    logits, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    p = logits.log_softmax(1)[0]
+    close(loss(logits, y), -(0.975 * p[0] + 0.025 * p[1]))
+    views, mask = {"a": torch.ones(9)}, {m: torch.ones(900).bool() for m in "abc"}
+    same, kept = gaps((views, mask), torch.Generator().manual_seed(0))
+    wanted = modality_dropout(mask, 0.5, torch.Generator().manual_seed(0))
+    default = modality_dropout(mask, generator=torch.Generator().manual_seed(0))
+    assert same is views
+    assert all(torch.equal(kept[m], wanted[m]) for m in mask)
+    assert all(torch.equal(kept[m], default[m]) for m in mask)
+
+
 def test_without_each_masks_one_view_at_a_time():
     class Counts(nn.Module):
         def forward(self, inputs):
@@ -366,3 +433,12 @@ def test_digit_net_hands_options_to_its_fusion():
     assert net.fusion.linear.out_features == 9
     assert net.fusion.dims == dict.fromkeys(sorted(ROWS), 5)
     assert net.head[-1].in_features == 6
+    sizes = {m: (n + 1) * 64 + (64 + 1) * 16 for m, n in zip(ROWS, (24, 16, 24))}
+    net = digit_net()
+    for m, encoder in net.encoders.items():
+        assert sum(p.numel() for p in encoder.parameters()) == sizes[m]
+        assert encoder(torch.ones(2, 8 * len(range(8)[ROWS[m]]))).shape == (2, 16)
+    assert net.fusion.weight.shape == (17, 17, 17, 32)
+    assert net.head[-1].out_features == 10
+    drops = [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)]
+    assert drops == [0.1] * 4

@@ -134,8 +134,16 @@ darks = seeds.map(lambda s: np.random.default_rng(s).beta(2, 5, (40, 37)) * 255)
 @given(greys | darks.map(np.uint8))
 def test_equalise_is_pillows(g):
     assert np.array_equal(grey_levels(g / 255), g)
-    theirs = ImageOps.equalize(Image.fromarray(g))
-    assert np.array_equal(grey_levels(equalise(g / 255)), np.asarray(theirs))
+    theirs = np.asarray(ImageOps.equalize(Image.fromarray(g)))
+    assert np.array_equal(equalise(g / 255), theirs / 255)
+
+
+@pytest.mark.parametrize("n", [254, 255, 509, 510])
+def test_equalise_steps_as_pillow_where_the_count_just_fills_a_level(n):
+    g = np.append(np.arange(n) % 200, 255).astype(np.uint8)[None]
+    theirs = np.asarray(ImageOps.equalize(Image.fromarray(g)))
+    assert np.array_equal(equalise(g / 255), theirs / 255)
+    assert np.array_equal(theirs, g) == (n == 254)
 
 
 def test_a_grey_level_is_the_nearest():
@@ -198,6 +206,29 @@ def test_the_ground_is_kept_outside(name):
     y = AUGMENTATIONS[name](x, gen())
     assert torch.allclose(y.amin((1, 2, 3)), torch.tensor(-0.4), atol=1e-5)
     assert y[:, :, 0, 0].max() < -0.39
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_brighter_picture_stays_brighter_by_as_much(name):
+    "Each picture has a ground of its own."
+    f, more = AUGMENTATIONS[name], torch.arange(6.0)[:, None, None, None]
+    brighter = f(DIGITS + more, gen())
+    assert torch.allclose(brighter, f(DIGITS, gen()) + more, atol=1e-5)
+
+
+def test_limits_that_are_not_named():
+    limits = {"turn": 0.25, "scale": 0.15, "shear": 0.2, "shift": 0.1}
+    for name, limit in limits.items():
+        wanted = random_affine(DIGITS, gen(), **{name: limit})
+        assert torch.equal(AUGMENTATIONS[name](DIGITS, gen()), wanted)
+    for f, limit in (
+        (random_flip, 0.5),
+        (random_noise, 0.2),
+        (random_contrast, 0.5),
+        (random_blur, 1.0),
+        (random_erase, 0.35),
+    ):
+        assert torch.equal(f(DIGITS, gen()), f(DIGITS, gen(), limit))
 
 
 def test_no_limits_change_nothing():
@@ -329,12 +360,18 @@ def test_a_thin_line_is_thickened():
     thin[60:240, 150:152] = 0
     strokes = preprocess_image([thin])[0]
     assert 1.5 < (strokes[14] > 0.5).sum() < 4 and strokes[8:20].max(1).min() > 0.8
+
+
+def test_a_stroke_grows_by_what_it_lacks():
     ink = np.ones((20, 4))
     assert thickened(ink, ink > 0) is ink  # thick enough
-    line = np.zeros((60, 21))
-    line[:, 10] = 1
-    wide = thickened(line, line > 0)
-    assert (wide[30] > 0).sum() in (5, 6, 7) and wide.shape[0] > 60
+    ink = np.ones((63, 3))  # 189 pixels, 128 of them at the edge: a stroke of 1.95
+    wide = thickened(ink, ink > 0)  # 2.2 · 63 / 20 = 6.93 are wanted: 5 more
+    assert np.flatnonzero(wide[36]).tolist() == list(range(2, 10))
+    assert np.array_equal(wide[:-1, :-1], wide[-2::-1, -2::-1])
+    assert wide[2, 5] and not wide[2, 2]  # a round pen
+    ink = np.ones((18, 1))  # 1.98 are wanted, one more
+    assert thickened(ink, ink > 0).any(0).sum() == 2
 
 
 def test_mnists_own_form_stays():
@@ -374,6 +411,22 @@ def test_otsus_threshold_leaves_the_least_spread_within():
     assert 0.3 < otsu_threshold(values) < 0.6
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_otsus_threshold_of_128_levels_is_brute_forces(seed):
+    level = np.random.default_rng(seed).integers(0, 128, 200) ** 2 // 127
+    level[:2] = 0, 127
+    within = []
+    for k in range(127):
+        low, high = level[level <= k], level[level > k]
+        within.append(low.size * low.var() + high.size * high.var())
+    wanted = (np.argmin(within) + 1) * 127 / 128
+    assert otsu_threshold(level) == pytest.approx(wanted)
+
+
+def test_one_bright_pixel_is_a_class():
+    assert otsu_threshold(np.repeat([0.0, 0.1, 1.0], [50, 50, 1])) > 0.1
+
+
 def test_cut_out_keeps_large_parts():
     ink = np.zeros((40, 30))
     ink[5:25, 8:12] = 0.5
@@ -385,6 +438,15 @@ def test_cut_out_keeps_large_parts():
     assert mask.sum() == 80 + 1 + 10 and np.array_equal(cut, mask)
 
 
+def test_a_part_counts_from_a_twentieth_of_the_largest():
+    ink = np.zeros((40, 30))
+    ink[:21, :20] = 1  # 420 pixels
+    ink[25:32, :3] = 1  # 21 of them
+    ink[25:30, 20:24] = 1  # 20
+    _, mask = cut_out(ink)
+    assert mask.shape == (32, 20) and mask.sum() == 420 + 21
+
+
 def test_centred():
     ink = np.zeros((10, 40))
     ink[:, 30:] = 1
@@ -393,6 +455,8 @@ def test_centred():
     assert (out.any(1).sum(), out.any(0).sum()) == (5, 6)
     i, j = ndimage.center_of_mass(out)
     assert abs(i - 13.5) < 0.6 and not out[:, 20:].any()  # no further to the left
+    mirrored = centred(ink[:, ::-1])
+    assert np.array_equal(mirrored[:, 8:14], out[:, 14:20][:, ::-1])  # nor the right
     assert centred(np.ones((1, 90))).any(1).sum() == 1
 
 
@@ -423,6 +487,27 @@ def test_photographed():
     assert taken[0] > taken[1] > taken[2] > 0.1
     assert paper[..., 0].min() > 0.4 and np.ptp(paper) > 0.3
     assert np.allclose(paper[..., 0], paper[..., 2])
+
+
+def test_light_slants_over_the_sheet():
+    "From 0.55 on the left to 0.95 on the right, and as far again up or down."
+    paper = np.zeros((28, 28))
+    made = [photographed(paper, np.random.default_rng(k))[..., 0] for k in range(40)]
+    smooth = [ndimage.uniform_filter(x, 9) for x in made]
+
+    def at(down, across):
+        found = [x[[0, len(x) // 2, -1][down]] for x in smooth]
+        return np.array([row[[0, len(row) // 2, -1][across]] for row in found])
+
+    near = {"atol": 0.03}
+    assert np.allclose(at(0, 0), 0.55, **near) and np.allclose(at(0, 2), 0.95, **near)
+    assert np.allclose(at(0, 1), 0.75, **near)
+    left, right = at(2, 0), at(2, 2)
+    assert 0.9 < left.max() < 0.98 and 0.52 < right.min() < 0.6 and right.max() < 0.98
+    assert np.allclose(at(1, 0) - 0.55, (left - 0.55) / 2, **near)
+    assert np.allclose(0.95 - at(1, 2), (0.95 - right) / 2, **near)
+    grain = [(x - y).std() for x, y in zip(made, smooth)]
+    assert abs(np.median(grain) - 0.02) < 0.002
 
 
 def test_missing_pictures_keep_their_places():

@@ -260,7 +260,10 @@ def test_classifier_hears_the_sequence_alone(layers):
 
 
 def test_classifier_starts_with_a_memory_and_with_dropout():
-    assert BiLSTMClassifier(3).lstm.hidden_size == 64
+    usual = BiLSTMClassifier(3)
+    assert (usual.lstm.hidden_size, usual.lstm.num_layers) == (64, 2)
+    assert (usual.drop.p, usual.lstm.dropout) == (0.3, 0.3)
+    assert usual.quiet.p == pytest.approx(0.06)
     net = BiLSTMClassifier(3, 5, dropout=0.5)
     assert sum(weights_of(net.lstm, 1, back=True)[2:])[5:10].tolist() == [1] * 5
     assert (net.drop.p, net.quiet.p, net.lstm.dropout) == (0.5, 0.1, 0.5)
@@ -336,9 +339,11 @@ def test_the_recipe_is_the_shipped_networks_own(monkeypatch):
     seen = {}
     monkeypatch.setattr("mmcourse.lstm.fit", lambda *args, **more: seen.update(more))
     train_listener(None, None, epochs=3, seed=4)
+    assert seen["seed"] == 4
+    train_listener(None, None, epochs=3)
     loss, schedule = seen.pop("loss"), seen.pop("schedule")
     recipe = {"lr": 4e-3, "weight_decay": 0.05, "clip": 1.0, "augment": None}
-    assert seen == recipe | {"epochs": 3, "seed": 4}
+    assert seen == recipe | {"epochs": 3, "seed": 0}
     assert schedule(0, 100) == 0.1 and schedule(9, 100) == 1  # warm-up
     logits, y = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
     p = logits.log_softmax(1)[0]

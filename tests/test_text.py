@@ -314,6 +314,12 @@ def test_a_shorter_training_is_the_beginning_of_a_longer_one():
     ]
 
 
+def test_a_thousand_merges_unless_told_otherwise():
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words = ["".join(w) for w in np.random.default_rng(0).choice(letters, (9000, 4))]
+    assert len(BPE.train(words).merges) == 1000 < len(BPE.train(words, 1100).merges)
+
+
 def test_a_list_of_texts_is_not_one_long_text():
     "No space stands before the second text."
     assert BPE.train(["aa", "aa"]).merges == [(97, 97)]
