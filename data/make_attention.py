@@ -4,10 +4,14 @@
 
 Arms are named task/…/seed. `words` and `sound`: a block of attention, an LSTM of about
 as many weights and the mean of the embedded tokens read hints and spoken digits, for
-6, 20 and 60 epochs. `lookup`: an LSTM on the look-up task, wider and longer. `cross`:
-words that listen to a noisy clip, the same model deaf, and the sound alone, 40 epochs.
-The epoch is chosen on validation data; `test` is accuracy on test data.
+6, 20 and 60 epochs. `lookup`: a block of attention and LSTMs on the look-up task, by
+updates; shares right of 8 and of 16 pairs. `heads`: two look-ups at once by one head
+and by two; shares of one digit right and of both. `cross`: words that listen to a noisy
+clip, the same model deaf, and the sound alone, for 8 and 40 epochs. The epoch is chosen
+on validation data; `test` is accuracy on test data.
 """
+
+from functools import partial
 
 import torch
 from study import Study
@@ -23,7 +27,13 @@ from mmcourse.attention import (
 )
 from mmcourse.datasets import SPLITS, hints, spoken_digits, three_views
 from mmcourse.pipeline import extract_audio_features, preprocess_audio
-from mmcourse.tasks import LookupReader, lookup_task, task_hits, train_on
+from mmcourse.tasks import (
+    LookupReader,
+    lookup_task,
+    task_hits,
+    train_on,
+    two_lookups,
+)
 from mmcourse.text import Vocab, pad, preprocess_text
 from mmcourse.training import accuracy, count_parameters, fit, warmup_cosine
 
@@ -97,11 +107,32 @@ def score(model, data, seed: int, epochs: int) -> dict:
     return parts | {"parameters": count_parameters(model)}
 
 
-def look_up(width: int, steps: int, seed: int) -> dict:
-    body = nn.LSTM(D, width, batch_first=True)
-    model = train_on(lookup_task, LookupReader(body, D, width=width), seed, steps)
+LOOKERS = {
+    "attention": lambda: LookupReader(TransformerBlock(D, 1), D),
+    "lstm 48": lambda: LookupReader(nn.LSTM(D, 48, batch_first=True), D, width=48),
+    "lstm 128": lambda: LookupReader(nn.LSTM(D, 128, batch_first=True), D, width=128),
+}
+LOOKUPS = (
+    ("attention", 800),
+    ("lstm 48", 800),
+    ("lstm 48", 3200),
+    ("lstm 48", 8000),
+    ("lstm 128", 8000),
+)
+
+
+def look_up(reader: str, steps: int, seed: int) -> dict:
+    model = train_on(lookup_task, LOOKERS[reader](), seed, steps)
     right = {p: task_hits(lookup_task, model, p) for p in (8, 16)}
     return {str(p): round(r.float().mean().item(), 5) for p, r in right.items()}
+
+
+def look_up_two(heads: int, seed: int) -> dict:
+    model = LookupReader(TransformerBlock(16, heads), 16, answers=2)
+    train_on(two_lookups, model, seed, 800)
+    right = task_hits(two_lookups, model, 8).float()  # (n, 2)
+    shares = {"one": right.mean(), "both": right.prod(1).mean()}
+    return {k: round(share.item(), 5) for k, share in shares.items()}
 
 
 def main():
@@ -131,13 +162,13 @@ def main():
                         return score(make(embed[kind]()), data[kind], seed, epochs)
 
                     study(f"{kind}/{name}/{epochs}/{seed}", run, seed)
-    for width, steps in ((48, 8000), (128, 8000)):
+    for reader, steps in LOOKUPS:
         for seed in study.seeds(3):
-
-            def run(width=width, steps=steps, seed=seed):
-                return look_up(width, steps, seed)
-
-            study(f"lookup/{width}/{steps}/{seed}", run, seed)
+            run = partial(look_up, reader, steps, seed)
+            study(f"lookup/{reader}/{steps}/{seed}", run, seed)
+    for heads in (1, 2):
+        for seed in study.seeds(3):
+            study(f"heads/{heads}/{seed}", partial(look_up_two, heads, seed), seed)
 
     both = {}
     for s in SPLITS:
@@ -158,13 +189,14 @@ def main():
             alone,
         ),
     }
-    for name, (make, views) in arms.items():
-        for seed in study.seeds(3):
+    for epochs in (8, 40):
+        for name, (make, views) in arms.items():
+            for seed in study.seeds(3):
 
-            def run(make=make, views=views, seed=seed):
-                return score(make(), views, seed, 40)
+                def run(make=make, views=views, seed=seed, epochs=epochs):
+                    return score(make(), views, seed, epochs)
 
-            study(f"cross/{name}/{seed}", run, seed)
+                study(f"cross/{name}/{epochs}/{seed}", run, seed)
 
 
 if __name__ == "__main__":

@@ -202,11 +202,7 @@ class TransformerBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(d, eps), nn.LayerNorm(d, eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,  # (B, T, d)
-        mask: Tensor | None = None,  # as `MultiHeadAttention` takes it
-    ) -> Tensor:  # (B, T, d)
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # (B, T, d)
         x = x + self.dropout(self.attend(self.norm1(x), mask=mask))
         return x + self.dropout(self.mlp(self.norm2(x)))
 
@@ -255,7 +251,7 @@ def masked_mean(
     return total / mask.sum(1, keepdim=True).clamp_min(1)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-095
+# %% ../nbs/2_models/11_attention.ipynb #cell-093
 def sound_tokens(
     mel: Tensor,  # (B, bands, frames) dB, -60 where no clip is
     stack: int = 3,  # frames that make one token
@@ -267,7 +263,7 @@ def sound_tokens(
     return (x.permute(0, 2, 3, 1).flatten(2) + 30) / 15, mask
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-096
+# %% ../nbs/2_models/11_attention.ipynb #cell-094
 class CrossAttention(nn.Module):
     "Tokens of one modality look into another, and keep what they were."
 
@@ -285,7 +281,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
 
-# %% ../nbs/2_models/11_attention.ipynb #cell-097
+# %% ../nbs/2_models/11_attention.ipynb #cell-095
 @patch
 def forward(
     self: CrossAttention,

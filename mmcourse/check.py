@@ -335,6 +335,21 @@ def _what_differs(ex: Exercise, want, came, f: Callable) -> str:
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-036
+_SPOILT = "But your function changes its input on the way: work on a copy."
+
+
+def _changed(before, after) -> bool:
+    "Whether an array, a tensor or a list is no longer what it was."
+    if isinstance(before, dict):
+        before, after = list(before.items()), list(after.items())
+    if type(before) in (list, tuple):
+        parts = zip(before, after)
+        return len(before) != len(after) or any(_changed(*pair) for pair in parts)
+    comparable = isinstance(as_array(before), (np.ndarray, str))
+    return comparable and bool(difference(before, after, rtol=0, atol=0))
+
+
+# %% ../nbs/0_tools/check.ipynb #cell-038
 class Failure(NamedTuple):
     "The first input on which an answer differs from the reference."
 
@@ -345,22 +360,29 @@ class Failure(NamedTuple):
     found: str  # what differs
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-037
-def _first_failure(ex: Exercise, f: Callable, change=lambda args: args):
-    "A `Failure`, or None. `change` is applied to the answer's inputs."
-    mine, theirs = _arguments(ex), _arguments(ex)
-    for i, args in enumerate(mine):
+# %% ../nbs/0_tools/check.ipynb #cell-039
+def _first_failure(
+    ex: Exercise,
+    f: Callable,
+    change=lambda args: args,  # of the answer's inputs
+) -> Failure | None:
+    "A `Failure`, if only to leave inputs as they were; or None."
+    mine, theirs, before = [_arguments(ex) for _ in range(3)]
+    spoilt = None
+    for i, args in enumerate(map(change, mine)):
         want, _ = _run(ex.reference, theirs[i], 600)
         if isinstance(want, BaseException):
             raise RuntimeError(f"{ex.id}: the reference fails on input {i}") from want
-        came, printed = _run(f, change(args), ex.limit)
+        came, printed = _run(f, args, ex.limit)
         found = _what_differs(ex, want, came, f)
         if found:
             return Failure(i, want, came, printed, found)
-    return None
+        if _changed(change(before[i]), args) and not _changed(before[i], theirs[i]):
+            spoilt = Failure(i, want, came, printed, _SPOILT)
+    return spoilt
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-038
+# %% ../nbs/0_tools/check.ipynb #cell-040
 def _judge_code(ex: Exercise, f) -> tuple[str, str]:
     if not callable(f):
         return "not yet", f"Type differs: expected a function, got {shown(f)}."
@@ -368,15 +390,17 @@ def _judge_code(ex: Exercise, f) -> tuple[str, str]:
     cannot_take = (TypeError, AttributeError, RuntimeError)
     if failed and isinstance(failed.came, cannot_take):
         other = _first_failure(ex, f, _other_kind)
-        failed = failed if other else None
+        failed = failed if other and other.found != _SPOILT else other
     if failed is None:
         return "right", ex.why
+    if failed.found == _SPOILT:
+        return "right", f"{ex.why} {_SPOILT}"
     if failed.came is ...:
         return "not attempted", ""
     return "not yet", _code_message(ex, failed)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-040
+# %% ../nbs/0_tools/check.ipynb #cell-042
 def _code_message(ex: Exercise, failed: Failure) -> str:
     inputs = _arguments(ex)
     args = inspect.signature(ex.reference).bind(*inputs[failed.place]).arguments
@@ -392,7 +416,7 @@ def _code_message(ex: Exercise, failed: Failure) -> str:
     return "\n".join([*lines, f"  {failed.found}"])
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-042
+# %% ../nbs/0_tools/check.ipynb #cell-044
 def _folded(v):
     "Texts in small letters without spaces around them; in lists too."
     if isinstance(v, str):
@@ -410,7 +434,7 @@ def _judge_prediction(ex: Exercise, value) -> tuple[str, str]:
     return "not yet", f"You said {shown(value)}, which is not it{more}."
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-043
+# %% ../nbs/0_tools/check.ipynb #cell-045
 def _judge_challenge(ex: Exercise, answer) -> tuple[str, str]:
     "A challenge is measured; any answer that is good enough will do."
     found, _ = _run(ex.judge, (answer,), ex.limit)
@@ -420,7 +444,7 @@ def _judge_challenge(ex: Exercise, answer) -> tuple[str, str]:
     return ("right", f"{said} {ex.why}") if good else ("not yet", said)
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-044
+# %% ../nbs/0_tools/check.ipynb #cell-046
 def _judge_question(ex: Question, answer) -> tuple[str, str]:
     "The chosen choice is explained."
     letter = str(answer).strip(" .()").lower()
@@ -431,7 +455,7 @@ def _judge_question(ex: Question, answer) -> tuple[str, str]:
     return status, f"{letter}) {text}: {why}"
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-045
+# %% ../nbs/0_tools/check.ipynb #cell-047
 def verdict(
     id: str,  # of the exercise or question
     answer,  # what the learner hands in
@@ -454,14 +478,14 @@ def verdict(
     return status, f"{id}: {status}. {text}"
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-047
+# %% ../nbs/0_tools/check.ipynb #cell-049
 def _print(message: str):
     "Sentences in lines of a page's width; indented lines stay as they are."
     for line in message.splitlines():
         print(line if line.startswith(" ") else textwrap.fill(line, 80))
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-048
+# %% ../nbs/0_tools/check.ipynb #cell-050
 def check(
     id: str,  # of the exercise or question, such as 'training.1'
     answer,  # your function, value or letter
@@ -470,7 +494,7 @@ def check(
     _print(verdict(id, answer)[1])
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-049
+# %% ../nbs/0_tools/check.ipynb #cell-051
 def hint(id: str):  # of the exercise
     "Print a hint."
     ex = find(id)
@@ -478,7 +502,7 @@ def hint(id: str):  # of the exercise
     _print(f"{id}: {none if ex.kind == 'question' else ex.hint}")
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-050
+# %% ../nbs/0_tools/check.ipynb #cell-052
 def solution(id: str):  # of the exercise or question
     "Print the reference solution."
     ex = find(id)
@@ -492,7 +516,7 @@ def solution(id: str):  # of the exercise or question
         print(f"# {ex.reference.__name__}() is {shown(ex.answer)}")
 
 
-# %% ../nbs/0_tools/check.ipynb #cell-072
+# %% ../nbs/0_tools/check.ipynb #cell-076
 def prove(
     id: str,  # of the exercise or question
 ) -> list[str]:  # the messages that the wrong answers get

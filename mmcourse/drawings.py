@@ -9,18 +9,40 @@ __all__ = [
     "draw_lstm_cell",
     "draw_tasks",
     "draw_project",
+    "draw_block",
+    "draw_paths",
+    "draw_one_batch",
+    "draw_rates",
+    "draw_heads",
     "draw_tokens",
     "draw_gates",
     "draw_listening",
 ]
 
 # %% ../nbs/0_tools/drawings.ipynb #cell-002
+from collections.abc import Callable
+
 import numpy as np
 
 from .explore import MODALITY, PALETTE
 
 
 # %% ../nbs/0_tools/drawings.ipynb #cell-004
+def _box(ax, x, y, text, color, lw=2.0, **font):  # the text, in its frame
+    "A text in a box with round corners."
+    frame = {"boxstyle": "round,pad=.4", "fc": "white", "ec": color, "lw": lw}
+    where = {"ha": "center", "va": "center", "color": "black"}
+    return ax.text(x, y, text, bbox=frame, **where, **font)
+
+
+def _arrow(ax, a, b, middle=False, **look):
+    "An arrow from box `a` to box `b`, between their edges or their middles."
+    ends = {"patchA": a.get_bbox_patch(), "patchB": b.get_bbox_patch()}
+    look = {"arrowstyle": "->"} | ({} if middle else ends) | look
+    ax.annotate("", b.get_position(), a.get_position(), arrowprops=look)
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-006
 def draw_steps():
     "The steps of a pipeline, for training and for test data."
     import matplotlib.pyplot as plt
@@ -48,7 +70,7 @@ def draw_steps():
     ax.axis("off")
 
 
-# %% ../nbs/0_tools/drawings.ipynb #cell-007
+# %% ../nbs/0_tools/drawings.ipynb #cell-009
 def draw_lstm_cell():
     "One step of an LSTM: the cell on top, its three gates below."
     import matplotlib.pyplot as plt
@@ -103,34 +125,26 @@ def draw_lstm_cell():
     ax.axis("off")
 
 
-# %% ../nbs/0_tools/drawings.ipynb #cell-010
+# %% ../nbs/0_tools/drawings.ipynb #cell-012
 def draw_tasks():
     "Three tasks on three inputs, and on one."
     import matplotlib.pyplot as plt
 
-    def box(ax, x, y, text, color):
-        style = {"boxstyle": "round,pad=.4", "fc": "white", "ec": color, "lw": 2}
-        ax.text(x, y, text, ha="center", va="center", color="black", bbox=style)
-
-    def arrow(ax, start, end):
-        style = {"arrowstyle": "->", "lw": 1.6, "shrinkA": 16, "shrinkB": 16}
-        ax.annotate("", end, start, arrowprops=style)
-
     fig, axs = plt.subplots(1, 2, figsize=(10, 3.6))
-    for x, pair in enumerate(
-        (("text", "topic"), ("image", "digit"), ("sound", "word"))
-    ):
-        box(axs[0], x, 0, pair[0], PALETTE[2])
-        box(axs[0], x, 1, "network", "grey")
-        box(axs[0], x, 2, pair[1], PALETTE[0])
-        arrow(axs[0], (x, 0), (x, 1))
-        arrow(axs[0], (x, 1), (x, 2))
-    box(axs[1], 1, 0, "sound", PALETTE[2])
-    box(axs[1], 1, 1, "trunk", "grey")
-    arrow(axs[1], (1, 0), (1, 1))
+    line = {"middle": True, "lw": 1.6, "shrinkA": 16, "shrinkB": 16}
+    pairs = ("text", "topic"), ("image", "digit"), ("sound", "word")
+    for x, (given, asked) in enumerate(pairs):
+        below = _box(axs[0], x, 0, given, PALETTE[2])
+        network = _box(axs[0], x, 1, "network", "grey")
+        above = _box(axs[0], x, 2, asked, PALETTE[0])
+        _arrow(axs[0], below, network, **line)
+        _arrow(axs[0], network, above, **line)
+    sound = _box(axs[1], 1, 0, "sound", PALETTE[2])
+    trunk = _box(axs[1], 1, 1, "trunk", "grey")
+    _arrow(axs[1], sound, trunk, **line)
     for x, task in enumerate(("digit", "parity", "voice")):
-        box(axs[1], x, 2, task, PALETTE[0])
-        arrow(axs[1], (1, 1), (x, 2))
+        head = _box(axs[1], x, 2, task, PALETTE[0])
+        _arrow(axs[1], trunk, head, **line)
     axs[0].set_title("Three tasks on three inputs: nothing meets")
     axs[1].set_title("Three tasks on one input: one trunk")
     for ax in axs:
@@ -138,21 +152,10 @@ def draw_tasks():
         ax.axis("off")
 
 
-# %% ../nbs/0_tools/drawings.ipynb #cell-013
+# %% ../nbs/0_tools/drawings.ipynb #cell-015
 def draw_project():
     "From raw input to one answer, by decisions and by features."
     import matplotlib.pyplot as plt
-
-    def box(ax, x, y, text, colour):
-        frame = {"boxstyle": "round,pad=.4", "fc": "white", "ec": colour, "lw": 1.8}
-        where = {"ha": "center", "va": "center", "fontsize": 10}
-        return ax.text(x, y, text, bbox=frame, color="black", **where)
-
-    def arrow(ax, a, b, style="-"):
-        ends = {"patchA": a.get_bbox_patch(), "patchB": b.get_bbox_patch()}
-        line = {"arrowstyle": "->", "lw": 1.4, "color": "#777777", "linestyle": style}
-        places = b.get_position(), a.get_position()
-        ax.annotate("", *places, arrowprops=line | ends | {"shrinkA": 2, "shrinkB": 4})
 
     rows = {
         "text": ["a sentence", "words", "numbers of words\nand pairs", "TextNet"],
@@ -175,17 +178,126 @@ def draw_project():
     ax.axis("off")
     for x, name in enumerate(steps):
         ax.text(x, 2.6, name, ha="center", family="monospace", fontsize=10)
-    answer = box(ax, 4, 1, "ten probabilities\neach, fused into\none answer", "#777777")
-    joint = box(ax, 3.1, -1.2, "all features\nconcatenated, one network", "#777777")
+    frame = {"lw": 1.8, "fontsize": 10}
+    grey = "#777777"
+    line = {"lw": 1.4, "color": grey, "shrinkA": 2, "shrinkB": 4}
+    text = "ten probabilities\neach, fused into\none answer"
+    answer = _box(ax, 4, 1, text, grey, **frame)
+    text = "all features\nconcatenated, one network"
+    joint = _box(ax, 3.1, -1.2, text, grey, **frame)
     for y, (m, texts) in zip((2, 1, 0), rows.items()):
-        chain = [box(ax, x, y, text, MODALITY[m]) for x, text in enumerate(texts)]
+        color = MODALITY[m]
+        chain = [_box(ax, x, y, t, color, **frame) for x, t in enumerate(texts)]
         for a, b in zip(chain, [*chain[1:], answer]):
-            arrow(ax, a, b)
-        arrow(ax, chain[2], joint, "--")
-    arrow(ax, joint, answer, "--")
+            _arrow(ax, a, b, **line)
+        _arrow(ax, chain[2], joint, linestyle="--", **line)
+    _arrow(ax, joint, answer, linestyle="--", **line)
 
 
-# %% ../nbs/0_tools/drawings.ipynb #cell-016
+# %% ../nbs/0_tools/drawings.ipynb #cell-018
+def draw_block():
+    "Attention and a small network, each beside the token's straight way."
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(8.5, 2.2))
+    ax.annotate("", (10, 0), (0, 0), arrowprops={"arrowstyle": "->", "lw": 2})
+    ax.text(-0.1, 0, "x", ha="right", va="center")
+    for start, names in ((0.6, ("norm", "attention")), (5.4, ("norm", "network"))):
+        ax.plot([start, start, start + 0.3], [0, 1.1, 1.1], color="k", lw=1.2)
+        for i, name in enumerate(names):
+            box = {"boxstyle": "round", "fc": "white", "ec": PALETTE[i]}
+            x = start + 0.9 + 1.6 * i
+            ax.text(x, 1.1, name, ha="center", va="center", bbox=box)
+        end = start + 3.6
+        ax.plot([end - 0.4, end, end], [1.1, 1.1, 0.15], color="k", lw=1.2)
+        plus = {"boxstyle": "circle", "fc": "white", "ec": "k"}
+        ax.text(end, 0, "+", ha="center", va="center", bbox=plus)
+    arrow = {"arrowstyle": "->", "color": PALETTE[1]}
+    ax.annotate("other tokens", (3.1, 1.4), (3.1, 2.1), ha="center", arrowprops=arrow)
+    ax.set(xlim=(-0.5, 10.2), ylim=(-0.4, 2.4))
+    ax.axis("off")
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-021
+def draw_paths(
+    loss: Callable,  # (2,) weights -> () loss
+    paths: dict,  # title -> (steps + 1, 2) weights on the way down
+    bottom,  # (2,) the best weights
+):
+    "Paths of gradient descent over the contours of the loss, side by side."
+    import matplotlib.pyplot as plt
+    import torch
+
+    axis = torch.linspace(-3, 3, 120)
+    grid = torch.cartesian_prod(axis, axis)  # (120 * 120, 2)
+    height = torch.vmap(loss)(grid).reshape(120, 120).T
+    _, axs = plt.subplots(1, len(paths), figsize=(10, 3.6), sharey=True)
+    for ax, (title, path) in zip(axs, paths.items()):
+        ax.contour(axis, axis, height, 12, cmap="Greys", linewidths=0.8)
+        ax.plot(*path.T, "o-", ms=3, lw=1.2, color=PALETTE[1])
+        ax.plot(*bottom, "*", ms=13, color=PALETTE[0])
+        ax.set(title=title, xlabel="weight of the left half")
+        ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+    axs[0].set_ylabel("weight of the right half")
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-022
+def draw_one_batch(
+    curves: dict,  # optimiser -> {who: loss on one batch, step by step}
+    floor: float,  # a loss to mark
+):
+    "How fast each of several training steps learns one batch, by optimiser."
+    import matplotlib.pyplot as plt
+
+    _, axs = plt.subplots(1, len(curves), figsize=(10, 3.4), sharey=True)
+    for ax, (optimizer, own) in zip(axs, curves.items()):
+        for name, losses in own.items():
+            ax.plot(losses, label=name.capitalize())
+        ax.set(xlabel="step", title=f"One batch, {optimizer}", ylim=(-0.1, 3.4))
+        ax.axhline(floor, color="grey", ls=":", lw=1.2)
+    axs[0].set_ylabel("loss (nats)")
+    axs[-1].legend(ncols=2)
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-023
+def draw_rates(
+    rates: list[float],
+    found: dict,  # name -> (rates, seeds) accuracies in [0, 1]
+    title: str,
+):
+    "Accuracy over the learning rate: a dot for each seed, a line for the means."
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(7, 3.2))
+    for (name, values), color in zip(found.items(), PALETTE):
+        values = 100 * np.array(values)
+        ax.plot(rates, values, "o", ms=5, alpha=0.6, color=color)
+        ax.plot(rates, values.mean(1), color=color, label=name)
+    ax.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy (%)")
+    ax.set_title(title)
+    ax.legend()
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-024
+def draw_heads(
+    weights,  # (heads, tokens) where each head looks
+    names: list[str],  # one a token
+    asked: list[int],  # places of the tokens that are asked for
+):
+    "Where the heads of one token look, as a map with a row for each."
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6.5, 1.9))
+    shown = ax.imshow(weights, cmap="Greens", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(len(names)), names)
+    for place in asked:
+        ax.get_xticklabels()[place].set_fontweight("bold")
+    ax.set_yticks(range(len(weights)), [f"head {h + 1}" for h in range(len(weights))])
+    ax.set_title("Each head fetches one of the two letters")
+    fig.colorbar(shown, ax=ax, label="weight")
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-025
 def draw_tokens(
     text: str,
     cuts: dict,  # name -> function of the text that gives its tokens
@@ -212,7 +324,7 @@ def draw_tokens(
     ax.tick_params(length=0)
 
 
-# %% ../nbs/0_tools/drawings.ipynb #cell-017
+# %% ../nbs/0_tools/drawings.ipynb #cell-026
 def draw_gates(
     mel,  # (20, frames) dB, what the network hears
     gates: dict,  # 'i', 'f', 'o' -> (steps, units) how far each gate is open
@@ -242,7 +354,7 @@ def draw_gates(
     axs[-1].set(xlabel="time (s)", xlim=(0, end))
 
 
-# %% ../nbs/0_tools/drawings.ipynb #cell-018
+# %% ../nbs/0_tools/drawings.ipynb #cell-027
 def draw_listening(
     picture,  # (20, frames) dB
     weights,  # (words, tokens of sound)

@@ -13,6 +13,7 @@ __all__ = [
     "WriteError",
     "data_path",
     "cache_dir",
+    "kept_runs",
     "sha256",
     "verified",
     "contents_digest",
@@ -30,6 +31,7 @@ import fnmatch
 import gzip
 import hashlib
 import io
+import json
 import os
 import secrets
 import shutil
@@ -108,6 +110,20 @@ def _cache() -> Path:
 
 
 # %% ../nbs/0_tools/store.ipynb #cell-013
+def kept_runs(
+    study: str,  # 'training', of data/results/training.json
+    arm: str,  # 'stop/falling rate', of 'stop/falling rate/0', …
+) -> list:  # what each seed gave, in their order
+    "What a study measured earlier. Raises `KeyError` for an arm it does not have."
+    text = data_path(f"results/{study}.json").read_text("utf-8")
+    runs = json.loads(text)["runs"]
+    found = [run for name, run in runs.items() if name.rpartition("/")[0] == arm]
+    if not found:
+        raise KeyError(f"{study}: no arm {arm!r}")
+    return found
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-016
 def sha256(
     path: str | Path,  # a file
 ) -> str:  # 64 hexadecimal digits
@@ -119,7 +135,7 @@ def sha256(
     return h.hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-017
+# %% ../nbs/0_tools/store.ipynb #cell-020
 def verified(
     path: str | Path,  # a file
     digest: str,  # the SHA-256 it must have, 64 hexadecimal digits
@@ -129,13 +145,13 @@ def verified(
     return Path(path)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-018
+# %% ../nbs/0_tools/store.ipynb #cell-021
 def _same(what, got: str, want: str):
     if got != want.lower():
         raise CorruptData(f"{what}: expected sha256 {want}, got {got}")
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-021
+# %% ../nbs/0_tools/store.ipynb #cell-024
 def contents_digest(
     folder: str | Path,  # the files directly in it count, folders below it do not
     pattern: str = "*",  # only files with such names count
@@ -145,13 +161,13 @@ def contents_digest(
     return _over({p.name: sha256(p) for p in files})
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-022
+# %% ../nbs/0_tools/store.ipynb #cell-025
 def _over(digests: dict[str, str]) -> str:
     lines = [f"{name} {digests[name]}\n" for name in sorted(digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-026
+# %% ../nbs/0_tools/store.ipynb #cell-029
 def load_npz(
     path: str | Path,  # an .npz file
     digest: str,  # the SHA-256 it must have
@@ -163,7 +179,7 @@ def load_npz(
         return {name: z[name] for name in z.files}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-031
+# %% ../nbs/0_tools/store.ipynb #cell-034
 @contextmanager
 def atomic(
     dest: str | Path,  # where the file shall be; its folder is made
@@ -181,7 +197,7 @@ def atomic(
             part.unlink(missing_ok=True)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-034
+# %% ../nbs/0_tools/store.ipynb #cell-037
 @dataclass(frozen=True)
 class Remote:
     "A data set that is downloaded on request."
@@ -197,7 +213,7 @@ class Remote:
     max_bytes: int = 1 << 28  # more is refused
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-036
+# %% ../nbs/0_tools/store.ipynb #cell-039
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 FSDD = Remote(
     "fsdd",
@@ -209,7 +225,7 @@ FSDD = Remote(
     "https://github.com/Jakobovski/free-spoken-digit-dataset",
 )
 
-# %% ../nbs/0_tools/store.ipynb #cell-037
+# %% ../nbs/0_tools/store.ipynb #cell-040
 MNIST_FULL = Remote(
     "mnist_full",
     (
@@ -240,7 +256,7 @@ MNIST_FULL = Remote(
 REMOTES = {r.name: r for r in (FSDD, MNIST_FULL)}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-041
+# %% ../nbs/0_tools/store.ipynb #cell-044
 def cached(remote: Remote) -> Path:  # the folder with its files
     "A fetched data set, verified just now. Raises `FileNotFoundError`, `CorruptData`."
     folder = _cache() / remote.name
@@ -252,7 +268,7 @@ def cached(remote: Remote) -> Path:  # the folder with its files
     return folder
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-043
+# %% ../nbs/0_tools/store.ipynb #cell-046
 def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
     "Path, size and reader of each plain file in a folder, zip or tar archive."
     if source.is_dir():
@@ -268,7 +284,7 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
                 yield m.name, m.size, t.extractfile(m).read
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-045
+# %% ../nbs/0_tools/store.ipynb #cell-048
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -298,7 +314,7 @@ def _contents(remote: Remote, source: Path) -> dict[str, bytes]:
     return files
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-047
+# %% ../nbs/0_tools/store.ipynb #cell-050
 def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
     files = _contents(remote, source)
     got = _over({n: hashlib.sha256(b).hexdigest() for n, b in files.items()})
@@ -310,7 +326,7 @@ def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
     return files
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-049
+# %% ../nbs/0_tools/store.ipynb #cell-052
 def _download(remote: Remote, folder: Path, progress: bool) -> Path:
     "A data set's archive, or a folder with its single files."
     import pooch
@@ -341,7 +357,7 @@ def _first(remote: Remote, box, name: str, urls: list[str], get):
     raise DownloadError("\n".join(failures))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-051
+# %% ../nbs/0_tools/store.ipynb #cell-054
 def fetch_remote(
     remote: Remote,
     archive: str | Path | None = None,  # a zip, tar or folder that you have already
@@ -371,7 +387,7 @@ def fetch_remote(
     return dest
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-052
+# %% ../nbs/0_tools/store.ipynb #cell-055
 def _ready(remote: Remote) -> Path | None:
     try:
         return cached(remote)
@@ -390,7 +406,7 @@ def _place(files: dict[str, bytes], new: Path, dest: Path):
         os.replace(new, dest)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-063
+# %% ../nbs/0_tools/store.ipynb #cell-066
 def read_idx(
     path: str | Path,  # an IDX file, plain or .gz
 ) -> np.ndarray:  # MNIST: (N, 28, 28) or (N,), uint8
@@ -407,6 +423,6 @@ def read_idx(
     return a.astype(a.dtype.newbyteorder("="))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-064
+# %% ../nbs/0_tools/store.ipynb #cell-067
 _IDX = {(0, 0x08): ">u1", (0, 0x09): ">i1", (0, 0x0B): ">i2"}
 _IDX |= {(0, 0x0C): ">i4", (0, 0x0D): ">f4", (0, 0x0E): ">f8"}

@@ -238,8 +238,7 @@ def accuracy(
 class History:
     "What happened, one number an epoch."
 
-    # mean over the batches as they were met, with dropout and augmentation
-    train_loss: list = field(default_factory=list)
+    train_loss: list = field(default_factory=list)  # as met, with dropout and all
     valid_loss: list = field(default_factory=list)  # after the epoch, without
     valid_accuracy: list = field(default_factory=list)  # in [0, 1]
     lr: list = field(default_factory=list)  # of the epoch's last step
@@ -410,7 +409,7 @@ def _settings(run: Run) -> dict:  # what must be the same when a run goes on
     return same | dict(zip(("train data", "valid data"), run.data))
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-083
+# %% ../nbs/2_models/06_training.ipynb #cell-085
 def cosine(
     step: int,  # of this update, from 0
     steps: int,  # of the whole run
@@ -431,7 +430,7 @@ def warmup_cosine(
     return (step + 1) / n if step < n else cosine(step - n, max(1, steps - n), floor)
 
 
-# %% ../nbs/2_models/06_training.ipynb #cell-109
+# %% ../nbs/2_models/06_training.ipynb #cell-110
 def jitter(
     images: Tensor,  # (B, H, W)
     generator: torch.Generator,

@@ -31,6 +31,7 @@ from mmcourse.check import (
     verdict,
 )
 
+SPOILT = engine._SPOILT
 WORD = {"hint": "Think of the length.", "why": "It matters."}
 
 
@@ -344,13 +345,70 @@ def test_a_changed_input_hurts_nobody():
         return x
 
     for _ in range(2):
-        assert said(mine)[0] == "right"
+        assert said(mine)[0] == "right" and SPOILT in said(mine)[1]
+    assert SPOILT not in said(unit)[1]
 
     def spoils(x, k):
         x[:] = 0
         return x
 
     assert "x = [3, 4]" in said(spoils)[1] and "expected [0.6, 0.8]" in said(spoils)[1]
+
+
+def in_list(rows):
+    rows.append([0.0])
+    return len(rows) - 1
+
+
+def in_row(rows):
+    rows[0][0] = -1.0
+    return len(rows)
+
+
+@pytest.mark.parametrize("mine", [in_list, in_row])
+def test_a_list_is_looked_into(mine):
+    @exercise(
+        "engine.16",
+        inputs=lambda rng: [([[1.0], [math.nan]],)],
+        wrong=[lambda rows: 0, lambda rows: 1],
+        **WORD,
+    )
+    def count(rows):
+        return len(rows)
+
+    fine = "engine.16: right. It matters."
+    assert said(count, "engine.16") == ("right", fine)
+    assert said(mine, "engine.16") == ("right", f"{fine} {SPOILT}")
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_an_exercise_may_ask_for_a_change(asks):
+    def step(w, more):
+        w = w if asks else w.clone()
+        w -= more["g"]
+        return w
+
+    def mine(w, more):
+        w -= more["g"]
+        return w
+
+    inputs = lambda rng: [(torch.ones(2), {"g": torch.ones(2)})]  # noqa: E731
+    wrong = [lambda w, more: 0, lambda w, more: w]
+    exercise("engine.17", inputs=inputs, wrong=wrong, **WORD)(step)
+    assert said(mine, "engine.17")[0] == "right"
+    assert (SPOILT in said(mine, "engine.17")[1]) != asks
+    assert SPOILT not in said(step, "engine.17")[1]
+
+
+def test_a_change_counts_in_the_other_kind_and_in_a_dict():
+    def mine(x, k):  # takes tensors alone
+        x.mul_(k / x.norm(dim=-1, keepdim=True))
+        return x
+
+    assert said(mine)[0] == "right" and SPOILT in said(mine)[1]
+    assert engine._changed({"a": np.ones(2)}, {"a": np.zeros(2)})
+    a, b = [{"a": [np.ones(2), "b", f]} for f in (abs, max)]
+    assert not engine._changed(a, b)
 
 
 def test_every_input_is_tried():

@@ -1,10 +1,12 @@
 "`fit` against a loop written out in torch, going on exactly, and bad input."
 
+import json
 import math
 import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmcourse.checkpoint import CheckpointError, write_tensors
-from mmcourse.measure import hits, seeded
+from mmcourse.datasets import mnist
+from mmcourse.measure import hits, nll, seeded
+from mmcourse.store import data_path, kept_runs
 from mmcourse.training import (
     History,
     Recipe,
@@ -688,3 +692,51 @@ def test_weights_that_are_tied_stay_tied(tmp_path):
     fit(a, (X[:, :4], Y), **kw)
     fit(b, (X[:, :4], Y), **kw)
     assert same(a, b) and b.a.weight is b.b.weight
+
+
+# --- the study of the chapter
+
+USUAL = {"lr": 0.01, "schedule": warmup_cosine}
+
+
+def digits(split):
+    d = mnist(split)
+    return torch.tensor(d["image"]), torch.tensor(d["label"])
+
+
+@pytest.mark.parametrize(
+    "arm, choices",
+    [
+        ("rate/2/0.003", {"lr": 0.003, "epochs": 2}),
+        ("schedule/climb and cosine/5/0.01", USUAL | {"epochs": 5}),
+        ("stop/stopped early", {"lr": 0.03, "patience": 2, "keep_best": True}),
+        ("shift/shifted/10", USUAL | {"augment": jitter}),
+    ],
+)
+def test_what_is_stored_comes_out_again(arm, choices):
+    with seeded(0):
+        model = mlp()
+    history = fit(model, digits("train"), digits("valid"), batch_size=100, **choices)
+    stored = kept_runs("training", arm)[0]
+    if isinstance(stored, float):
+        assert history.valid_accuracy[-1] == pytest.approx(stored, abs=0.02)
+        return
+    images, labels = digits("test")
+    logits = predict(model, images)
+    before = torch.tensor([h == "1" for h in stored["hits"]])
+    assert (hits(logits, labels) != before).float().mean() < 0.02
+    assert nll(logits, labels) == pytest.approx(stored["nll"], abs=0.03)
+    assert len(history) == pytest.approx(stored["epochs"], abs=2)
+
+
+def test_the_study_is_complete():
+    names = json.loads(data_path("results/training.json").read_text("utf-8"))["runs"]
+    arms = {name.rpartition("/")[0] for name in names}
+    counts = Counter(arm.split("/")[0] for arm in arms)
+    leak = {"clean": 1, "again": 1, "leaky": 1}
+    assert counts == {"rate": 14, "schedule": 8, "stop": 3, "shift": 4} | leak
+    for arm in arms:
+        n = 3 if arm.startswith(("rate", "shift")) else 5
+        assert [name for name in names if name.rpartition("/")[0] == arm] == [
+            f"{arm}/{seed}" for seed in range(n)
+        ]
