@@ -218,8 +218,8 @@ def pixel_noise(
 ) -> Tensor:  # (B,) in the unit of the pixels
     "An estimate of the deviation of the noise in each picture [Immerkær 1996]."
     d = torch.tensor([1.0, -2, 1], dtype=x.dtype, device=x.device)
-    mask = torch.outer(d, d)[None, None]
-    size = F.conv2d(x, mask).abs().mean((1, 2, 3))
+    kernel = torch.outer(d, d)[None, None]
+    size = F.conv2d(x, kernel).abs().mean((1, 2, 3))
     return size * math.sqrt(math.pi / 2) / 6
 
 
