@@ -7,12 +7,15 @@ Arms are named by what was trained: `one level/seed` (the default of `three_view
 holds accuracies on test data: `grid`, the mean over all 25 points and the four subsets
 of two or more, and `default`. `probe`: level by level, what a new last layer makes of
 a branch. `experts on validation` chooses opponents, and `margins` holds the points
-above them with intervals over seeds and speakers. Finished seeds are kept in a folder.
+above them with intervals over seeds and speakers. `probe, nothing hidden/seed` is the
+same for branches of a joint model trained without dropout. Finished seeds are kept in a
+folder.
 """
 
 import copy
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +180,14 @@ def probes(joint: nn.Module, experts: dict, data: Data, seed: int) -> dict:
     return found
 
 
+def probes_of_whole(data: Data, seed: int) -> dict:
+    "Probes of branches that saw every example in every epoch: nothing was hidden."
+    options = {"noise": True, "epochs": EPOCHS["all levels"], "seed": seed}
+    x, y = data.noisy["experts"], data.label["experts"]
+    joint = train_joint(x, y, data.n_grams, **options)
+    return {m: probe(joint.encoders[m], m, data, seed) for m in NOISY}
+
+
 def mean_of_pairs(hits: dict) -> float:
     parts = [h.double().mean() for s, h in hits.items() if len(s) > 1]
     return round(float(torch.stack(parts).mean()), 5)
@@ -255,6 +266,8 @@ def main():
                 return one_seed(data, kind, seed)
 
             study(f"{kind}/{seed}", run, seed)
+    for seed in seeds:
+        study(f"probe, nothing hidden/{seed}", partial(probes_of_whole, data, seed))
 
     def best_on_validation():
         found = {}

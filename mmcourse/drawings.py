@@ -17,6 +17,7 @@ __all__ = [
     "draw_tokens",
     "draw_gates",
     "draw_listening",
+    "draw_cosines",
 ]
 
 # %% ../nbs/0_tools/drawings.ipynb #cell-002
@@ -376,3 +377,33 @@ def draw_listening(
     low.set(xlabel="time (ms)", title="Where each word listens")
     low.set_yticks(np.arange(len(words)) + 0.5, words)
     fig.colorbar(shown, ax=low, label="weight")
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-029
+def draw_cosines(
+    between,  # (seeds, epochs + 1, 3, 3) cosines of tasks on the same clips
+    within,  # (seeds, epochs + 1, 3) cosines of each task with itself on others
+    tasks: tuple[str, str, str],
+):
+    "Mean cosines of gradients, epoch by epoch; shaded, the range over seeds."
+    import matplotlib.pyplot as plt
+
+    first, second, third = tasks
+    pairs = {(0, 1): (first, second), (0, 2): (first, third), (1, 2): (second, third)}
+    fig, axs = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+
+    def curve(ax, v, names, color):  # v (seeds, epochs + 1)
+        ax.plot(v.mean(0), label=" · ".join(names), color=color)
+        look = {"color": color, "alpha": 0.2, "lw": 0}
+        ax.fill_between(range(v.shape[1]), v.min(0), v.max(0), **look)
+
+    for color, ((i, j), names) in zip(PALETTE, pairs.items()):
+        curve(axs[0], between[:, :, i, j], names, color)
+    for color, (k, task) in zip(PALETTE[3:], enumerate(tasks)):
+        curve(axs[1], within[:, :, k], (task, task), color)
+    axs[0].set(title="Between tasks, on the same clips", ylabel="cosine of gradients")
+    axs[1].set_title("Each task with itself, on other clips")
+    for ax in axs:
+        ax.axhline(0, color="black", lw=1)
+        ax.set(xlabel="epoch", ylim=(-1, 1))
+        ax.legend(fontsize=11, loc="lower right")

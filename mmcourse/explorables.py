@@ -10,6 +10,7 @@ __all__ = [
     "root_slider",
     "game_slider",
     "weights_slider",
+    "noise_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from .audio import frames, window
 from .convolution import windows
-from .explore import PALETTE, Html, slider
+from .datasets import MODALITIES
+from .explore import MODALITY, PALETTE, Html, slider
 from .gan import best_discriminator, js_divergence
+from .noise_levels import IMAGE_NOISE, SNR_DB, best_single
 
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-005
@@ -170,7 +173,6 @@ from fractions import Fraction
 from functools import lru_cache
 
 from .decision_fusion import simplex
-from .explore import MODALITY
 from .measure import paired_bootstrap
 from .opinions import in_triangle
 
@@ -252,3 +254,49 @@ def weights_slider(
     sixths = [Fraction(k, 6) for k in range(7)]
     quarters = [Fraction(k, 4) for k in range(5)]
     return slider(draw, say, text=sixths, image_of_the_rest=quarters)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-020
+def noise_slider(
+    alone: dict[str, Tensor],  # {modality: (levels,)} accuracies of the experts
+    above: dict[str, dict],  # {fusion: margins}, as from `noise_levels.margins`
+) -> Html:
+    "Experts alone and fusions of all three, at every level of noise."
+    import matplotlib.pyplot as plt
+
+    best = 100 * best_single(alone)[MODALITIES]
+    decibels = ["∞", *[f"{s:g} dB" for s in SNR_DB[1:]]]
+
+    def found(noise, ratio):  # per cent of each expert, points of each fusion, best
+        i, a = IMAGE_NOISE.index(noise), decibels.index(ratio)
+        at = {"text": 0, "image": i, "audio": a}
+        experts = {m: 100 * alone[m][at[m]].item() for m in MODALITIES}
+        points = {name: m[MODALITIES][i, a].item() for name, m in above.items()}
+        return experts, points, best[i, a].item()
+
+    def draw(pixel_noise, sound_to_noise):
+        experts, points, line = found(pixel_noise, sound_to_noise)
+        fig, ax = plt.subplots(figsize=(6, 2.6))
+        colors = [MODALITY[m] for m in experts]
+        ax.barh([*experts], [*experts.values()], color=colors)
+        for name, p in points.items():
+            ax.barh(name, line + p, color="gray")
+            ax.text(line + p + 1, name, f"{p:+.0f}", va="center")
+        ax.axvline(line, color="black", ls=":", lw=1.5)
+        ax.set(xlim=(0, 108), xticks=[0, 50, 100], xlabel="right (%)")
+        ax.set_title("Dotted: the best single input")
+        ax.invert_yaxis()
+        return fig
+
+    def say(pixel_noise, sound_to_noise):
+        experts, points, _ = found(pixel_noise, sound_to_noise)
+        right = [f"{name} {v:.0f}" for name, v in experts.items()]
+        more = [f"{name} {p:+.0f}" for name, p in points.items()]
+        return (
+            f"Pixel noise {pixel_noise:g}, sound to noise {sound_to_noise}. Right"
+            f" alone, in per cent: {', '.join(right)}. Points above the best of them:"
+            f" {', '.join(more)}."
+        )
+
+    knobs = {"pixel_noise": IMAGE_NOISE, "sound_to_noise": decibels}
+    return slider(draw, say, **knobs)

@@ -98,9 +98,8 @@ def spoken_tasks() -> dict[str, tuple[Tensor, dict]]:
     for split in ("valid", "test"):
         new, own = clips[split], rows[split]
         x = torch.cat([new["features"]["audio"], mels[own]])
-        no_digit, no_voice = (
-            torch.full((n,), UNKNOWN) for n in (len(own), len(new["label"]))
-        )
+        no_digit = torch.full((len(own),), UNKNOWN)
+        no_voice = torch.full((len(new["label"]),), UNKNOWN)
         targets = questions(
             torch.cat([new["label"], no_digit]), torch.cat([no_voice, voice[own]])
         )
@@ -256,7 +255,7 @@ class Uncertainty(nn.Module):
         return dict(zip(self.tasks, torch.exp(-self.log_var).tolist()))
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-061
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-062
 def cosines(
     g: Tensor,  # (T, P) a gradient a row
     h: Tensor | None = None,  # (S, P); None: `g` itself
@@ -268,7 +267,7 @@ def cosines(
     return torch.einsum("ip,jp->ij", g, h)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-063
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-064
 def conflict(
     model: MultiTask,
     train: tuple,  # (inputs, {task: targets})
@@ -289,7 +288,7 @@ def conflict(
     return {"between": between, "within": within}
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-066
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-067
 def project_off(
     g: Tensor,  # (P,)
     h: Tensor,  # (P,)
@@ -313,7 +312,7 @@ def pcgrad(
     return total
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-071
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-072
 def steer(
     loss: Tensor,  # ()
     params: list[Tensor],  # P numbers in all
@@ -341,7 +340,7 @@ def surgery(
     return balance
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-076
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-077
 class Reverse(torch.autograd.Function):
     "The identity; its gradient is turned around."
 
@@ -366,7 +365,7 @@ class ReverseGradient(nn.Module):
         return Reverse.apply(x, self.strength)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-079
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-080
 def probe(
     trunk: nn.Module,  # inputs -> features
     train: tuple,  # (inputs, (N,) classes)
@@ -385,7 +384,7 @@ def probe(
     return hit_rate(predict(line, (z_test - mean) / std), test[1])
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-084
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-085
 def keep_labels(
     targets: dict[str, Tensor],  # {task: (N,)}
     task: str,  # whose labels become scarce
@@ -406,7 +405,7 @@ def keep_labels(
     return targets | {task: few}
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-086
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-087
 def repeat_known(
     train: tuple,  # (inputs, {task: (N,)})
     task: str,  # whose labels are scarce
@@ -419,7 +418,7 @@ def repeat_known(
     return take(train, rows)
 
 
-# %% ../nbs/4_fusion/17_multitask.ipynb #cell-094
+# %% ../nbs/4_fusion/17_multitask.ipynb #cell-095
 class FusedTrunk(nn.Module):
     "An encoder for each modality, fused into one set of features."
 

@@ -18,6 +18,8 @@ __all__ = [
     "best_single",
     "margins",
     "above_best",
+    "show_margins",
+    "show_shares",
 ]
 
 # %% ../nbs/0_tools/noise_levels.ipynb #cell-003
@@ -32,6 +34,7 @@ from torch import Tensor
 from .checkpoint import grow
 from .classifiers import AudioNet, Classifier, ImageNet28, TextNet
 from .datasets import MODALITIES, three_views
+from .explore import MODALITY
 from .measure import paired_bootstrap
 from .pipeline import extract_features, preprocess_data
 from .training import predict
@@ -157,3 +160,50 @@ def above_best(
             rival = alone[m][:, at[m]]
             found[s][i, a] = paired_bootstrap(fused[s][:, i, a], rival, groups, n=1000)
     return found
+
+
+# %% ../nbs/0_tools/noise_levels.ipynb #cell-016
+def show_margins(
+    maps: dict,  # {title: (image levels, audio levels)} points
+):
+    "Heat maps of points above the best expert: blue above, red below."
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (8.6, 3.9), "sharey": True, "layout": "constrained"}
+    fig, axs = plt.subplots(1, len(maps), squeeze=False, **size)
+    for ax, (title, points) in zip(axs[0], maps.items()):
+        im = ax.imshow(points, cmap="RdBu", vmin=-45, vmax=45)
+        for (i, j), v in np.ndenumerate(np.asarray(points)):
+            color = "white" if abs(v) > 28 else "black"
+            ax.text(j, i, f"{v:+.0f}", ha="center", va="center", color=color)
+        corner = DEFAULT[1] - 0.5, DEFAULT[0] - 0.5
+        ax.add_patch(plt.Rectangle(corner, 1, 1, fill=False, lw=2.5))
+        ax.set(title=title, xlabel="sound to noise (dB)")
+        ax.set_xticks(range(len(SNR_DB)), ["∞", *[f"{s:g}" for s in SNR_DB[1:]]])
+        ax.set_yticks(range(len(IMAGE_NOISE)), IMAGE_NOISE)
+    axs[0, 0].set_ylabel("pixel noise")
+    fig.colorbar(im, ax=axs, label="points above the best expert")
+
+
+# %% ../nbs/0_tools/noise_levels.ipynb #cell-017
+def show_shares(
+    picture: list,  # {modality: points} at each level of pixel noise
+    sound: list,  # the same at each level of noise in the sound
+):
+    "Stacked shares of the modalities, left as the picture gets worse, right the sound."
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (8.6, 3.4), "sharey": True, "layout": "constrained"}
+    fig, axs = plt.subplots(1, 2, **size)
+    for ax, parts, levels in zip(axs, (picture, sound), (IMAGE_NOISE, SNR_DB)):
+        bottom = np.zeros(len(parts))
+        for m in MODALITIES:
+            height = np.array([part[m] for part in parts])
+            ax.bar(range(len(parts)), height, bottom=bottom, color=MODALITY[m], label=m)
+            bottom += height
+        ticks = ["∞" if s == math.inf else f"{s:g}" for s in levels]
+        ax.set_xticks(range(len(parts)), ticks)
+    axs[0].set(title="The picture gets worse", xlabel="pixel noise")
+    axs[1].set(title="The sound gets worse", xlabel="sound to noise (dB)")
+    axs[0].set_ylabel("Shapley value (points)")
+    axs[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))

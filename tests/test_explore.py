@@ -21,6 +21,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from mmcourse import explore
+from mmcourse.explorables import noise_slider
 from mmcourse.explore import (
     MODALITY,
     PALETTE,
@@ -423,6 +424,40 @@ def test_a_slider_turns_by_the_keyboard(tmp_path):
         job = pool.submit(turned, tmp_path / "page.html", playwright.sync_playwright)
     wanted = ["Bars of 1 & 4.", "Bars of 3 & 5.", "3", "3", "5"]
     assert job.result() == wanted
+
+
+@pytest.fixture(scope="module")
+def noises():
+    "Chapter 18's slider, of made-up accuracies."
+    alone = {m: torch.linspace(0.8, 0.1, 5) for m in ("image", "audio")}
+    alone["text"] = torch.tensor([0.6])
+    everything = "text", "image", "audio"
+    rising = {everything: torch.arange(25.0).view(5, 5) - 12}
+    return noise_slider(alone, {"a fusion": rising})
+
+
+def test_the_slider_of_noise_levels_tells_each_point(noises):
+    labels = re.findall('aria-label="(.*?)"', noises._repr_html_())
+    assert len(set(labels)) == len(labels) == 25
+    assert labels[0] == (
+        "Pixel noise 0, sound to noise ∞. Right alone, in per cent: text 60, image 80,"
+        " audio 80. Points above the best of them: a fusion -12."
+    )
+    assert labels[9] == (  # second picture, last sound
+        "Pixel noise 0.2, sound to noise -15 dB. Right alone, in per cent: text 60,"
+        " image 62, audio 10. Points above the best of them: a fusion -3."
+    )
+
+
+def test_the_slider_of_noise_levels_turns_by_the_keyboard(noises, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    (tmp_path / "page.html").write_text(noises._repr_html_(), encoding="utf-8")
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(turned, tmp_path / "page.html", playwright.sync_playwright)
+    first, last, *knobs = job.result()
+    assert first.startswith("Pixel noise 0, sound to noise ∞.")
+    assert last.startswith("Pixel noise 0.4, sound to noise -15 dB.")
+    assert knobs == ["0.4", "0.4", "-15 dB"]
 
 
 def test_show_history_draws_both_losses_and_marks_the_best():
