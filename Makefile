@@ -1,15 +1,17 @@
-# Four things to do with the course. Each makes the virtual environment on first use and says what it does.
+# Five things to do with the course. Each makes the virtual environment on first use and says what it does.
 #
 #   make course   run the project, print its table, build the site, say how to go on
 #   make test     execute every notebook and every test
 #   make lab      open JupyterLab in nbs/
+#   make demo     open a page to draw, speak and type a digit on
 #   make site     build the site into _site/
 #
 # and, for authors: `make format` formats everything, `make lint` says what is not clean, `make export` writes mmcourse/ from
 # the notebooks and `make check-export` tells whether it is what they export, `make notebooks` executes all notebooks in place
 # and cleans them, `make density` prints how dense the chapters are, `make readme` writes README.md from nbs/index.ipynb.
 # Everything needs Python 3.11 or newer; another interpreter: make course PYTHON=python3.12. An index with CPU builds of
-# PyTorch (Linux): make course TORCH_INDEX=ADDRESS. Options for JupyterLab: make lab LAB_ARGS="--port 9000".
+# PyTorch (Linux): make course TORCH_INDEX=ADDRESS. Options for JupyterLab: make lab LAB_ARGS="--port 9000";
+# for the page: make demo DEMO_ARGS="--port 9000 --no-browser".
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -35,7 +37,7 @@ export PYTHONUTF8 := 1
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
-.PHONY: help course test lab site format lint density notebooks readme export check-export clean
+.PHONY: help course test lab demo site format lint density notebooks readme export check-export clean
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
 
@@ -54,6 +56,11 @@ $(VENV)/.course: settings.ini constraints.txt setup.py pyproject.toml | $(VENV)/
 $(VENV)/.lab: $(VENV)/.course
 	@echo "==> installing JupyterLab"
 	@$(PIP) --editable '.[site,lab]'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.course
+	@echo "==> installing Gradio, which draws the page"
+	@$(PIP) --editable '.[site,demo]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.course
@@ -76,6 +83,9 @@ test: $(VENV)/.test
 lab: $(VENV)/.lab
 	@echo "==> JupyterLab in nbs/"
 	@$(PY) -m jupyterlab --notebook-dir nbs $(LAB_ARGS)
+
+demo: $(VENV)/.demo
+	@$(PY) -m mmcourse.demo $(DEMO_ARGS)
 
 site: $(VENV)/.course
 	@echo "==> building the site into _site/"

@@ -37,6 +37,11 @@ setup(
     extras_require={
         "site": requires("site_requirements"),
         "lab": requires("lab_requirements"),
-        "dev": requires("dev_requirements") + requires("site_requirements"),
+        "demo": requires("demo_requirements"),
+        "dev": [
+            *requires("dev_requirements"),
+            *requires("site_requirements"),
+            *requires("demo_requirements"),
+        ],
     },
 )

@@ -283,7 +283,7 @@ CSS = (
 .mm-fused .bars {height: 220px}
 #text textarea {font-size: 1.15rem}
 .dark audio {color-scheme: dark}
-.note {opacity: .8; font-size: .95rem}
+time, .min_value, .max_value, .playback {color: inherit !important}
 .got {height: 118px; display: flex; align-items: center; justify-content: center;
   text-align: center; overflow: auto}
 .got figure {margin: 0 !important} .got figcaption {margin-bottom: .3rem}
@@ -391,7 +391,7 @@ def _microphone(gr):
 
 
 def _sentence(gr):
-    options = {"lines": 8, "max_lines": 8, "elem_id": "text"}
+    options = {"lines": 10, "max_lines": 10, "elem_id": "text"}
     example = "an even number over five\nseven\n七"
     return gr.Textbox(label="A hint, or a name", placeholder=example, **options)
 

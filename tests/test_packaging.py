@@ -388,6 +388,7 @@ def test_lock_and_ranges_agree():
         "requirements",
         "site_requirements",
         "lab_requirements",
+        "demo_requirements",
         "dev_requirements",
     ):
         for r in map(Requirement, cfg[field].split()):
