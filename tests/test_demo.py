@@ -10,8 +10,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from conftest import drawing, missing, saved, tone, wav, watched
 
+from conftest import drawing, missing, saved, tone, watched, wav
 from mmcourse import demo
 from mmcourse.audio import preprocess_audio
 from mmcourse.datasets import MODALITIES
@@ -211,7 +211,7 @@ def test_quarrels_and_unknown_words_are_said(recogniser):
     ]
     page = demo.answer_html(seen)
     assert all(remark in page for remark in seen.remarks)
-    only = demo.look(recogniser, {"text": "the number"})
+    only = demo.look(recogniser, {"text": "#"})
     assert only.remarks == ["no digit is hinted at; the text is left out"]
 
 
@@ -310,45 +310,68 @@ def wait(tab, selector, text):
     tab.locator(selector).filter(has_text=text).wait_for(timeout=60_000)
 
 
-NOISY = re.compile("PixiJS|GL Driver|GPU stall|AudioContext|willReadFrequently")
+# what Gradio's own scripts and a browser without a graphics card warn of
+CHATTER = re.compile(
+    r"PixiJS|GL Driver|AudioContext|willReadFrequently|Method not implemented|\n    at "
+    r"|console:     at "
+)
+
+
+def draw_a_stroke(tab):
+    "From top to bottom, in the middle of the canvas."
+    canvas = tab.locator("#image canvas").last
+    tab.locator("#image").get_by_label("Brush Size").wait_for(timeout=60_000)
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x, y - 60)
+    tab.mouse.down()
+    tab.mouse.move(x, y + 60, steps=12)
+    tab.mouse.up()
 
 
 @pytest.mark.slow
 def test_the_page(browser, served, axe, tmp_path):
     "Real files in, the answer out, and nobody else is asked."
-    (tmp_path / "three.png").write_bytes(saved(drawing()))
-    wave = demo.first_of(7)[1]
-    (tmp_path / "seven.wav").write_bytes(wav(wave))
+    (tmp_path / "seven.png").write_bytes(saved(drawing()))
+    (tmp_path / "seven.wav").write_bytes(wav(demo.first_of(7)[1]))
     address, hosts = served
     problems = []
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     watched(tab, address, problems)
     tab.goto(address)
     wait(tab, "#answer", "Draw a digit")
+    digit = tab.locator("#answer .digit")
+
+    draw_a_stroke(tab)
+    wait(tab, "#answer", "From picture.")
+    assert digit.inner_text() == "1"
 
     hint = tab.get_by_label("A hint, or a name")
     hint.fill("an odd number that no die can show")
-    wait(tab, "#answer", "From hint.")
+    wait(tab, "#answer", "From picture and hint.")
 
+    tab.locator("#audio").get_by_label("Upload file").click()
     tab.locator("#audio input[type=file]").set_input_files(tmp_path / "seven.wav")
-    wait(tab, "#answer", "From sound and hint.")
-    assert tab.locator("#audio-shown .says b").inner_text() == "7"
-
-    upload = tab.locator("input[type=file][accept*=image]")
-    upload.set_input_files(tmp_path / "three.png")
     wait(tab, "#answer", "From picture, sound and hint.")
-    assert tab.locator("#answer .digit").inner_text() == "7"
-    assert "It is seven" in tab.locator("#answer").inner_text()
+    wait(tab, "#answer", "image says 1 and audio says 7: they cannot both be right")
+
+    upload = tab.get_by_test_id("Upload a picture-upload-button")
+    upload.set_input_files(tmp_path / "seven.png")
+    wait(tab, "#image-shown .says", "7")
+    wait(tab, "#answer", "It is seven.")
+    assert digit.inner_text() == "7"
     assert tab.locator("#fused-shown .bars span").count() == 10
     assert tab.locator("#image-shown img.pixels").count() == 1
     assert tab.locator("#audio-shown audio").count() == 1
 
-    slider = tab.get_by_label("range slider for Share of words lost")
-    slider.press("End")
+    tab.get_by_label("range slider for Share of words lost").press("End")
     wait(tab, "#answer", "From picture and sound.")
 
+    tab.set_viewport_size({"width": 390, "height": 844})
     tab.get_by_role("button", name="Words not known").press("Enter")
     wait(tab, "#answer", "not known: glorbish, blick; the text is left out")
+    wait(tab, "#answer", "From picture.")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
     tab.evaluate(axe)
     found = tab.evaluate(
@@ -357,26 +380,5 @@ def test_the_page(browser, served, axe, tmp_path):
     )
     tab.close()
     assert found == []
-    assert [p for p in problems if not NOISY.search(p)] == []
+    assert [p for p in problems if not CHATTER.search(p)] == []
     assert set(hosts) <= {"127.0.0.1", "::1"}
-
-
-@pytest.mark.slow
-def test_drawn_by_hand_on_a_phone(browser, served):
-    "A stroke on the canvas is a one; no part of the page is wider than the screen."
-    address, _ = served
-    tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
-    tab.goto(address)
-    wait(tab, "#answer", "Draw a digit")
-    canvas = tab.locator("#image canvas").last
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    tab.mouse.move(x, y - 60)
-    tab.mouse.down()
-    tab.mouse.move(x, y + 60, steps=12)
-    tab.mouse.up()
-    wait(tab, "#answer", "From picture.")
-    assert tab.locator("#answer .digit").inner_text() == "1"
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-    tab.close()
