@@ -356,7 +356,7 @@ CSS = (
   border: 1px solid var(--border-color-primary); cursor: crosshair}
 #image .wipe {display: block; margin: .1rem auto 0; padding: 0 1rem; font-size: .85rem;
   font-weight: 400; line-height: 1.2rem; color: var(--body-text-color)}
-time, .min_value, .max_value, .playback {color: inherit !important}
+time, .or, .min_value, .max_value, .playback {color: inherit !important}
 .got {height: 118px; display: flex; align-items: center; justify-content: center;
   text-align: center; overflow: auto}
 .got figure {margin: 0 !important} .got figcaption {margin-bottom: .3rem}

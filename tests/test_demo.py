@@ -325,7 +325,7 @@ def served(recogniser):
 
 def wait(tab, selector, text):
     "Until a part of the page holds a text."
-    tab.locator(selector).filter(has_text=text).wait_for(timeout=60_000)
+    tab.locator(selector).filter(has_text=text).wait_for(timeout=30_000)
 
 
 CHATTER = re.compile("AudioContext|Method not implemented")  # of Gradio's own scripts
