@@ -36,7 +36,7 @@ __all__ = [
     "picture_html",
     "got_html",
     "view_html",
-    "listed",
+    "named_in_a_row",
     "answer_html",
     "shares_html",
     "example",
@@ -274,7 +274,7 @@ def view_html(seen: Look, view: str) -> str:
 
 
 # %% ../nbs/0_tools/demo.ipynb #cell-033
-def listed(names: list[str]) -> str:  # such as "picture, sound and hint"
+def named_in_a_row(names: list[str]) -> str:  # such as "picture, sound and hint"
     "Names in a row."
     return " and ".join(", ".join(names).rsplit(", ", 1))
 
@@ -288,7 +288,7 @@ def answer_html(seen: Look) -> str:
         figure = "?"
     else:
         sure = "a guess" if p[best] < 0.5 else "unsure" if p[best] < 0.9 else "sure"
-        heard = listed([VIEWS[m] for m in VIEWS if m in seen.said])
+        heard = named_in_a_row([VIEWS[m] for m in VIEWS if m in seen.said])
         words = f"<b>It is {NAMES[best]}.</b> Confidence {percent(p[best])}: {sure}."
         words, figure = f"{words}<br><small>From {heard}.</small>", str(best)
     odd = "".join(f"<p class=odd>⚠ {html.escape(r)}</p>" for r in seen.remarks)
@@ -347,12 +347,12 @@ CSS = (
 #answer, .html-container {padding: 0}
 #answer {position: sticky; top: 0; z-index: 50; overflow: visible}
 #examples {gap: .5rem} #examples button {min-width: 9rem}
-@media (min-width: 900px) {#audio {height: 347px} #text {height: 363px}}
+@media (min-width: 900px) {#audio {height: 343px} #text {height: 359px}}
 .mm-fused .bars {height: 220px}
 #text textarea {font-size: 1.15rem}
 .dark audio {color-scheme: dark}
 #image {text-align: center}
-#image canvas {width: 280px; max-width: 100%; border-radius: 8px; touch-action: none;
+#image canvas {display: block; margin: 0 auto; width: 280px; max-width: 100%; border-radius: 8px; touch-action: none;
   border: 1px solid var(--border-color-primary); cursor: crosshair}
 #image .wipe {display: block; margin: .1rem auto 0; padding: 0 1rem; font-size: .85rem;
   font-weight: 400; line-height: 1.2rem; color: var(--body-text-color)}
