@@ -24,7 +24,7 @@ __all__ = [
     "dropped_words",
     "is_there",
     "Look",
-    "look",
+    "look_at",
     "first_of",
     "subset_worths",
     "view_shares",
@@ -40,14 +40,14 @@ __all__ = [
     "answer_html",
     "shares_html",
     "example",
-    "shown",
+    "panels",
     "on_canvas",
     "page",
     "OnlyThisHost",
     "web_app",
     "open_socket",
     "server",
-    "main",
+    "serve_page",
 ]
 
 # %% ../nbs/0_tools/demo.ipynb #cell-002
@@ -140,7 +140,7 @@ class Look(NamedTuple):
 
 
 # %% ../nbs/0_tools/demo.ipynb #cell-013
-def look(
+def look_at(
     recogniser: Recogniser,
     given: dict,  # 'text', 'image', 'audio'; any may be missing or None
     noise: dict | None = None,  # the sliders, as in `CLEAR`
@@ -352,7 +352,8 @@ CSS = (
 #text textarea {font-size: 1.15rem}
 .dark audio {color-scheme: dark}
 #image {text-align: center}
-#image canvas {display: block; margin: 0 auto; width: 280px; max-width: 100%; border-radius: 8px; touch-action: none;
+#image canvas {display: block; margin: 0 auto; width: 280px; max-width: 100%;
+  border-radius: 8px; touch-action: none;
   border: 1px solid var(--border-color-primary); cursor: crosshair}
 #image .wipe {display: block; margin: .1rem auto 0; padding: 0 1rem; font-size: .85rem;
   font-weight: 400; line-height: 1.2rem; color: var(--body-text-color)}
@@ -407,7 +408,7 @@ def example(name: str) -> list:  # values of the page's six inputs
 
 
 # %% ../nbs/0_tools/demo.ipynb #cell-040
-def shown(
+def panels(
     recogniser: Recogniser,
     drawn: str | None,  # a data URL
     audio: str | None,  # path of a recording
@@ -416,7 +417,7 @@ def shown(
 ) -> list[str]:  # HTML: the answer, the three views, all together
     "What the page shows for its inputs."
     given = {"text": text or "", "image": from_url(drawn), "audio": audio}
-    seen = look(recogniser, given, dict(zip(VIEWS, noise)))
+    seen = look_at(recogniser, given, dict(zip(VIEWS, noise)))
     views = [view_html(seen, m) for m in VIEWS]
     fused = bars_html("fused", seen.said["fused"] if len(seen.said) > 1 else None)
     return [answer_html(seen), *views, fused + shares_html(seen.said)]
@@ -564,7 +565,7 @@ def page(recogniser: Recogniser):  # gradio.Blocks
         inputs, outputs = [*views, *sliders], [answer, *places, fused]
 
         def show(*values):
-            return shown(recogniser, *values)
+            return panels(recogniser, *values)
 
         quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
         drawn, *others = inputs  # a stroke is an input and not yet a change
@@ -635,7 +636,7 @@ def server(recogniser: Recogniser, place):  # uvicorn.Server
 
 
 # %% ../nbs/0_tools/demo.ipynb #cell-053
-def main(
+def serve_page(
     argv: list[str] | None = None,  # the command's arguments
 ) -> int:  # 0, or 2 without Gradio
     "Serve the page until Ctrl+C."
@@ -653,7 +654,7 @@ def main(
     place = open_socket(args.port)
     address = f"http://127.0.0.1:{place.getsockname()[1]}/"
     recogniser = load_recogniser()
-    shown(recogniser, None, None, "seven")  # the first look takes longest
+    panels(recogniser, None, None, "seven")  # the first look takes longest
     serve = server(recogniser, place)
     print(f"The page is at {address} (Ctrl+C ends it)", flush=True)
     if not args.no_browser:
@@ -666,4 +667,4 @@ def main(
 
 # %% ../nbs/0_tools/demo.ipynb #cell-054
 if __name__ == "__main__" and "__file__" in globals():
-    sys.exit(main())
+    sys.exit(serve_page())

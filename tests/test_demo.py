@@ -153,7 +153,7 @@ def test_words_go_one_after_the_other():
 def test_a_clear_look_is_the_recognisers_answer(recogniser):
     picture, _ = demo.first_of(3)
     given = {"text": "an odd number below six", "image": picture}
-    seen, said = demo.look(recogniser, given), recogniser(**given)
+    seen, said = demo.look_at(recogniser, given), recogniser(**given)
     assert set(seen.said) == {"text", "image", "fused"} and not seen.refused
     for m, p in said.items():
         assert np.allclose(seen.said[m], p) and seen.said[m].sum() == pytest.approx(1)
@@ -163,7 +163,7 @@ def test_nothing_given_is_no_opinion(recogniser):
     blank = np.full((280, 280, 3), 255, np.uint8)
     clear = np.zeros((280, 280, 4), np.uint8)
     for image in (None, blank, clear):
-        seen = demo.look(recogniser, {"text": " ", "image": image, "audio": None})
+        seen = demo.look_at(recogniser, {"text": " ", "image": image, "audio": None})
         assert not seen.got and not seen.remarks and set(seen.said) == {"fused"}
         assert np.allclose(seen.said["fused"], 0.1)
 
@@ -171,7 +171,7 @@ def test_nothing_given_is_no_opinion(recogniser):
 def test_one_that_cannot_be_read_does_not_silence_the_others(recogniser, tmp_path):
     (tmp_path / "no.wav").write_bytes(b"no sound")
     given = {"text": "seven", "audio": str(tmp_path / "no.wav")}
-    seen = demo.look(recogniser, given)
+    seen = demo.look_at(recogniser, given)
     assert set(seen.said) == {"text", "fused"} and seen.said["fused"].argmax() == 7
     assert seen.refused["audio"].startswith("audio: expected a recording")
     assert "expected a recording" in demo.view_html(seen, "audio")
@@ -181,7 +181,7 @@ def test_noise_reaches_the_networks_and_what_is_shown(recogniser):
     picture, wave = demo.first_of(3)
     given = {"text": "an odd number below six", "image": picture, "audio": wave}
     noise = {"text": 1.0, "image": 0.4, "audio": -5}
-    seen = demo.look(recogniser, given, noise)
+    seen = demo.look_at(recogniser, given, noise)
     assert set(seen.got) == {"image", "audio"}  # the last word is gone
     assert (seen.got["image"] == demo.noisy_picture(picture, 0.4)).all()
     assert (seen.got["audio"] == demo.noisy_sound(wave, -5)).all()
@@ -193,7 +193,7 @@ def test_the_weak_example_is_right_where_two_views_are_wrong(recogniser):
     "As the notebook says of it."
     drawn, spoken, text, *noise = demo.EXAMPLES["Three weak views"]
     given = {"text": text, "image": demo.first_of(3)[0], "audio": demo.first_of(3)[1]}
-    said = demo.look(recogniser, given, dict(zip(demo.VIEWS, noise))).said
+    said = demo.look_at(recogniser, given, dict(zip(demo.VIEWS, noise))).said
     best = {m: int(p.argmax()) for m, p in said.items()}
     assert best == {"text": 1, "image": 8, "audio": 3, "fused": 3}
     assert drawn == spoken == 3
@@ -205,14 +205,14 @@ def test_quarrels_and_unknown_words_are_said(recogniser):
         "image": demo.first_of(3)[0],
         "audio": demo.first_of(7)[1],
     }
-    seen = demo.look(recogniser, given)
+    seen = demo.look_at(recogniser, given)
     assert seen.remarks == [
         "not known: glorb; the text is left out",
         "image says 3 and audio says 7: they cannot both be right",
     ]
     page = demo.answer_html(seen)
     assert all(remark in page for remark in seen.remarks)
-    only = demo.look(recogniser, {"text": "#"})
+    only = demo.look_at(recogniser, {"text": "#"})
     assert only.remarks == ["no digit is hinted at; the text is left out"]
 
 
@@ -245,7 +245,7 @@ def test_every_example_is_read(recogniser):
         drawn, sound, text, *noise = demo.example(name)
         assert len(noise) == 3
         sound = sound and (sound[1], sound[0])  # (rate, samples) in Gradio
-        answer, *_ = demo.shown(recogniser, drawn, sound, text, *noise)
+        answer, *_ = demo.panels(recogniser, drawn, sound, text, *noise)
         assert "It is" in answer
 
 
@@ -281,8 +281,8 @@ def test_a_picture_of_any_shape_is_laid_on_the_canvas():
 
 def test_the_module_needs_no_gradio():
     code = (
-        "import sys; sys.modules['gradio'] = None; from mmcourse.demo import main;"
-        "sys.exit(main(['--no-browser']))"
+        "import sys; sys.modules['gradio'] = None; from mmcourse.demo import serve_page;"
+        "sys.exit(serve_page(['--no-browser']))"
     )
     r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert r.returncode == 2 and r.stderr.count("\n") == 1
@@ -316,7 +316,7 @@ def served(recogniser):
     server = demo.server(recogniser, place)
     run = threading.Thread(target=server.run, kwargs={"sockets": [place]}, daemon=True)
     run.start()
-    demo.shown(recogniser, None, None, "seven")  # the first look takes longest
+    demo.panels(recogniser, None, None, "seven")  # the first look takes longest
     yield f"http://127.0.0.1:{place.getsockname()[1]}/", asked
     server.should_exit = True
     run.join(20)
