@@ -281,7 +281,8 @@ def test_a_picture_of_any_shape_is_laid_on_the_canvas():
 
 def test_the_module_needs_no_gradio():
     code = (
-        "import sys; sys.modules['gradio'] = None; from mmcourse.demo import serve_page;"
+        "import sys; sys.modules['gradio'] = None;"
+        "from mmcourse.demo import serve_page;"
         "sys.exit(serve_page(['--no-browser']))"
     )
     r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
