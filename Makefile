@@ -1,8 +1,9 @@
-# Four things to do with the course. Each makes the virtual environment on first use and says what it does.
+# Five things to do with the course. Each makes the virtual environment on first use and says what it does.
 #
 #   make course   run the project, print its table, build the site, say how to go on
 #   make test     execute every notebook and every test
 #   make lab      open JupyterLab in nbs/
+#   make demo     open a page to draw, speak and type a digit on
 #   make site     build the site into _site/
 #
 # `make update` fetches the newest state and keeps what you have changed, in mine/.
@@ -11,7 +12,8 @@
 # the notebooks and `make check-export` tells whether it is what they export, `make notebooks` executes all notebooks in place
 # and cleans them, `make density` prints how dense the chapters are, `make readme` writes README.md from nbs/index.ipynb.
 # Everything needs Python 3.11 or newer; another interpreter: make course PYTHON=python3.12. An index with CPU builds of
-# PyTorch (Linux): make course TORCH_INDEX=ADDRESS. Options for JupyterLab: make lab LAB_ARGS="--port 9000".
+# PyTorch (Linux): make course TORCH_INDEX=ADDRESS. Options for JupyterLab: make lab LAB_ARGS="--port 9000";
+# for the page: make demo DEMO_ARGS="--port 9000 --no-browser".
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -37,7 +39,7 @@ export PYTHONUTF8 := 1
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS := ignore::DeprecationWarning
 
-.PHONY: help course test quick lab update site format lint density notebooks readme export check-export clean
+.PHONY: help course test quick lab demo update site format lint density notebooks readme export check-export clean
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
 
@@ -57,6 +59,11 @@ $(VENV)/.lab: $(VENV)/.course
 	@echo "==> installing JupyterLab"
 	@$(PIP) --editable '.[site,lab]'
 	@-git config filter.notebook.clean "$(PY) tools/nb.py clean" 2>/dev/null
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.course
+	@echo "==> installing Gradio, which draws the page"
+	@$(PIP) --editable '.[site,demo]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.course
@@ -82,6 +89,9 @@ lab: $(VENV)/.lab
 
 update:
 	@$(PYTHON) tools/update.py
+
+demo: $(VENV)/.demo
+	@$(PY) -m mmcourse.demo $(DEMO_ARGS)
 
 site: $(VENV)/.course
 	@echo "==> building the site into _site/"

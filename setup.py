@@ -38,10 +38,12 @@ setup(
         "site": requires("site_requirements"),
         "lab": requires("lab_requirements"),
         "parity": requires("parity_requirements"),
+        "demo": requires("demo_requirements"),
         "dev": [
             *requires("dev_requirements"),
             *requires("site_requirements"),
             *requires("parity_requirements"),
+            *requires("demo_requirements"),
         ],
     },
 )

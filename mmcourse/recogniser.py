@@ -17,6 +17,7 @@ __all__ = [
     "refuse_early",
     "unknown_words",
     "quarrels",
+    "remarks",
     "print_own",
     "Arguments",
     "never_lose_output",
@@ -188,23 +189,32 @@ def quarrels(
     ]
 
 
+def remarks(
+    said: dict[str, np.ndarray],  # as a `Recogniser` answers
+    text: str,  # what it was given; "" for none
+    known: dict,  # the words of its network
+) -> list[str]:
+    "Words that are not known, a text that says nothing, and views that quarrel."
+    strange = unknown_words(text, known) if text else []
+    left = "" if "text" in said or not text else "; the text is left out"
+    words = f"not known: {', '.join(strange)}" if strange else "no digit is hinted at"
+    return [f"{words}{left}"] * bool(strange or left) + quarrels(said)
+
+
 # %% ../nbs/0_tools/recogniser.ipynb #cell-021
 def print_own(given: dict):
     "Print what the learner's own input says."
     refuse_early(given)
     recogniser = load_recogniser()
     said = recogniser(**given)
-    strange = unknown_words(given.get("text") or "a", recogniser.stats["grams"])
     if len(said) == 1:
         wanted = "a hint, such as 'an even number over five', or the name of a digit"
         raise ValueError(f"--text: expected {wanted}; no word of it is known")
     for m, p in said.items():
         top = p.argsort()[::-1][:3]
         print(f"{m:5}  " + "  ".join(f"{d} {p[d]:4.0%}" for d in top))
-    if strange:
-        left = "" if "text" in said else "; the text is left out"
-        print(f"not known: {', '.join(strange)}{left}")
-    for line in quarrels(said):
+    text, known = given.get("text") or "", recogniser.stats["grams"]
+    for line in remarks(said, text, known):
         print(line)
 
 

@@ -4,7 +4,6 @@ import gzip
 import inspect
 import io
 import json
-import os
 import re
 import shutil
 import threading
@@ -17,21 +16,13 @@ import matplotlib
 import numpy as np
 import pytest
 
-from conftest import tool
+from conftest import tool, watched
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 site = tool("site")
 parts = site.parts
-
-CI = os.environ.get("CI", "").lower() in ("1", "true")
-
-
-def missing(reason):
-    "Skip where something is not installed; on CI that is a failure."
-    pytest.fail(reason) if CI else pytest.skip(reason)
-
 
 # ---------------------------------------------------------------- what is read
 
@@ -986,51 +977,6 @@ def test_search_knows_every_page(pages, built):
 
 # ---------------------------------------------------------------- in a browser
 
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update"),
-    "--disable-sync",
-)
-APPS = {
-    "/Applications": (
-        "Google Chrome.app/Contents/MacOS/Google Chrome",
-        "Chromium.app/Contents/MacOS/Chromium",
-        "Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
-    ),
-    **dict.fromkeys(
-        [
-            os.environ.get(v, "")
-            for v in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
-        ],
-        (
-            "Google/Chrome/Application/chrome.exe",
-            "Microsoft/Edge/Application/msedge.exe",
-        ),
-    ),
-}
-
-
-def browser_path():
-    "Chromium, Chrome or Edge on Linux, macOS or Windows; $CHROMIUM names another."
-    names = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
-    named = map(shutil.which, (*names, "chrome", "microsoft-edge", "msedge"))
-    apps = [str(Path(place, app)) for place, found in APPS.items() for app in found]
-    there = filter(os.path.isfile, apps)
-    return next(filter(None, [os.environ.get("CHROMIUM"), *named, *there]), None)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing('playwright is not installed: pip install -e ".[dev]"')
-    path = browser_path() or missing("no Chromium, Chrome or Edge: set CHROMIUM")
-    with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=path, headless=True, args=FLAGS)
-        yield b
-        b.close()
-
 
 @pytest.fixture(scope="session")
 def address(built):
@@ -1038,17 +984,6 @@ def address(built):
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_address[1]}/"
     httpd.shutdown()
-
-
-@pytest.fixture(scope="session")
-def axe():
-    "The accessibility checker axe-core, as a script."
-    from importlib.resources import files
-
-    try:
-        return (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
-    except ModuleNotFoundError:
-        missing('axe-playwright-python is not installed: pip install -e ".[dev]"')
 
 
 LOOK = (ROOT / "tests" / "look.js").read_text(encoding="utf-8")
@@ -1066,35 +1001,6 @@ SIZES = {
     "tablet": {"width": 820, "height": 1180},
     "phone": {"width": 390, "height": 844},
 }
-
-
-def watched(tab, address, problems):
-    "Write down what the pages of a tab complain about, and whom they ask."
-
-    def say(text):
-        problems.append(f"{tab.url.removeprefix(address)}: {text}")
-
-    def console(m):
-        if m.type in ("error", "warning"):
-            say(f"console: {m.text}")
-
-    def request(r):
-        if not r.url.startswith((address, "data:", "blob:")):
-            say(f"asks {r.url[:100]}")
-
-    def failed(r):
-        if "ERR_ABORTED" not in (r.failure or ""):  # aborted: the walk went on
-            say(f"no answer for {r.url[:100]}")
-
-    def response(r):
-        if r.status >= 400:
-            say(f"{r.status} for {r.url}")
-
-    tab.on("console", console)
-    tab.on("pageerror", lambda e: say(str(e)))
-    tab.on("request", request)
-    tab.on("requestfailed", failed)
-    tab.on("response", response)
 
 
 @pytest.mark.slow
