@@ -8,9 +8,10 @@
 #
 # `make update` fetches the newest state and keeps what you have changed, in mine/.
 #
-# And, for authors: `make quick` runs in two minutes what can be checked in two, `make format` formats everything, `make lint` says what is not clean, `make export` writes mmcourse/ from
-# the notebooks and `make check-export` tells whether it is what they export, `make notebooks` executes all notebooks in place
-# and cleans them, `make density` prints how dense the chapters are, `make readme` writes README.md from nbs/index.ipynb.
+# And, for authors: `make quick` checks in two minutes what can be checked in two (no notebook is executed, no browser
+# started), `make format` formats everything, `make lint` says what is not clean, `make export` writes mmcourse/ from the
+# notebooks and `make check-export` tells whether it is what they export, `make notebooks` executes all notebooks in place and
+# cleans them, `make density` prints how dense the chapters are, `make readme` writes README.md from nbs/index.ipynb.
 # Everything needs Python 3.11 or newer; another interpreter: make course PYTHON=python3.12. An index with CPU builds of
 # PyTorch (Linux): make course TORCH_INDEX=ADDRESS. Options for JupyterLab: make lab LAB_ARGS="--port 9000";
 # for the page: make demo DEMO_ARGS="--port 9000 --no-browser".
@@ -82,6 +83,10 @@ course: $(VENV)/.course
 test: $(VENV)/.test
 	@echo "==> every notebook, cell by cell, and every test"
 	@$(PY) -m pytest --nbval --nbval-current-env --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+quick: lint
+	@echo "==> the quick tests"
+	@$(PY) -m pytest tests -q -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lab: $(VENV)/.lab
 	@echo "==> JupyterLab in nbs/"

@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 ROOT = Path(__file__).resolve().parent
+PATIENCE = 300_000  # milliseconds that a browser may take on a loaded machine
 REFUSED = ValueError, TypeError, FileNotFoundError
 
 
@@ -147,6 +148,23 @@ def browser():
         b = p.chromium.launch(executable_path=path, headless=True, args=FLAGS)
         yield b
         b.close()
+
+
+def turned(browser, page_file):
+    "What a slider shows before and after its two knobs are turned by keys."
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(page_file.as_uri())
+    shown = page.locator("[role=img]:not([hidden])")
+    first, second = page.locator("input").all()
+    seen = [shown.get_attribute("aria-label")]
+    for knob, key in ((first, "ArrowRight"), (first, "ArrowRight"), (second, "End")):
+        knob.press(key)
+    seen.append(shown.get_attribute("aria-label"))
+    seen.append(first.get_attribute("aria-valuetext"))
+    seen += page.locator("output").all_inner_texts()
+    page.close()
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from mmcourse.pipeline import (
 )
 from mmcourse.text import preprocess_text
 
+pytestmark = pytest.mark.slow
+
 
 def accuracy(proba, label):
     return (proba.argmax(1) == label).mean()

@@ -11,12 +11,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from conftest import drawing, missing, saved, tone, watched, wav
+from conftest import PATIENCE, drawing, missing, saved, tone, watched, wav
 from mmcourse import demo
 from mmcourse.audio import preprocess_audio
 from mmcourse.datasets import MODALITIES
 from mmcourse.pictures import load_grey
 from mmcourse.recogniser import load_recogniser
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +328,7 @@ def served(recogniser):
 
 def wait(tab, selector, text):
     "Until a part of the page holds a text."
-    tab.locator(selector).filter(has_text=text).wait_for(timeout=30_000)
+    tab.locator(selector).filter(has_text=text).wait_for()
 
 
 CHATTER = re.compile("AudioContext|Method not implemented")  # of Gradio's own scripts
@@ -351,6 +353,7 @@ def test_the_page(browser, served, axe, tmp_path):
     address, hosts = served
     problems = []
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(PATIENCE)
     watched(tab, address, problems)
     tab.goto(address)
     wait(tab, "#answer", "Draw a digit")

@@ -1,14 +1,14 @@
 "Explorables: what a figure with knobs says is what its chapter's functions give."
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from test_explore import turned
+import torch
 
+from conftest import turned
 from mmcourse.decision_fusion import fuse_weighted
-from mmcourse.explorables import weights_slider
+from mmcourse.explorables import noise_slider, weights_slider
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,41 @@ def test_the_figure_says_what_its_text_says_and_is_small(page):
     assert len(set(places)) == 31  # the text alone is one place for five knobs
 
 
-def test_the_triangle_is_walked_by_the_keyboard(page, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api")
+def test_the_triangle_is_walked_by_the_keyboard(page, browser, tmp_path):
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(turned, tmp_path / "page.html", playwright.sync_playwright)
-    first, last, *outputs = job.result()
+    first, last, *outputs = turned(browser, tmp_path / "page.html")
     assert "text 0.00, image 0.00, audio 1.00" in first
     assert "text 0.33, image 0.67, audio 0.00" in last
     assert outputs == ["1/3", "1/3", "1"]
+
+
+# noise levels
+@pytest.fixture(scope="module")
+def noises():
+    "Chapter 18's slider, of made-up accuracies."
+    alone = {m: torch.linspace(0.8, 0.1, 5) for m in ("image", "audio")}
+    alone["text"] = torch.tensor([0.6])
+    everything = "text", "image", "audio"
+    rising = {everything: torch.arange(25.0).view(5, 5) - 12}
+    return noise_slider(alone, {"a fusion": rising})
+
+
+def test_the_slider_of_noise_levels_tells_each_point(noises):
+    labels = re.findall('aria-label="(.*?)"', noises._repr_html_())
+    assert len(set(labels)) == len(labels) == 25
+    assert labels[0] == (
+        "Pixel noise 0, sound to noise ∞. Right alone, in per cent: text 60, image 80,"
+        " audio 80. Points above the best of them: a fusion -12."
+    )
+    assert labels[9] == (  # second picture, last sound
+        "Pixel noise 0.2, sound to noise -15 dB. Right alone, in per cent: text 60,"
+        " image 62, audio 10. Points above the best of them: a fusion -3."
+    )
+
+
+def test_the_slider_of_noise_levels_turns_by_the_keyboard(noises, browser, tmp_path):
+    (tmp_path / "page.html").write_text(noises._repr_html_(), encoding="utf-8")
+    first, last, *knobs = turned(browser, tmp_path / "page.html")
+    assert first.startswith("Pixel noise 0, sound to noise ∞.")
+    assert last.startswith("Pixel noise 0.4, sound to noise -15 dB.")
+    assert knobs == ["0.4", "0.4", "-15 dB"]

@@ -4,10 +4,8 @@ import base64
 import io
 import math
 import re
-import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,11 +15,12 @@ import pytest
 import soundfile
 import torch
 
+from conftest import turned
+
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 from mmcourse import explore
-from mmcourse.explorables import noise_slider
 from mmcourse.explore import (
     MODALITY,
     PALETTE,
@@ -319,7 +318,7 @@ def executed(*cells):
     from nbclient import NotebookClient
 
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    NotebookClient(nb, timeout=120, kernel_name="python3").execute()
+    NotebookClient(nb, timeout=600, kernel_name="python3").execute()
     return [c.outputs for c in nb.cells]
 
 
@@ -391,73 +390,11 @@ def test_a_slider_that_is_too_large_is_refused():
         explore.slider(cloud, lambda a: "Noise.", a=[1, 2, 3])
 
 
-def turned(page_file, sync_playwright) -> list:
-    "What a slider shows before and after its knobs are turned by keys."
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    path = shutil.which("chromium")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=options)
-        page = browser.new_page()
-        page.goto(page_file.as_uri())
-        shown = page.locator("[role=img]:not([hidden])")
-        first, second = page.locator("input").all()
-        seen = [shown.get_attribute("aria-label")]
-        for knob, key in (
-            (first, "ArrowRight"),
-            (first, "ArrowRight"),
-            (second, "End"),
-        ):
-            knob.press(key)
-        seen.append(shown.get_attribute("aria-label"))
-        seen.append(first.get_attribute("aria-valuetext"))
-        seen += page.locator("output").all_inner_texts()
-        browser.close()
-    return seen
-
-
-def test_a_slider_turns_by_the_keyboard(tmp_path):
-    "In a thread of its own: other tests of this process may keep a browser open."
-    playwright = pytest.importorskip("playwright.sync_api")
+def test_a_slider_turns_by_the_keyboard(browser, tmp_path):
     out = explore.slider(bars, say_bars, a=[1, 2, 3], b=[4, 5])
     (tmp_path / "page.html").write_text(out._repr_html_(), encoding="utf-8")
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(turned, tmp_path / "page.html", playwright.sync_playwright)
     wanted = ["Bars of 1 & 4.", "Bars of 3 & 5.", "3", "3", "5"]
-    assert job.result() == wanted
-
-
-@pytest.fixture(scope="module")
-def noises():
-    "Chapter 18's slider, of made-up accuracies."
-    alone = {m: torch.linspace(0.8, 0.1, 5) for m in ("image", "audio")}
-    alone["text"] = torch.tensor([0.6])
-    everything = "text", "image", "audio"
-    rising = {everything: torch.arange(25.0).view(5, 5) - 12}
-    return noise_slider(alone, {"a fusion": rising})
-
-
-def test_the_slider_of_noise_levels_tells_each_point(noises):
-    labels = re.findall('aria-label="(.*?)"', noises._repr_html_())
-    assert len(set(labels)) == len(labels) == 25
-    assert labels[0] == (
-        "Pixel noise 0, sound to noise ∞. Right alone, in per cent: text 60, image 80,"
-        " audio 80. Points above the best of them: a fusion -12."
-    )
-    assert labels[9] == (  # second picture, last sound
-        "Pixel noise 0.2, sound to noise -15 dB. Right alone, in per cent: text 60,"
-        " image 62, audio 10. Points above the best of them: a fusion -3."
-    )
-
-
-def test_the_slider_of_noise_levels_turns_by_the_keyboard(noises, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api")
-    (tmp_path / "page.html").write_text(noises._repr_html_(), encoding="utf-8")
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(turned, tmp_path / "page.html", playwright.sync_playwright)
-    first, last, *knobs = job.result()
-    assert first.startswith("Pixel noise 0, sound to noise ∞.")
-    assert last.startswith("Pixel noise 0.4, sound to noise -15 dB.")
-    assert knobs == ["0.4", "0.4", "-15 dB"]
+    assert turned(browser, tmp_path / "page.html") == wanted
 
 
 def test_show_history_draws_both_losses_and_marks_the_best():

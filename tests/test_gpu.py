@@ -12,6 +12,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from mmcourse import gpu
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 CELL = 'y = 20 + 1\nprint("halfway")\n2*y\n'
 

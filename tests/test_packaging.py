@@ -139,6 +139,7 @@ def test_import_loads_nothing_heavy():
     assert not HEAVY & set(python("import mmcourse, sys; print(*sys.modules)").split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_module_imports_alone_and_quietly(module):
     "Each module works alone, and loads no library that only some functions need."

@@ -15,6 +15,8 @@ from mmcourse.decision_fusion import fuse_product, fuse_weighted
 from mmcourse.pipeline import extract_features, load_features, preprocess_data
 from mmcourse.training import count_parameters
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -22,6 +22,8 @@ from mmcourse.pipeline import extract_modality, preprocess_data
 from mmcourse.project import main
 from mmcourse.store import data_path
 
+pytestmark = pytest.mark.slow
+
 
 # --------------------------------------------------------------- learners' pictures
 def photo(digit, rng, pen=None, scale=12):

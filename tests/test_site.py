@@ -16,7 +16,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from conftest import tool, watched
+from conftest import PATIENCE, tool, watched
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -1008,6 +1010,7 @@ SIZES = {
 def test_walk(browser, address, pages, axe, scheme):
     "Every page, wide and narrow: quiet, drawn, in the window, readable, accessible."
     context = browser.new_context(viewport=SIZES["desktop"], color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
     tab, problems, folders = context.new_page(), [], set()
     watched(tab, address, problems)
 
@@ -1045,6 +1048,7 @@ def tab(browser, request):
     size = getattr(request, "param", "desktop")
     rights = ["clipboard-read", "clipboard-write"]
     context = browser.new_context(viewport=SIZES[size], permissions=rights)
+    context.set_default_timeout(PATIENCE)
     yield context.new_page()
     context.close()
 
@@ -1144,7 +1148,7 @@ def test_reader_searches(tab, address):
     box.click()
     box.press_sequentially(re.sub(r"^\d+ ", "", title)[:20], delay=20)
     hit = tab.locator(".smalldocs-search-results a, .aa-Panel a").first
-    hit.wait_for(state="visible", timeout=5000)
+    hit.wait_for(state="visible")
     hit.click()
     tab.wait_for_url(re.compile(r"\.html"))
 
@@ -1156,7 +1160,7 @@ def test_reader_searches_in_chinese(tab, address):
         tab.goto(address)
         tab.locator("#quarto-search input").first.fill(terms[name].chinese)
         hits = tab.locator(".smalldocs-search-results a, .aa-Panel a")
-        hits.first.wait_for(state="visible", timeout=5000)
+        hits.first.wait_for(state="visible")
         found = [a.get_attribute("href") for a in hits.all()]
         assert any(h.endswith(hrefs[terms[name].chapter]) for h in found), name
 

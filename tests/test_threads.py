@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CODE = "import mmcourse.{}, torch; print(torch.get_num_threads())"
 
 
