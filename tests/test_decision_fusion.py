@@ -389,6 +389,18 @@ def test_stacking_is_freer_where_there_is_more_to_learn(skill, noise, best):
     assert strength == best
 
 
+def test_a_rare_class_is_no_noise(recwarn):
+    "One example of the last class: no fold can both learn it and judge it."
+    p, y = skilled(np.random.default_rng(0), n=150, c=4)
+    y = np.where(y == 3, 0, y)
+    y[0] = 3
+    fuse = stack(p, y)
+    assert np.isfinite(fuse(p)).all() and fuse.net.classes_.tolist() == [0, 1, 2, 3]
+    assert not recwarn.list
+    with pytest.raises(ValueError, match="strengths: expected at least one input"):
+        stack(p, y, strengths=())
+
+
 def test_stacking_by_name_with_holes_and_unseen_classes():
     p, y = skilled(np.random.default_rng(0), n=150, c=4)
     p = np.concatenate([p, np.full((3, 150, 1), 1e-3)], 2) / 1.001
@@ -462,6 +474,7 @@ def test_cluster_arguments_are_looked_at():
             f(np.repeat(p, 5, 0), 2)
     close(fuse_clusters(np.repeat(p[:1], 9, 0), 2), p[0])  # nine are not too many
     assert cluster_models(np.repeat(p[:1], 9, 0), 1).tolist() == [0] * 9
+    assert cluster_models(np.repeat(p[:1], 9, 0), 2).tolist() == [0] * 9
     assert cluster_models(p[:1], 1).tolist() == [0]  # nor is one too few
 
 

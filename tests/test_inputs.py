@@ -280,3 +280,14 @@ def test_opened(tmp_path):
     for bad in (tmp_path / "none", "a\0b", "x" * 5000):
         with pytest.raises(FileNotFoundError, match="f: expected a file, found none"):
             opened(bad, "f")
+
+
+@pytest.mark.parametrize("bad", ["type", "a.b", "", "keys"])
+def test_a_name_that_torch_cannot_register(bad):
+    import torch
+
+    named = inputs.modules({"text": torch.nn.Identity()}, "encoders")
+    assert [*named] == ["text"]
+    with pytest.raises(ValueError, match="encoders: expected other names.* got") as e:
+        inputs.modules({"text": torch.nn.Identity(), bad: torch.nn.Identity()}, "encoders")
+    assert repr(bad) in str(e.value)
