@@ -44,8 +44,8 @@ from mmcourse.opinions import (
     squares_saved,
 )
 
+from .inputs import each, number, numbers, probabilities, whole
 from .inputs import labels as class_numbers
-from .inputs import numbers, probabilities, whole
 
 # %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-012
 ARTICLE = {"text": 0.3, "image": 0.5, "audio": 0.2}  # the weights of its 4.3.4
@@ -97,10 +97,7 @@ def simplex(
     return (np.diff(edges, axis=1) - 1) / steps
 
 
-simplex(3, 2)
-
-
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-024
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-025
 def learn_weights(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -122,7 +119,7 @@ def learn_weights(
     return in_form(probs, names, best[middle])
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-034
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-035
 def truth_correlation(
     probs,  # {model: (N, C)} or (M, N, C)
     labels,  # (N,) class numbers
@@ -133,7 +130,7 @@ def truth_correlation(
     return np.corrcoef(p[:, range(len(y)), y])
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-038
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-039
 def effective_number(
     correlation,  # (M, M)
 ) -> float:  # 1 for copies, M for unrelated models
@@ -142,7 +139,7 @@ def effective_number(
     return float(len(R) ** 2 / R.sum())
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-050
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-051
 FLOOR = 1e-12  # no model alone can rule a class out for ever
 
 
@@ -157,7 +154,7 @@ def normalise_logs(l: np.ndarray) -> np.ndarray:  # (..., C)
     return l - np.log(np.exp(l).sum(-1, keepdims=True))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-051
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-052
 def fuse_product(
     probs,  # as for `fuse_weighted`
     weights=None,  # an exponent from 0 for each model; None: 1 each
@@ -175,7 +172,7 @@ def fuse_product(
     return np.exp(normalise_logs(log_prior + l))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-059
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-060
 def pool_score(
     a: np.ndarray,  # (M,) exponents
     log_p: np.ndarray,  # (M, N, C) log-probabilities
@@ -189,7 +186,7 @@ def pool_score(
     return log_pool[n, y].mean(), slope
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-061
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-062
 def learn_pool(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -214,7 +211,7 @@ def learn_pool(
     return in_form(probs, names, found.x * k.any(1))
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-062
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-063
 def learn_powers(
     probs,  # as for `learn_pool`
     labels,
@@ -241,7 +238,7 @@ def temper(
     return {k: None if probs[k] is None else x for k, x in zip(names, q)}
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-074
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-075
 def centred_logs(p: np.ndarray) -> np.ndarray:  # (M, N, C) -> (N, M·C)
     "Log-probabilities side by side; zeros where a model says nothing."
     l = logs(p)
@@ -264,7 +261,7 @@ class Stacker:
         return fused
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-075
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-076
 def stack(
     probs,  # of validation data, as for `fuse_weighted`
     labels,  # (N,) class numbers
@@ -274,17 +271,26 @@ def stack(
 ) -> Stacker:
     "Multinomial logistic regression on the models' log-probabilities [Wolpert 1992]."
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
+    from sklearn.model_selection import GridSearchCV, KFold
 
     names, p, _ = opinions(probs, mask)
     y = class_numbers(labels, n=p.shape[1], classes=p.shape[2])
-    regression, grid = LogisticRegression(max_iter=2000), {"C": list(strengths)}
-    search = GridSearchCV(regression, grid, scoring="neg_log_loss", cv=5)
+    regression = LogisticRegression(max_iter=2000)
+    grid = {"C": each("strengths", strengths, number)}
+    folds = KFold(5, shuffle=True, random_state=0)
+    search = GridSearchCV(regression, grid, scoring=_mean_log, cv=folds)
     net = search.fit(centred_logs(p), y).best_estimator_
     return Stacker(names, p.shape[2], net)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-083
+def _mean_log(net, x, y) -> float:
+    "Mean log-probability of the labels; classes that a fold lacks do not count."
+    seen = np.isin(y, net.classes_)
+    own = np.searchsorted(net.classes_, y[seen])
+    return np.log(net.predict_proba(x[seen])[range(len(own)), own]).mean()
+
+
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-084
 def fuse_clusters(
     probs,  # as for `fuse_weighted`, at most nine models
     k: int,  # clusters on an example, at most
@@ -301,7 +307,7 @@ def fuse_clusters(
     return mean_of(p, w)
 
 
-# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-090
+# %% ../nbs/4_fusion/15_decision_fusion.ipynb #cell-091
 def cluster_models(
     probs,  # of validation data, as for `fuse_clusters`, none absent
     k: int,  # groups, at most
@@ -310,7 +316,8 @@ def cluster_models(
     names, p, _ = opinions(probs)
     groups = partitions(whole(len(names), "models", 1, 9), whole(k, "k", 1))
     saved = squares_saved(groups, np.einsum("mnc,jnc->mj", p, p)[None])
-    best = groups[saved[0].argmax()]
+    as_good = saved[0] > saved[0].max() - 1e-9  # of equals the fewest groups come first
+    best = groups[as_good.argmax()]
     return dict(zip(names, best.tolist())) if isinstance(probs, Mapping) else best
 
 

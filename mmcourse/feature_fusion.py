@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import TransformerBlock, masked_mean
+from .inputs import modules
 from .measure import seeded
 from .training import accuracy, fit, warmup_cosine
 
@@ -350,7 +351,7 @@ class FusionClassifier(nn.Module):
         head: nn.Module | None = None,  # of what the fusion gives; None: nothing more
     ):
         super().__init__()
-        self.encoders, self.fusion = nn.ModuleDict(encoders), fusion
+        self.encoders, self.fusion = modules(encoders, "encoders"), fusion
         self.head = head or nn.Identity()
 
     def forward(

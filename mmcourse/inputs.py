@@ -17,6 +17,7 @@ __all__ = [
     "leaves",
     "as_data",
     "as_pair",
+    "modules",
     "opened",
 ]
 
@@ -289,6 +290,20 @@ def _tensors(data, device, whole_as_int64=False):
 
 
 # %% ../nbs/0_tools/inputs.ipynb #cell-036
+def modules(
+    named,  # {name: nn.Module}
+    name: str,  # of the argument, for errors
+):  # nn.ModuleDict
+    "The networks, registered. Raises `ValueError` for a name that torch cannot take."
+    from torch import nn
+
+    bad = [k for k in named if not k or "." in k or hasattr(nn.ModuleDict(), k)]
+    if bad:
+        raise ValueError(f"{name}: expected other names than torch's own, got {bad}")
+    return nn.ModuleDict(named)
+
+
+# %% ../nbs/0_tools/inputs.ipynb #cell-038
 def opened(
     x,  # path (str or Path), or bytes
     name: str,  # of the argument, for errors

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from .classifiers import AudioNet, ImageNet28, TextNet
 from .datasets import MODALITIES, add_pink_noise
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
-from .inputs import choice, whole
+from .inputs import choice, modules, whole
 from .measure import seeded
 from .noise_levels import load_experts, shipped_state, subsets
 from .pipeline import extract_modality, preprocess_data
@@ -280,7 +280,7 @@ class TrustGate(nn.Module):
     ):
         super().__init__()
         nets = {m: trust_net(q, hidden) for m, q in measured.items()}
-        self.nets = nn.ModuleDict(nets)
+        self.nets = modules(nets, "nets")
 
     def trust(self, measured: Mapping) -> dict[str, Tensor]:  # {modality: (…)} above 0
         "How far each expert is to be believed."
@@ -344,7 +344,7 @@ class TrustedExperts(nn.Module):
         super().__init__()
         for m in gate.nets:
             choice(m, "experts", experts)
-        self.experts, self.gate = nn.ModuleDict(experts), gate
+        self.experts, self.gate = modules(experts, "experts"), gate
 
     def forward(
         self,

@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from .classifiers import AudioNet
 from .datasets import spoken_digits
 from .feature_fusion import ConcatFusion
+from .inputs import modules
 from .measure import hit_rate, seeded
 from .pipeline import load_features
 from .training import fit, predict, take, warmup_cosine
@@ -117,7 +118,7 @@ class MultiTask(nn.Module):
         heads: dict[str, nn.Module],  # {task: (B, d) -> (B, classes)}
     ):
         super().__init__()
-        self.trunk, self.heads = trunk, nn.ModuleDict(heads)
+        self.trunk, self.heads = trunk, modules(heads, "heads")
 
     def forward(self, inputs) -> dict[str, Tensor]:  # {task: (B, classes) logits}
         z = self.trunk(inputs)
@@ -430,7 +431,8 @@ class FusedTrunk(nn.Module):
         out: int = 128,
     ):
         super().__init__()
-        self.encoders, self.fuse = nn.ModuleDict(encoders), ConcatFusion(dims, out)
+        self.encoders = modules(encoders, "encoders")
+        self.fuse = ConcatFusion(dims, out)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:  # (B, out)
         z = {m: encode(inputs[m]) for m, encode in self.encoders.items()}
