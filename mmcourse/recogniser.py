@@ -8,12 +8,15 @@ __all__ = [
     "NAMES",
     "FILLERS",
     "SURE",
+    "SHIFTS",
     "named_digit",
     "named",
     "Recogniser",
+    "later",
     "Ensemble",
     "read_text_classifier",
     "load_recogniser",
+    "renew_norms",
     "refuse_early",
     "unknown_words",
     "quarrels",
@@ -27,11 +30,15 @@ __all__ = [
 # %% ../nbs/0_tools/recogniser.ipynb #cell-002
 import argparse
 import sys
+from collections.abc import Iterable
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from fastcore.basics import patch
+from torch import Tensor, nn
 
 from .audio import preprocess_audio
 from .checkpoint import grow, read_tensors
@@ -39,7 +46,7 @@ from .classifiers import Classifier, TextNet
 from .datasets import MODALITIES
 from .decision_fusion import fuse_product
 from .image import preprocess_image
-from .pipeline import extract_features, preprocess_data
+from .pipeline import extract_features, extract_modality, preprocess_data
 from .shipped import read_classifiers
 from .store import data_path
 from .text import preprocess_text
@@ -124,38 +131,94 @@ class Recogniser(nn.Module):
 
 
 # %% ../nbs/0_tools/recogniser.ipynb #cell-013
+def later(
+    x: Tensor,  # (B, bands, T) dB, -60 where there is no clip
+    n: int,  # frames; below 0: earlier
+) -> Tensor:  # (B, bands, T)
+    "The clips moved; what leaves at one end is lost."
+    moved = torch.full_like(x, -60)
+    there = slice(max(n, 0), x.shape[2] + min(n, 0))
+    moved[:, :, there] = x[:, :, max(-n, 0) : x.shape[2] - max(n, 0)]
+    return moved
+
+
 class Ensemble(nn.Module):
     "Several classifiers of one modality that answer together."
 
-    def __init__(self, models: list[Classifier]):
+    def __init__(
+        self,
+        models: list[Classifier],
+        shifts: Iterable[int] | None = None,  # frames by which they hear a sound moved
+    ):
         super().__init__()
         self.models = nn.ModuleList(models)
+        self.shifts = shifts
 
     def predict_proba(self, x) -> np.ndarray:  # (N, 10)
         "The mean of their probabilities."
-        return np.mean([model.predict_proba(x) for model in self.models], 0)
+        seen = [x] if self.shifts is None else [later(x, n) for n in self.shifts]
+        return np.mean([m.predict_proba(x) for m in self.models for x in seen], 0)
 
 
 # %% ../nbs/0_tools/recogniser.ipynb #cell-014
+SHIFTS = -3, 0, 3  # frames of 20 ms
+
+
 def read_text_classifier(
     path: Path,  # a file that `data/make_recogniser.py` wrote
 ) -> tuple[Classifier, dict]:  # and the statistics of the three training sets
     "The shipped network for hints. Raises `CheckpointError` for a damaged file."
     tensors, stats = read_tensors(path)
+    text = {k.removeprefix("text."): v for k, v in tensors.items() if k[:5] == "text."}
     model = Classifier(TextNet(len(stats["grams"]))).eval()
-    model.load_state_dict(grow(tensors))
+    model.load_state_dict(grow(text))
     return model, stats
 
 
 def load_recogniser() -> Recogniser:
     "The recogniser that comes with the course."
-    text, stats = read_text_classifier(data_path("recogniser.safetensors"))
-    shipped = data_path("classifiers.safetensors")
-    models = {m: Ensemble(read_classifiers(shipped, m)) for m in ("image", "audio")}
-    return Recogniser({"text": text, **models}, stats)
+    own, pictures = data_path("recogniser.safetensors"), "classifiers.safetensors"
+    text, stats = read_text_classifier(own)
+    image = Ensemble(read_classifiers(data_path(pictures), "image"))
+    audio = Ensemble(read_classifiers(own, "audio"), SHIFTS)
+    return Recogniser({"text": text, "image": image, "audio": audio}, stats)
 
 
 # %% ../nbs/0_tools/recogniser.ipynb #cell-017
+def renew_norms(
+    net: nn.Module,  # changed in place
+    x: Tensor,  # features to take the statistics from
+    share: float = 1.0,  # of the new statistics in the mixture
+):
+    "The batch norms' means and variances, in part or whole those of `x`."
+    norms = [
+        m for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))
+    ]
+    for norm in norms:
+        norm.train()
+        norm.momentum = share
+    with torch.no_grad():
+        net(x)
+    for norm in norms:
+        norm.eval()
+
+
+@patch
+def adapt(
+    self: Recogniser,
+    clips: list,  # about twenty recordings of one speaker, all digits among them
+    share: float = 1.0,  # of these clips in the new statistics
+) -> Recogniser:  # a copy; this one stays as it is
+    "A recogniser that has got used to a voice, from recordings without labels."
+    new = deepcopy(self).eval()
+    x = extract_modality("audio", preprocess_data({"audio": clips}, self.stats))
+    for model in new.models["audio"].modules():
+        if isinstance(model, Classifier):
+            renew_norms(model.net, x, share)
+    return new
+
+
+# %% ../nbs/0_tools/recogniser.ipynb #cell-019
 def refuse_early(given: dict):
     "Raise for input that cannot be used, in the words of the command."
     looks = (preprocess_text, preprocess_image, preprocess_audio)
@@ -168,7 +231,7 @@ def refuse_early(given: dict):
             raise type(e)(str(e).replace(f"{m}[0]", f"--{m}", 1)) from None
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-019
+# %% ../nbs/0_tools/recogniser.ipynb #cell-021
 def unknown_words(text: str, known: dict) -> list[str]:
     "The words of a text that neither the network nor the list of names knows."
     words = dict.fromkeys(preprocess_text([text])[0])
@@ -201,7 +264,7 @@ def remarks(
     return [f"{words}{left}"] * bool(strange or left) + quarrels(said)
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-021
+# %% ../nbs/0_tools/recogniser.ipynb #cell-023
 def print_own(given: dict):
     "Print what the learner's own input says."
     refuse_early(given)
@@ -218,7 +281,7 @@ def print_own(given: dict):
         print(line)
 
 
-# %% ../nbs/0_tools/recogniser.ipynb #cell-022
+# %% ../nbs/0_tools/recogniser.ipynb #cell-024
 class Arguments(argparse.ArgumentParser):
     "An argument parser that raises, so that every refusal looks alike."
 

@@ -96,6 +96,60 @@ def test_hints_are_read_nearly_as_well_as_can_be(shipped):
     assert (answer(shipped, "text", test["text"]) == test["label"]).mean() > 0.6
 
 
+# ------------------------------------------------------------- shifts and getting used
+def test_clips_are_moved():
+    x = torch.arange(12.0).reshape(1, 2, 6)
+    assert torch.equal(r.later(x, 0), x)
+    later, earlier = r.later(x, 2), r.later(x, -1)
+    assert later[0].tolist() == [[-60, -60, 0, 1, 2, 3], [-60, -60, 6, 7, 8, 9]]
+    assert earlier[0].tolist() == [[1, 2, 3, 4, 5, -60], [7, 8, 9, 10, 11, -60]]
+
+
+def test_sounds_are_heard_at_several_moments(shipped):
+    voices, x = shipped.models["audio"], torch.rand(3, 20, 51) * -59
+    each = [m.predict_proba(r.later(x, n)) for m in voices.models for n in r.SHIFTS]
+    assert len(each) == 9 and sum(r.SHIFTS) == 0
+    assert np.allclose(voices.predict_proba(x), sum(each) / 9)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_norms_take_the_statistics_of_what_they_are_given(share):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)).eval()
+    net[0].running_mean[:] = torch.tensor([1.0, 2.0, 3.0])
+    x = torch.randn(50, 3) * 4 - 7
+    r.renew_norms(net, x, share)
+    mean = share * x.mean(0) + (1 - share) * torch.tensor([1.0, 2.0, 3.0])
+    assert torch.allclose(net[0].running_mean, mean, atol=1e-5)
+    variance = share * x.var(0) + 1 - share
+    assert torch.allclose(net[0].running_var, variance, atol=1e-4)
+    # the second hears what the first lets through: mean 0, variance 1
+    assert torch.allclose(net[1].running_mean, torch.zeros(3), atol=1e-5)
+    assert not any(m.training for m in net.modules())
+
+
+def test_it_gets_used_to_a_voice_and_stays_as_it_was(shipped):
+    test = spoken_digits("test")
+    slt = [i for i, v in enumerate(test["voice"]) if "slt" in str(v)]
+    clips = [test["audio"][i][: test["length"][i]] for i in slt]
+    before = answer(shipped, "audio", clips)
+    new = shipped.adapt(clips[::7])
+    assert (answer(shipped, "audio", clips) == before).all()
+    weights, renewed = shipped.state_dict(), new.state_dict()
+    changed = {k for k in weights if not torch.equal(weights[k], renewed[k])}
+    assert changed and all(k.startswith("models.audio.") for k in changed)
+    assert {k.rsplit(".", 1)[1] for k in changed} <= {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+    # 140 clips of slt, the hardest speaker, one in seven of them heard before
+    assert (answer(new, "audio", clips) == test["label"][slt]).mean() > 0.85
+    half = shipped.adapt(clips[::7], share=0.5).state_dict()
+    name = next(k for k in changed if k.endswith("0.net.body.1.running_mean"))
+    assert torch.allclose(half[name], (weights[name] + renewed[name]) / 2, atol=1e-4)
+
+
 # ---------------------------------------------------------------- what it answers
 def test_an_ensemble_is_the_mean_of_its_networks(shipped):
     both, x = shipped.models["image"], torch.rand(3, 1, 28, 28)
