@@ -312,4 +312,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.seeds < 1 or args.examples < 100:
         raise ValueError("expected --seeds from 1 and --examples from 100")
+    if args.text is not None and not args.text.strip():
+        raise ValueError("--text: expected a word; without any, leave it out")
     return args

@@ -214,6 +214,9 @@ def test_a_command_from_a_shell():
     assert err == (
         "mmcourse.project: --image: expected a file, found none at 'nowhere.png'\n"
     )
+    assert done("--text", " ")[2] == (
+        "mmcourse.project: --text: expected a word; without any, leave it out\n"
+    )
     code, out, _ = done("--help")
     assert code == 0 and "--audio FILE" in out
 

@@ -10,6 +10,7 @@ code; relative links are written as seen from the repository's root.
 
 import argparse
 import base64
+import configparser
 import json
 import re
 import sys
@@ -22,6 +23,20 @@ NOTE = (
 )
 LINK = re.compile(r"(\]\()(?!https?:|#|/)([^)\s]+\))")
 HIDDEN = re.compile(r"^#\|\s*(hide|exporti?|default_exp|code-fold: true)", re.M)
+
+
+def badges() -> str:
+    "Whether the tests pass, the licence, the site: for the repository's page alone."
+    config = configparser.ConfigParser()
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    c = config["DEFAULT"]
+    tests = f"{c['git_url']}/actions/workflows/test.yml"
+    site = c["doc_host"] + c["doc_baseurl"]
+    return (
+        f"[![tests]({tests}/badge.svg)]({tests}) "
+        "[![licence](https://img.shields.io/badge/code-Apache_2.0-blue)](LICENSE) "
+        f"[![site](https://img.shields.io/badge/site-{c['repo']}-blue)]({site})"
+    )
 
 
 def picture(data: dict) -> tuple[str, bytes] | None:
@@ -44,6 +59,7 @@ def plain(output: dict) -> str:
 
 def readme(
     nb: dict,  # a notebook as JSON
+    more: str = "",  # what stands below its title
 ) -> tuple[str, dict[str, bytes]]:  # text; pictures by their path below nbs/
     "What README.md and its pictures should be."
     parts, pictures = [f"<!-- {NOTE} -->"], {}
@@ -64,6 +80,7 @@ def readme(
                 parts.append(f"![{alt}](nbs/{name})")
             elif not hidden:
                 parts.append(plain(output))
+    parts.insert(2, more)
     return "\n\n".join(p.strip() for p in parts if p.strip()) + "\n", pictures
 
 
@@ -74,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     told = "change nothing, tell whether README.md is in step"
     parser.add_argument("--check", action="store_true", help=told)
     check = parser.parse_args(argv).check
-    text, pictures = readme(json.loads(HOME.read_text(encoding="utf-8")))
+    text, pictures = readme(json.loads(HOME.read_text(encoding="utf-8")), badges())
     wanted = {ROOT / "nbs" / name: content for name, content in pictures.items()}
     wanted[ROOT / "README.md"] = text.encode()
     there = {p: p.read_bytes() for p in IMAGES.glob("index-*")}
