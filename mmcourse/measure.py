@@ -6,6 +6,7 @@
 __all__ = [
     "compare",
     "seeded",
+    "progress",
     "over_seeds",
     "mean_spread",
     "Interval",
@@ -25,6 +26,7 @@ __all__ = [
 
 # %% ../nbs/0_tools/measure.ipynb #cell-003
 import math
+import os
 import random
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -88,13 +90,24 @@ def seeded(
         set_rng_state(before)
 
 
+def progress(
+    items: Iterable,
+    what: str,  # each of them is, such as "epoch"
+) -> Iterable:  # the same items
+    "A bar while somebody waits for them in JupyterLab; elsewhere nothing is shown."
+    from tqdm import tqdm
+
+    waiting = "JPY_SESSION_NAME" in os.environ  # Jupyter sets it for whom it serves
+    return tqdm(items, unit=what, leave=False, delay=2, disable=not waiting)
+
+
 def over_seeds(
     run: Callable,  # seed -> anything: builds, trains and measures
     seeds: Iterable[int] = range(5),
 ) -> list:  # what `run` returned, seed by seed
     "`run(seed)` for each seed, with every random generator started from it."
     results = []
-    for seed in seeds:
+    for seed in progress(seeds, "run"):
         with seeded(seed):
             results.append(run(seed))
     return results

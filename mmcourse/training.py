@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from .checkpoint import resume_run, save_run
 from .inputs import as_data, as_pair, choice, leaves, number, whole
-from .measure import hit_rate, seeded
+from .measure import hit_rate, progress, seeded
 from .measure import hits as hits
 
 
@@ -389,7 +389,9 @@ def fit(
 def _train(run: Run, checkpoint, on_epoch) -> History:
     if checkpoint and Path(checkpoint).exists():
         resume_run(checkpoint, run, _settings(run))
-    while not run.finished():
+    for _ in progress(range(len(run.history), run.recipe.epochs), "epoch"):
+        if run.finished():
+            break
         run.epoch()
         if checkpoint:
             save_run(checkpoint, run, _settings(run))

@@ -23,6 +23,7 @@ from mmcourse.measure import (
     nll,
     over_seeds,
     paired_bootstrap,
+    progress,
     reliability,
     seeded,
     sign_flip,
@@ -286,3 +287,16 @@ def test_measures_refuse_what_are_no_probabilities():
             f([[2.0, 1.0]], [0])
         with pytest.raises(ValueError, match="labels: expected classes from 0 to 1"):
             f([[0.5, 0.5]], [2])
+
+
+def test_a_bar_is_shown_only_to_whom_jupyter_serves(monkeypatch, capsys):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert [*progress(range(3), "run")] == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
+    bar = progress([3, 4], "epoch")
+    bar.refresh()  # as it would be after two seconds
+    assert "/2" in capsys.readouterr().err
+    assert [*bar] == [3, 4]
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith("\r")  # the line is empty again
