@@ -287,7 +287,7 @@ def test_a_poor_terminal_loses_no_output(encoding):
 REFUSED = [
     (["--image", "nowhere.png"], "--image: expected a file"),
     (["--audio", "nowhere.wav"], "--audio: expected a file"),
-    (["--text", " "], "--text: expected at least one word"),
+    (["--text", " "], "--text: expected a word"),
     (["--image", __file__], "--image: expected a picture"),
     (["--audio", __file__], "--audio: expected a recording"),
     (["--image", "."], "--image: expected a file"),

@@ -72,6 +72,19 @@ def test_every_notebook_is_committed_clean():
         assert nb.clean(text) == text, path.name
 
 
+def test_a_script_turns_back_into_its_notebook(tmp_path):
+    nb = tool("nb")
+    for path in (CHAPTER, ROOT / "nbs/4_fusion/16_feature_fusion.ipynb"):
+        nb.script(path, tmp_path / "script.py")
+        nb.build(tmp_path / "script.py", tmp_path / "again.ipynb")
+        again = json.loads((tmp_path / "again.ipynb").read_text(encoding="utf-8"))
+        there = json.loads(path.read_text(encoding="utf-8"))
+        for a, b in zip(again["cells"], there["cells"], strict=True):
+            b.pop("outputs", None), a.pop("outputs", None)
+            assert "".join(a.pop("source")) == "".join(b.pop("source"))
+            assert a == b
+
+
 def test_an_opened_notebook_is_no_change(clone):
     text = CHAPTER.read_text(encoding="utf-8")
     assert cleaned(as_jupyterlab_saves(text)) == text

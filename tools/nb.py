@@ -122,7 +122,8 @@ def script(notebook: Path, script: Path):
 
 
 def _heads(metadata: dict) -> list[str]:
-    heads = ["# %%"]
+    hidden = metadata.get("jupyter", {}).get("source_hidden", False)
+    heads = ["# %% [fold]" if hidden else "# %%"]
     if IGNORE in metadata.get("tags", []):
         heads.append("# NBVAL_IGNORE_OUTPUT")
     for key in ("fig-alt", "fig-cap"):
