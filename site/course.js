@@ -111,7 +111,7 @@ document.addEventListener("keydown", (e) => {
   };
 
   const showPanel = () => {
-    const panel = document.getElementById("progress");
+    const panel = document.getElementById("your-progress");
     if (!panel) return;
     const states = all(".node[data-chapter]").map(state);
     const sum = (of) => states.reduce((total, s) => total + Number(of(s)), 0);
@@ -174,9 +174,9 @@ document.addEventListener("keydown", (e) => {
 
   // ---- export, import, reset
   const tell = (text) => {
-    document.querySelector("#progress [role=status]").textContent = text;
+    document.querySelector("#your-progress [role=status]").textContent = text;
   };
-  const file = () => document.querySelector("#progress input[type=file]");
+  const file = () => document.querySelector("#your-progress input[type=file]");
   const actions = {
     export() {
       const link = document.createElement("a");
@@ -198,7 +198,7 @@ document.addEventListener("keydown", (e) => {
       tell("All is forgotten.");
     },
   };
-  for (const button of all("#progress [data-do]"))
+  for (const button of all("#your-progress [data-do]"))
     button.addEventListener("click", () => actions[button.dataset.do]());
   file()?.addEventListener("change", async () => {
     const [chosen] = file().files;

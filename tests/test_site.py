@@ -1287,7 +1287,7 @@ def test_progress_is_exported_imported_and_forgotten(tab, address, tmp_path):
     tab.get_by_role("button", name="Reset").click()
     assert state(tab) == {"done": {}, "said": {}}
     assert tab.locator(".how-far", has_text="/").count() == 0
-    status = tab.locator("#progress [role=status]")
+    status = tab.locator("#your-progress [role=status]")
     with tab.expect_file_chooser() as chosen:
         tab.get_by_role("button", name="Import").click()
     chosen.value.set_files(path)
@@ -1298,9 +1298,9 @@ def test_progress_is_exported_imported_and_forgotten(tab, address, tmp_path):
         other = tmp_path / f"{i}.json"
         other.write_text(text)
         status.evaluate("e => { e.textContent = '' }")
-        tab.locator("#progress input").set_input_files(other)
+        tab.locator("#your-progress input").set_input_files(other)
         tab.wait_for_function(
-            "document.querySelector('#progress [role=status]').textContent"
+            "document.querySelector('#your-progress [role=status]').textContent"
         )
         assert status.inner_text().startswith("This is no file")
     assert list(state(tab)["done"]) == ["attention.2"]

@@ -212,7 +212,7 @@ def chapter_map(found: list[Chapter]) -> str:
 
 
 PROGRESS = (
-    '<div class="progress-box" id="progress" role="group" hidden '
+    '<div class="progress-box" id="your-progress" role="group" hidden '
     'aria-label="Your progress">'
     '<p class="progress-said"></p>'
     '<p class="progress-keep">'
