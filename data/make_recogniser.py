@@ -23,10 +23,9 @@ from make_more_voices import HELD_OUT, is_woman
 from make_spoken_digits import (
     background,
     crop,
-    microphone,
+    picked_up,
     resample,
     reshape_voice,
-    room,
 )
 from scipy.signal import resample_poly
 from torch.optim.swa_utils import AveragedModel
@@ -79,11 +78,7 @@ def recorded(word: np.ndarray, rng, others: list) -> np.ndarray:  # at 8 kHz
     x = crop(x, SR, silence, rng.uniform(0, 0.03) if tight else 0)
     if not tight:
         x = np.pad(x, [int(rng.uniform(0.02, 0.2) * SR) for _ in "ab"])
-    if rng.random() < 0.75:
-        x = microphone(x, rng)
-    if rng.random() < 0.35:
-        wet = room(x, rng)
-        x = wet[: len(x) + int(rng.uniform(0, 0.1) * SR)]
+    x = picked_up(x, rng)
     if rng.random() < 0.6:
         noise = background(len(x), rng, others)
         x = x + noise * np.square(x).mean() ** 0.5 * 10 ** (-rng.uniform(10, 40) / 20)

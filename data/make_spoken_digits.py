@@ -620,6 +620,16 @@ def room(x, rng):
     return np.convolve(x, h)
 
 
+def picked_up(x, rng):
+    "By some microphone, now and then in a room."
+    if rng.random() < 0.75:
+        x = microphone(x, rng)
+    if rng.random() < 0.35:
+        wet = room(x, rng)
+        x = wet[: len(x) + int(rng.uniform(0, 0.1) * SR)]
+    return x
+
+
 def finish(job):
     "One finished clip, mu-law coded. Runs in a worker."
     voice, seed, digit, take, x = job
@@ -635,11 +645,7 @@ def finish(job):
     )
     if not tight:
         x = np.pad(x, [int(rng.uniform(0.02, 0.2) * SR) for _ in "ab"])
-    if rng.random() < 0.75:
-        x = microphone(x, rng)
-    if rng.random() < 0.35:
-        wet = room(x, rng)
-        x = wet[: len(x) + int(rng.uniform(0, 0.1) * SR)]
+    x = picked_up(x, rng)
     if rng.random() < 0.6:
         snr = rng.uniform(10, 40)
         x = x + background(len(x), rng, CROWD[voice.split]) * np.sqrt(

@@ -57,7 +57,6 @@ import html
 import io
 import os
 import sys
-from itertools import chain, combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +68,7 @@ from .decision_fusion import fuse_product
 from .explore import MODALITY, player
 from .image import preprocess_image, resize
 from .missing import shapley
+from .noise_levels import subsets
 from .pictures import load_grey, load_image
 from .recogniser import Recogniser, load_recogniser, remarks
 
@@ -176,10 +176,8 @@ def subset_worths(
     digit: int,
 ) -> dict[tuple, float]:  # for each of the eight subsets
     "The probability of a digit when only some of the views are fused."
-    sizes = range(len(MODALITIES) + 1)
-    subsets = chain.from_iterable(combinations(MODALITIES, k) for k in sizes)
     worth = {}
-    for subset in subsets:
+    for subset in subsets():
         parts = {m: said[m][None] for m in subset if m in said}
         worth[subset] = float(fuse_product(parts)[0, digit]) if parts else 0.1
     return worth

@@ -194,13 +194,15 @@ def renew_norms(
     norms = [
         m for m in net.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))
     ]
+    usual = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
         norm.momentum = share
     with torch.no_grad():
         net(x)
-    for norm in norms:
+    for norm, momentum in zip(norms, usual):
         norm.eval()
+        norm.momentum = momentum
 
 
 @patch

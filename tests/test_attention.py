@@ -170,6 +170,19 @@ def test_block_is_torchs(seed, T, heads):
     assert TransformerBlock(8, heads).mlp[0].out_features == 32
 
 
+def test_a_block_takes_its_activation_and_the_norms_epsilon():
+    g = torch.Generator().manual_seed(0)
+    block, x = TransformerBlock(8, 2, activation=nn.ReLU(), eps=0.5), normal(g, 2, 3, 8)
+
+    def norm(t):  # its own weights are 1 and 0
+        t = t - t.mean(-1, keepdim=True)
+        return t / (t.square().mean(-1, keepdim=True) + 0.5).sqrt()
+
+    y = x + block.attend(norm(x))
+    wanted = y + block.mlp[2](block.mlp[0](norm(y)).clamp_min(0))
+    torch.testing.assert_close(block(x), wanted)
+
+
 # --- laws
 
 

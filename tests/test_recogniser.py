@@ -305,3 +305,11 @@ def test_bad_input_is_one_line_and_code_2(capsys, argv, says):
     out, err = capsys.readouterr()
     assert says in err and not out
     assert err.startswith("mmcourse.project: ") and err.count("\n") == 1
+
+
+def test_renewed_norms_go_on_with_their_own_momentum():
+    x = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(0)) + 2
+    net = torch.nn.BatchNorm1d(3, momentum=0.2).eval()
+    r.renew_norms(net, x)
+    torch.testing.assert_close(net.running_mean, x.mean((0, 2)))
+    assert net.momentum == 0.2 and not net.training
