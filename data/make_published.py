@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parent / "published"
 def publish(name: str, model, reference: dict):
     "Write the folder of one model, and its reference."
     model.save_pretrained(FOLDER / name)
+    (FOLDER / name / "generation_config.json").unlink(missing_ok=True)
     whole = {k: t.detach().contiguous() for k, t in reference.items()}
     save_file(whole, FOLDER / name / "reference.safetensors")
 
@@ -54,7 +55,83 @@ def vit():
     }
 
 
+TEXT = {
+    "vocab_size": 24,
+    "hidden_size": 12,
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "pad_token_id": None,
+}
+VISION = {
+    "intermediate_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 12,
+    "patch_size": 4,
+}
+
+
+def llava():
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    vision = VISION | {"model_type": "clip_vision_model", "hidden_size": 8}
+    text = TEXT | {"model_type": "llama", "hidden_size": 12, "num_key_value_heads": 1}
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=23)
+    model = shaken(LlavaForConditionalGeneration(config))
+    ids = torch.randint(23, (2, 15))
+    ids[0, 1:10] = ids[1, 4:13] = 23
+    pixels = torch.randn(2, 3, 12, 12)
+    found = model(input_ids=ids, pixel_values=pixels)
+    return model, {"ids": ids, "pixels": pixels, "logits": found.logits}
+
+
+def qformer():
+    from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+    config = Blip2QFormerConfig(
+        hidden_size=12,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=20,
+        encoder_hidden_size=8,
+    )
+    model = shaken(Blip2QFormerModel(config))
+    queries, states = torch.randn(1, 4, 12), torch.randn(2, 9, 8)
+    found = model(query_embeds=queries.expand(2, -1, -1), encoder_hidden_states=states)
+    hidden = found.last_hidden_state
+    return model, {"queries": queries, "states": states, "hidden": hidden}
+
+
+def flamingo():
+    from transformers import IdeficsConfig, IdeficsForVisionText2Text
+
+    perceiver = {
+        "resampler_n_latents": 3,
+        "resampler_depth": 1,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 4,
+        "qk_layer_norms_perceiver": True,
+    }
+    config = IdeficsConfig(
+        **TEXT | {"pad_token_id": 0},
+        additional_vocab_size=2,
+        cross_layer_interval=2,
+        qk_layer_norms=True,
+        use_resampler=True,
+        vision_config=VISION | {"embed_dim": 8},
+        perceiver_config=perceiver,
+    )
+    model = shaken(IdeficsForVisionText2Text(config))
+    ids, pixels = torch.randint(26, (2, 7)), torch.randn(2, 2, 3, 12, 12)
+    looks = torch.rand(2, 7, 2) < 0.5
+    looks[0, 0] = False  # a word that looks at nothing
+    found = model(input_ids=ids, pixel_values=pixels, image_attention_mask=looks)
+    inputs = {"ids": ids, "pixels": pixels, "looks": looks}
+    return model, inputs | {"logits": found.logits}
+
+
 if __name__ == "__main__":
-    for make in (vit,):
+    for make in (vit, llava, qformer, flamingo):
         torch.manual_seed(0)
         publish(make.__name__, *make())

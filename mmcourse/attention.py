@@ -150,9 +150,10 @@ def weights(
 # %% ../nbs/2_models/11_attention.ipynb #cell-054
 def frequencies(
     d: int,  # features, an even number
-) -> Tensor:  # (d/2,) float64, from 1 down to nearly 1/10000: radians a token
+    base: float = 10_000,
+) -> Tensor:  # (d/2,) float64, from 1 down to nearly 1/base: radians a token
     "The speeds of `d`/2 clocks [Vaswani et al. 2017, section 3.5]."
-    return 10_000 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+    return base ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
 
 
 def sinusoidal_positions(
@@ -169,11 +170,12 @@ def sinusoidal_positions(
 def rotary(
     x: Tensor,  # (..., T, d) queries or keys, d even
     position: Tensor | None = None,  # broadcasts to (..., T); None: 0 … T-1
+    base: float = 10_000,  # of `frequencies`
 ) -> Tensor:  # (..., T, d), each token as long as it was
     "Features 2i and 2i+1 turned by position · `frequencies(d)[i]` [Su et al. 2021]."
     T, d = x.shape[-2:]
     position = torch.arange(T) if position is None else position
-    angle = position.to(x.device)[..., None] * frequencies(d).to(x.device)
+    angle = position.to(x.device)[..., None] * frequencies(d, base).to(x.device)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # (..., T, d/2)
     even, odd = x[..., 0::2], x[..., 1::2]
     turned = [even * cos - odd * sin, even * sin + odd * cos]
