@@ -21,6 +21,7 @@ __all__ = [
 
 # %% ../nbs/0_tools/language_model.ipynb #cell-003
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,6 @@ from torch import Tensor, nn
 from . import layouts
 from .attention import causal_mask, fused_attention, per_head, rotary
 from .inputs import number, numbers, what, whole
-from .pretrained import load_weights
 
 
 # %% ../nbs/0_tools/language_model.ipynb #cell-006
@@ -242,7 +242,7 @@ def from_pretrained(
 ) -> "LM":  # in evaluation mode
     "A published Llama. Raises `CheckpointError` for what does not fit."
     options, weights = layouts.open_llama(folder)
-    return load_weights(cls(**options), weights, folder)
+    return layouts.build(partial(cls, **options), weights, folder)
 
 
 # %% ../nbs/0_tools/language_model.ipynb #cell-028

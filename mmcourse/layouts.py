@@ -25,17 +25,28 @@ __all__ = [
     "open_qformer",
     "open_idefics",
     "resampler_options",
+    "build",
 ]
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-003
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmcourse.pretrained import (
+    activation,
+    load_weights,
+    only,
+    read_config,
+    read_weights,
+    renamed,
+)
+
 from .checkpoint import refuse
-from .pretrained import activation, only, read_config, read_weights, renamed
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-005
 USUAL: dict[str, dict[str, Any]] = {
@@ -83,6 +94,7 @@ USUAL: dict[str, dict[str, Any]] = {
         "use_qformer_text_input": False,
     },
 }
+USUAL["blip_2_vision_model"] = {"hidden_size": 1408}
 USUAL["idefics"] = USUAL["llama"] | {
     "additional_vocab_size": 0,
     "alpha_type": "float",
@@ -116,6 +128,8 @@ def filled(
     config = {} if config is None else config
     wrong = [f"{kind}: expected an object, got {type(config).__name__}"]
     refuse(source, "bad configuration", wrong[isinstance(config, dict) :])
+    if kind in ("llama", "clip_vision_model"):
+        only(config, source, model_type=kind)
     c = USUAL[kind] | {k: v for k, v in config.items() if v is not None}
     bad = [k for k, v in USUAL[kind].items() if not _fits(c[k], v, k)]
     wrong = [f"{k}: expected one like {USUAL[kind][k]!r}, got {c[k]!r}" for k in bad]
@@ -137,7 +151,7 @@ def _fits(v, usual, option: str) -> bool:
 
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-008
-def llama_options(config: dict, source: str | Path, kind: str = "llama") -> dict:
+def llama_options(config: dict | None, source: str | Path, kind: str = "llama") -> dict:
     "Arguments of the chapter's `LM`. Raises `CheckpointError`."
     c = filled(config, kind, source)
     d, heads = c["hidden_size"], c["num_attention_heads"]
@@ -189,10 +203,8 @@ def rotary_base(config: dict, source: str | Path) -> float:
 
 def tower_options(config: dict | None, source: str | Path, kind: str) -> dict:
     "Arguments of the chapter's `PictureTower`. Raises `CheckpointError`."
-    config = dict(config or {})
-    if "embed_dim" in config:  # another name for the same
-        config["hidden_size"] = config["embed_dim"]
     c = filled(config, kind, source)
+    c["hidden_size"] = c.get("embed_dim", c["hidden_size"])  # two names for one
     heads_fit(c, source)
     return {
         "size": c["image_size"],
@@ -316,11 +328,13 @@ def to_ours(
     kept = {k: t for k, t in weights.items() if not k.endswith(COMPUTED)}
     ours = renamed(kept, names)
     for more, table in LATER.items():
-        if more in ours and table in ours:
-            ours[table] = torch.cat([ours[table], ours.pop(more)])
+        both = [ours[k] for k in (table, more) if k in ours]
+        if len(both) == 2 and both[0].shape[1:] == both[1].shape[1:]:
+            ours[table] = torch.cat(both)
+            del ours[more]
     for name, t in ours.items():
         if name.startswith("lm.blocks.") and ("to_q" in name or "to_k" in name):
-            fits = t.shape[0] % lm["width"] == 0
+            fits = t.ndim > 0 and t.shape[0] % lm["width"] == 0
             ours[name] = interleaved(t, lm["width"]) if fits else t
         if name == "eye.cls":
             ours[name] = t.reshape(1, 1, -1)
@@ -344,11 +358,8 @@ def open_llava(folder: str | Path) -> tuple[dict, dict, tuple, dict, dict]:
     c = filled(read_config(folder, "llava"), "llava", folder)
     strategies = {"default", "full"}
     only(c, folder, vision_feature_select_strategy=strategies)
-    vision, text = c.get("vision_config") or {}, c.get("text_config") or {}
-    only(vision, folder, model_type="clip_vision_model")
-    only(text, folder, model_type="llama")
-    eye = tower_options(vision, folder, "clip_vision_model")
-    lm = llama_options(text, folder)
+    eye = tower_options(c.get("vision_config"), folder, "clip_vision_model")
+    lm = llama_options(c.get("text_config"), folder)
     lm["tied"] = lm["tied"] or c["tie_word_embeddings"]
     layers = c["vision_feature_layer"]
     layers = tuple(layers) if isinstance(layers, list) else (layers,)
@@ -371,8 +382,10 @@ def open_qformer(folder: str | Path) -> tuple[dict, dict]:
     Raises `CheckpointError`."""
     c, weights = read_config(folder, ("blip_2_qformer", "blip-2")), read_weights(folder)
     if c["model_type"] == "blip-2":
-        width = (c.get("vision_config") or {}).get("hidden_size", 1408)
-        c = (c.get("qformer_config") or {}) | {"encoder_hidden_size": width}
+        vision = filled(c.get("vision_config"), "blip_2_vision_model", folder)
+        width = vision["hidden_size"]
+        c = filled(c.get("qformer_config"), "blip_2_qformer", folder)
+        c["encoder_hidden_size"] = width
         own = {k: t for k, t in weights.items() if k.startswith("qformer.")}
         weights = renamed(own, [("qformer.", "")])
     c = filled(c, "blip_2_qformer", folder)
@@ -421,3 +434,16 @@ def resampler_options(config: dict, source: str | Path) -> dict:
         "width": c["resampler_head_dim"],
         "norm": nn.LayerNorm if c["qk_layer_norms_perceiver"] else nn.Identity,
     }
+
+
+# %% ../nbs/0_tools/layouts.ipynb #cell-022
+def build(
+    make: Callable[[], nn.Module],  # the model, with any weights
+    weights: dict[str, Tensor],  # under its own names
+    source: str | Path,  # where they come from, for errors
+) -> nn.Module:  # in evaluation mode
+    "The model with these weights. Raises `CheckpointError` before it takes memory."
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing is copied
+        load_weights(make(), weights, source)
+    return load_weights(make(), weights, source)

@@ -36,7 +36,6 @@ from . import layouts
 from .attention import MultiHeadAttention
 from .inputs import floats, mask, whole
 from .language_model import LM, GatedMLP, GroupedAttention, KVCache, RMSNorm
-from .pretrained import load_weights
 from .vit import ViT
 
 
@@ -133,9 +132,12 @@ def from_pretrained(
 ) -> "LLaVA":  # in evaluation mode
     "A published LLaVA. Raises `CheckpointError` for what does not fit."
     eye, lm, bridge, options, weights = layouts.open_llava(folder)
-    options["bridge"] = projector(*bridge)
-    model = cls(PictureTower(**eye), LM(**lm), **options)
-    return load_weights(model, weights, folder)
+
+    def make():
+        eye_lm = PictureTower(**eye), LM(**lm)
+        return cls(*eye_lm, bridge=projector(*bridge), **options)
+
+    return layouts.build(make, weights, folder)
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-031
@@ -232,7 +234,7 @@ def from_pretrained(
 ) -> "QFormer":  # in evaluation mode
     "A published Q-Former. Raises `CheckpointError` for what does not fit."
     options, weights = layouts.open_qformer(folder)
-    return load_weights(cls(**options), weights, folder)
+    return layouts.build(partial(cls, **options), weights, folder)
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-039
@@ -406,9 +408,12 @@ def from_pretrained(
 ) -> "Flamingo":  # in evaluation mode
     "A published Idefics. Raises `CheckpointError` for what does not fit."
     eye, lm, sampler, options, weights = layouts.open_idefics(folder)
-    resampler = Resampler(eye["d"], **sampler) if sampler else None
-    model = cls(PictureTower(**eye), LM(**lm), resampler=resampler, **options)
-    return load_weights(model, weights, folder)
+
+    def make():
+        resampler = Resampler(eye["d"], **sampler) if sampler else None
+        return cls(PictureTower(**eye), LM(**lm), resampler=resampler, **options)
+
+    return layouts.build(make, weights, folder)
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-055

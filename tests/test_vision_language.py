@@ -133,7 +133,7 @@ def towers(draw):
 
 # the language model
 @given(sizes=llamas(), seed=SEEDS)
-@settings(max_examples=20, **SLOW)
+@settings(max_examples=8, **SLOW)
 def test_it_is_llama(sizes, seed, tmp_path):
     t = pytest.importorskip("transformers")
     theirs = shaken(t.LlamaForCausalLM(t.LlamaConfig(**sizes)), seed)
@@ -149,7 +149,7 @@ def test_it_is_llama(sizes, seed, tmp_path):
 
 
 @given(sizes=llamas(), seed=SEEDS, cuts=st.sets(st.integers(1, 8)))
-@settings(max_examples=20, **SLOW)
+@settings(max_examples=8, **SLOW)
 def test_in_pieces_with_a_cache_is_at_once(sizes, seed, cuts):
     torch.manual_seed(seed)
     lm = LM(**layouts.llama_options(sizes, "here"))
@@ -243,7 +243,7 @@ LOGITS = st.lists(
     p=st.floats(0, 1),
     heat=st.sampled_from([0.1, 0.7, 1.0, 3.0]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_filters_are_those_of_transformers(z, k, p, heat):
     t = pytest.importorskip("transformers.generation.logits_process")
     z = torch.tensor(z) / 8  # with ties
@@ -287,11 +287,11 @@ def test_filters_refuse(ask, why):
     act=ACTS,
     bias=st.booleans(),
     full=st.booleans(),
-    layers=st.one_of(st.sampled_from([-1, -2, 0, 1]), st.just([-2, -1]), st.just([1])),
+    layers=st.one_of(st.sampled_from([-1, -2, 1]), st.just([-2, -1]), st.just([1])),
     n=st.integers(1, 3),
     seed=SEEDS,
 )
-@settings(max_examples=20, **SLOW)
+@settings(max_examples=8, **SLOW)
 def test_it_is_llava(text, vision, act, bias, full, layers, n, seed, tmp_path):
     t = pytest.importorskip("transformers")
     image = text["vocab_size"] - 1
@@ -331,10 +331,14 @@ def small_llava(**options):
 def test_llava_writes_with_a_cache_what_it_writes_without():
     llava, pixels = small_llava(), torch.randn(2, 3, 8, 8)
     ids = torch.tensor([[1, 11, 11, 11, 11, 2], [11, 11, 11, 11, 3, 4]])
-    written = generate(llava, ids, 5, pixels)
+
+    def a_word(z):  # and no picture
+        return z[:, :11].argmax(-1)
+
+    written = generate(llava, ids, 5, pixels, choose=a_word)
     again = ids
     for _ in range(5):
-        again = torch.cat([again, greedy(llava(again, pixels)[:, -1])[:, None]], 1)
+        again = torch.cat([again, a_word(llava(again, pixels)[:, -1])[:, None]], 1)
     assert torch.equal(written, again)
 
 
@@ -395,7 +399,7 @@ def test_llava_refuses(ids, pixels, why):
     some=st.booleans(),
     seed=SEEDS,
 )
-@settings(max_examples=20, **SLOW)
+@settings(max_examples=8, **SLOW)
 def test_it_is_the_q_former(
     heads, width, depth, hidden, seen, every, act, some, seed, tmp_path
 ):
@@ -480,7 +484,7 @@ def test_the_q_former_refuses(queries, states, why):
     looks=st.sampled_from(["all", "some", "named"]),
     seed=SEEDS,
 )
-@settings(max_examples=20, **SLOW)
+@settings(max_examples=8, **SLOW)
 def test_it_is_idefics(
     text, vision, every, more, vector, norms, latents, n, looks, seed, tmp_path
 ):
@@ -670,7 +674,7 @@ def test_another_model(kind, folder):
 def test_weights_that_lack_or_are_unknown_or_of_another_shape(kind, folder):
     path = folder / "model.safetensors"
     whole = load_file(path)
-    first = next(k for k in whole if "layernorm" not in k.lower())
+    first = next(k for k in whole if "q_proj" in k or "query" in k)
     cases = {
         "is missing there": {k: t for k, t in whole.items() if k != first},
         "is unknown here": whole | {"surplus.weight": torch.zeros(2)},
