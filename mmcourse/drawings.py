@@ -18,6 +18,7 @@ __all__ = [
     "draw_gates",
     "draw_listening",
     "draw_cosines",
+    "draw_bridges",
 ]
 
 # %% ../nbs/0_tools/drawings.ipynb #cell-002
@@ -407,3 +408,32 @@ def draw_cosines(
         ax.axhline(0, color="black", lw=1)
         ax.set(xlabel="epoch", ylim=(-1, 1))
         ax.legend(fontsize=11, loc="lower right")
+
+
+# %% ../nbs/0_tools/drawings.ipynb #cell-031
+def draw_bridges():
+    "Projector, queries, gated cross-attention: where each meets the language model."
+    import matplotlib.pyplot as plt
+
+    fig, axs = plt.subplots(1, 3, figsize=(11, 4))
+    line = {"lw": 1.6, "shrinkA": 2, "shrinkB": 2}
+    titles = "projector (LLaVA)", "queries (BLIP-2)", "gated cross-attention (Flamingo)"
+    bridges = "projector\n36 tokens", "Q-Former\n8 queries", "resampler\n8 latents"
+    for ax, title, text in zip(axs, titles, bridges):
+        eye = _box(ax, 0, 0, "picture → eye", PALETTE[2])
+        bridge = _box(ax, 0, 1, text, PALETTE[1])
+        words = _box(ax, 1.6, 0, "question", PALETTE[0])
+        blocks = [_box(ax, 1.6, y, "block", "grey") for y in (2, 2.8)]
+        _arrow(ax, eye, bridge, **line)
+        if ax is not axs[2]:
+            both = _box(ax, 1.6, 1, "one row of tokens", PALETTE[0])
+            steps = [bridge, both], [words, both], [both, blocks[0]], blocks
+        else:
+            gates = [_box(ax, 0.75, y, "look", PALETTE[1]) for y in (2, 2.8)]
+            steps = [words, blocks[0]], blocks, *zip([bridge, bridge], gates)
+            steps = *steps, *zip(gates, blocks)
+        for a, b in steps:
+            _arrow(ax, a, b, **line)
+        ax.set(title=title, xlim=(-0.8, 2.4), ylim=(-0.4, 3.3))
+        ax.axis("off")
+    plt.show()

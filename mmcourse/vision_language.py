@@ -39,7 +39,7 @@ from .language_model import LM, GatedMLP, GroupedAttention, KVCache, RMSNorm
 from .vit import ViT
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-021
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-023
 class PictureTower(ViT):
     "A ViT in the form of CLIP's [Radford et al. 2021]."
 
@@ -66,7 +66,7 @@ class PictureTower(ViT):
         return found
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-023
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-025
 def projector(
     width: int,  # features of a picture's token
     d: int,  # features of a word
@@ -78,7 +78,7 @@ def projector(
     return nn.Sequential(first, activation or nn.GELU(), second)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-024
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-026
 class LLaVA(nn.Module):
     "A language model that reads pictures among its words [Liu et al. 2023]."
 
@@ -105,7 +105,7 @@ class LLaVA(nn.Module):
         return self.bridge(seen if self.cls else seen[:, 1:])
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-025
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-027
 @patch
 def forward(
     self: LLaVA,
@@ -124,7 +124,7 @@ def forward(
     return self.lm.read(x, cache)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-027
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-029
 @patch(cls_method=True)
 def from_pretrained(
     cls: LLaVA,
@@ -140,7 +140,7 @@ def from_pretrained(
     return layouts.build(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-031
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-033
 class QFormerBlock(nn.Module):
     "Queries look at each other, and at the picture if this block does."
 
@@ -169,7 +169,7 @@ class QFormerBlock(nn.Module):
         return self.norm3(x + self.mlp(x))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-032
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-034
 class QFormer(nn.Module):
     "Queries that collect what a picture's tokens hold [Li et al. 2023]."
 
@@ -194,7 +194,7 @@ class QFormer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-033
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-035
 @patch
 def forward(
     self: QFormer,
@@ -212,7 +212,7 @@ def forward(
     return x
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-035
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-037
 class QueryBridge(nn.Module):
     "A picture's tokens to `n` of the language model: (N, S, width) -> (N, n, d)."
 
@@ -226,7 +226,7 @@ class QueryBridge(nn.Module):
         return self.to_lm(self.qformer(self.queries, states))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-036
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-038
 @patch(cls_method=True)
 def from_pretrained(
     cls: QFormer,
@@ -237,7 +237,7 @@ def from_pretrained(
     return layouts.build(partial(cls, **options), weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-039
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-041
 class GatedCrossBlock(nn.Module):
     "Words look at pictures, through gates that begin shut [Alayrac et al. 2022]."
 
@@ -262,7 +262,7 @@ class GatedCrossBlock(nn.Module):
         self.gate2 = nn.Parameter(torch.zeros(gates))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-040
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-042
 @patch
 def forward(
     self: GatedCrossBlock,
@@ -275,7 +275,7 @@ def forward(
     return x + self.gate2.tanh() * self.mlp(self.norm2(x))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-042
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-044
 class ResamplerBlock(nn.Module):
     "Latents look at a picture and at each other, then think."
 
@@ -293,6 +293,7 @@ class ResamplerBlock(nn.Module):
         return x + self.mlp(x)
 
 
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-045
 class Resampler(nn.Module):
     "Any number of tokens to `n`: (N, S, d) -> (N, n, d) [Jaegle et al. 2021]."
 
@@ -309,7 +310,7 @@ class Resampler(nn.Module):
         return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-044
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-047
 class Flamingo(nn.Module):
     "A language model with blocks that look at pictures [Alayrac et al. 2022]."
 
@@ -333,7 +334,7 @@ class Flamingo(nn.Module):
         self.bridges = nn.ModuleList(bridges)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-045
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-048
 @patch
 def look(
     self: Flamingo,
@@ -348,7 +349,7 @@ def look(
     return x if between else self.bridges[k](x, states, looks)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-046
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-049
 @patch
 def forward(
     self: Flamingo,
@@ -374,7 +375,7 @@ def forward(
     return self.lm.read(x, cache, partial(self.look, states=states, looks=each))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-047
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-050
 @patch
 def see(
     self: Flamingo,
@@ -400,7 +401,7 @@ def last_picture(
     return number_of[..., None] == pictures
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-048
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-051
 @patch(cls_method=True)
 def from_pretrained(
     cls: Flamingo,
@@ -416,7 +417,7 @@ def from_pretrained(
     return layouts.build(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-055
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-059
 def answer_loss(
     logits: Tensor,  # (B, T, vocabulary)
     ids: Tensor,  # (B, T)
@@ -427,7 +428,7 @@ def answer_loss(
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted.flatten())
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-057
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-061
 class LoRA(nn.Module):
     "A layer that stays, and a change of low rank that is learnt [Hu et al. 2021]."
 
@@ -449,7 +450,7 @@ class LoRA(nn.Module):
         return self.layer
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-058
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-062
 def add_lora(
     model: nn.Module,  # is changed: only the thin matrices will learn
     layers: tuple[str, ...] = ("to_q", "to_v"),  # last names of the layers

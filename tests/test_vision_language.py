@@ -736,6 +736,10 @@ def changed(kind, part=None, **change):
             "head_dim: expected an even number",
         ),
         (changed("llava", "vision_config", num_attention_heads=3), "do not divide 8"),
+        (
+            changed("llava", text_config={"model_type": "llama"}),  # seven billion
+            r"there, .* here",
+        ),
         (changed("llava", text_config=[]), "expected"),
         (changed("qformer", use_qformer_text_input=True), "use_qformer_text_input"),
         (changed("qformer", hidden_act="mish"), "hidden_act"),
