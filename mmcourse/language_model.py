@@ -28,9 +28,9 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from . import layouts
 from .attention import causal_mask, fused_attention, per_head, rotary
 from .inputs import number, numbers, what, whole
+from .layouts import open_llama, with_weights
 
 
 # %% ../nbs/0_tools/language_model.ipynb #cell-006
@@ -241,8 +241,8 @@ def from_pretrained(
     folder: str | Path,  # config.json and model.safetensors
 ) -> "LM":  # in evaluation mode
     "A published Llama. Raises `CheckpointError` for what does not fit."
-    options, weights = layouts.open_llama(folder)
-    return layouts.build(partial(cls, **options), weights, folder)
+    options, weights = open_llama(folder)
+    return with_weights(partial(cls, **options), weights, folder)
 
 
 # %% ../nbs/0_tools/language_model.ipynb #cell-028

@@ -25,7 +25,7 @@ __all__ = [
     "open_qformer",
     "open_idefics",
     "resampler_options",
-    "build",
+    "with_weights",
 ]
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-003
@@ -437,7 +437,7 @@ def resampler_options(config: dict, source: str | Path) -> dict:
 
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-022
-def build(
+def with_weights(
     make: Callable[[], nn.Module],  # the model, with any weights
     weights: dict[str, Tensor],  # under its own names
     source: str | Path,  # where they come from, for errors

@@ -32,10 +32,10 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from . import layouts
 from .attention import MultiHeadAttention
 from .inputs import floats, mask, whole
 from .language_model import LM, GatedMLP, GroupedAttention, KVCache, RMSNorm
+from .layouts import open_idefics, open_llava, open_qformer, with_weights
 from .vit import ViT
 
 
@@ -131,13 +131,13 @@ def from_pretrained(
     folder: str | Path,  # config.json and model.safetensors
 ) -> "LLaVA":  # in evaluation mode
     "A published LLaVA. Raises `CheckpointError` for what does not fit."
-    eye, lm, bridge, options, weights = layouts.open_llava(folder)
+    eye, lm, bridge, options, weights = open_llava(folder)
 
     def make():
         eye_lm = PictureTower(**eye), LM(**lm)
         return cls(*eye_lm, bridge=projector(*bridge), **options)
 
-    return layouts.build(make, weights, folder)
+    return with_weights(make, weights, folder)
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-033
@@ -233,8 +233,8 @@ def from_pretrained(
     folder: str | Path,  # of a Q-Former, or of a whole BLIP-2
 ) -> "QFormer":  # in evaluation mode
     "A published Q-Former. Raises `CheckpointError` for what does not fit."
-    options, weights = layouts.open_qformer(folder)
-    return layouts.build(partial(cls, **options), weights, folder)
+    options, weights = open_qformer(folder)
+    return with_weights(partial(cls, **options), weights, folder)
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-041
@@ -408,13 +408,13 @@ def from_pretrained(
     folder: str | Path,  # config.json and model.safetensors of an Idefics
 ) -> "Flamingo":  # in evaluation mode
     "A published Idefics. Raises `CheckpointError` for what does not fit."
-    eye, lm, sampler, options, weights = layouts.open_idefics(folder)
+    eye, lm, sampler, options, weights = open_idefics(folder)
 
     def make():
         resampler = Resampler(eye["d"], **sampler) if sampler else None
         return cls(PictureTower(**eye), LM(**lm), resampler=resampler, **options)
 
-    return layouts.build(make, weights, folder)
+    return with_weights(make, weights, folder)
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-059
