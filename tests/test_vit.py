@@ -166,6 +166,15 @@ def test_what_does_not_fit_is_named(tmp_path, change, why):
         ViT.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 12, 13), (2, 3, 10, 12), (2, 1, 12, 12), (3, 12, 12), (1, 3, 0, 12)]
+)
+def test_pictures_that_do_not_fit_are_refused(shape):
+    vit = ViT(12, 4, channels=3, d=8, heads=2, depth=1)
+    with pytest.raises(ValueError, match=r"pixels: expected \(B, 3, H, W\).* of 4, got"):
+        vit(torch.zeros(shape))
+
+
 # many sizes
 def test_a_block_mask_has_one_square_for_each_picture():
     mask = block_mask(torch.tensor([0, 0, 1, 2, 2]))
