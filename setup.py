@@ -10,7 +10,11 @@ ini.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
 cfg = ini["DEFAULT"]
 folders = "data", "data/gpu", "data/results"
 published = sorted(f.as_posix() for f in Path("data/published").glob("*/"))
-data = {f"mmcourse.{f}".replace("/", "."): f for f in (*folders, *published) if Path(f).is_dir()}
+data = {
+    f"mmcourse.{f}".replace("/", "."): f
+    for f in (*folders, *published)
+    if Path(f).is_dir()
+}
 
 
 def requires(name):

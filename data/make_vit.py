@@ -152,10 +152,12 @@ def main():
         for kind in ("none", "sinusoidal", "rotary"):  # learnt: augmented/vit/1000
             run = partial(alone, partial(placed, kind), 1000, seed, **more)
             study(f"places/{kind}/{seed}", run, seed)
-    for model, made in networks.items():
-        run = partial(alone, made, 3500, 0, updates=4500, **more)
-        study(f"long/{model}/3500/0", run, 0)
-    study("long/distilled/3500/0", partial(distilled, 3500, 0, updates=4500, **more))
+    for seed in study.seeds(3):
+        for model, made in networks.items():
+            run = partial(alone, made, 3500, seed, updates=4500, **more)
+            study(f"long/{model}/3500/{seed}", run, seed)
+        run = partial(distilled, 3500, seed, updates=4500, **more)
+        study(f"long/distilled/3500/{seed}", run, seed)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def patchify(
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-016
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-017
 def rotary_2d(
     x: Tensor,  # (..., N, d) queries or keys; 4 divides d
     row: Tensor,  # (N,) of each token's patch
@@ -59,7 +59,7 @@ def rotary_2d(
     return torch.cat([rotary(by_row, row), rotary(by_column, column)], -1)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-020
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-022
 def stretched(
     positions: Tensor,  # (1, 1 + rows · columns, d), the class token's first
     old: tuple[int, int],  # rows and columns of the table
@@ -74,9 +74,9 @@ def stretched(
     return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-022
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-024
 class ViT(nn.Module):
-    "Pictures to tokens: patches, places, blocks of attention [Dosovitskiy et al. 2020]."
+    "Pictures to tokens: patches, places, attention [Dosovitskiy et al. 2020]."
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-024
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-026
 def whole_patches(
     pixels: Tensor,
     channels: int,
@@ -115,7 +115,7 @@ def whole_patches(
     return pixels
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-025
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-027
 @patch
 def tokens(
     self: ViT,
@@ -136,7 +136,7 @@ def forward(self: ViT, pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 1 + N, 
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-029
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-031
 NAMES = [
     ("vit.", ""),
     ("embeddings.cls_token", "cls"),
@@ -156,7 +156,7 @@ NAMES = [
 UNUSED = "pooler.", "vit.pooler.", "classifier."
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-030
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-032
 @patch(cls_method=True)
 def from_pretrained(
     cls: ViT,
@@ -179,7 +179,7 @@ def from_pretrained(
     return load_weights(vit, renamed(read_weights(folder), NAMES, UNUSED), folder)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-036
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-038
 def block_mask(
     owner: Tensor,  # (T,) which picture each token belongs to
 ) -> Tensor:  # (T, T) bool
@@ -187,7 +187,7 @@ def block_mask(
     return owner[:, None] == owner
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-037
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-039
 @patch
 def packed(
     self: ViT,
@@ -203,7 +203,7 @@ def packed(
     return [*self.norm(x)[0].split(sizes)]
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-043
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-045
 class ViTClassifier(nn.Module):
     "A ViT and one layer on what it collects: (B, C, H, W) -> (B, classes) logits."
 
@@ -217,7 +217,7 @@ class ViTClassifier(nn.Module):
         return self.head(y[:, 1:].mean(1) if self.mean else y[:, 0])
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-063
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-070
 @patch
 def weights(
     self: ViT,
@@ -231,7 +231,7 @@ def weights(
     return found
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-069
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-076
 def rollout(
     weights: list[Tensor],  # of each block (B, heads, T, T), the first block first
 ) -> Tensor:  # (B, T, T): rows add up to 1

@@ -123,7 +123,9 @@ def test_it_is_transformers(
     grads = renamed(published(theirs)[1], NAMES, UNUSED)
     for name, p in ours.named_parameters():
         scale = 1 + grads[name].abs().max()
-        torch.testing.assert_close(p.grad / scale, grads[name] / scale, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            p.grad / scale, grads[name] / scale, atol=1e-4, rtol=0
+        )
     x = torch.randn(1, channels, patch * (grid + 2), patch * (grid + 1))
     b = theirs(x, interpolate_pos_encoding=True).last_hidden_state
     torch.testing.assert_close(ours(x), b, atol=1e-5, rtol=1e-5)
@@ -167,11 +169,14 @@ def test_what_does_not_fit_is_named(tmp_path, change, why):
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 3, 12, 13), (2, 3, 10, 12), (2, 1, 12, 12), (3, 12, 12), (1, 3, 0, 12)]
+    "shape",
+    [(2, 3, 12, 13), (2, 3, 10, 12), (2, 1, 12, 12), (3, 12, 12), (1, 3, 0, 12)],
 )
 def test_pictures_that_do_not_fit_are_refused(shape):
     vit = ViT(12, 4, channels=3, d=8, heads=2, depth=1)
-    with pytest.raises(ValueError, match=r"pixels: expected \(B, 3, H, W\).* of 4, got"):
+    with pytest.raises(
+        ValueError, match=r"pixels: expected \(B, 3, H, W\).* of 4, got"
+    ):
         vit(torch.zeros(shape))
 
 
@@ -192,7 +197,9 @@ def test_packed_is_one_by_one(shapes):
     pictures = [torch.randn(2, 3 * r, 3 * c) for r, c in shapes]
     for (r, c), picture, together in zip(shapes, pictures, vit.packed(pictures)):
         assert together.shape == (1 + r * c, 8)
-        torch.testing.assert_close(together, vit(picture[None])[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together, vit(picture[None])[0], atol=1e-5, rtol=1e-5
+        )
 
 
 # answers
@@ -201,9 +208,14 @@ def test_the_class_token_or_the_mean_of_the_patches_answers():
     vit = ViT(8, 4, d=8, heads=2, depth=1).eval()
     x, y = torch.randn(3, 1, 8, 8), None
     y = vit(x)
-    for mean, seen in ((False, y[:, 0]), (True, (y[:, 1] + y[:, 2] + y[:, 3] + y[:, 4]) / 4)):
+    for mean, seen in (
+        (False, y[:, 0]),
+        (True, (y[:, 1] + y[:, 2] + y[:, 3] + y[:, 4]) / 4),
+    ):
         model = ViTClassifier(vit, 3, mean=mean)
-        torch.testing.assert_close(model(x), seen @ model.head.weight.T + model.head.bias)
+        torch.testing.assert_close(
+            model(x), seen @ model.head.weight.T + model.head.bias
+        )
 
 
 # what heads look at
