@@ -325,7 +325,7 @@ def _roles_changed(student, teacher, y, T):
         "classes and takes the mean over examples. (The divergence of Kullback and "
         "Leibler is another number: it lacks the teacher's entropy.)"
     ),
-    why="A teacher's doubt says which wrong answers are nearly right; a label does not.",
+    why="A teacher's doubt says which wrong answers are nearly right; labels do not.",
 )
 def taught_loss(student, teacher, y, T):
     q, log_p = (teacher / T).softmax(1), (student / T).log_softmax(1)
@@ -376,7 +376,8 @@ question(
 )
 question(
     "vit.q3",
-    "A ViT without positions reads a picture whose patches were shuffled. What happens?",
+    "A ViT without positions reads a picture whose patches were shuffled. What "
+    "happens?",
     {
         "a": (
             "its class token says the same as before",
@@ -404,8 +405,8 @@ question(
         ),
         "b": (
             "augmentation",
-            "Yes. At 250 digits it takes away most of the distance: it says by examples "
-            "what a convolution assumes.",
+            "Yes. At 250 digits it takes away most of the distance: it says by "
+            "examples what a convolution assumes.",
         ),
         "c": (
             "fewer weights in the CNN",
