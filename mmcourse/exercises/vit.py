@@ -322,8 +322,8 @@ def _roles_changed(student, teacher, y, T):
     hint=(
         "Both networks' logits are divided by the temperature, then each goes through "
         "its softmax. Which of the two needs a logarithm? A cross-entropy sums over "
-        "classes and takes the mean over examples. (The divergence of Kullback and "
-        "Leibler is another number: it lacks the teacher's entropy.)"
+        "classes and takes the mean over examples. The divergence of Kullback and "
+        "Leibler is another number: it lacks the teacher's entropy."
     ),
     why="A teacher's doubt says which wrong answers are nearly right; labels do not.",
 )
