@@ -11,8 +11,10 @@ __all__ = [
     "rotary_2d",
     "stretched",
     "ViT",
+    "whole_patches",
     "block_mask",
     "ViTClassifier",
+    "rollout",
 ]
 
 # %% ../nbs/5_crossmodal/20_vit.ipynb #cell-003
@@ -46,7 +48,7 @@ def patchify(
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-015
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-017
 def rotary_2d(
     x: Tensor,  # (..., N, d) queries or keys; 4 divides d
     row: Tensor,  # (N,) of each token's patch
@@ -57,7 +59,7 @@ def rotary_2d(
     return torch.cat([rotary(by_row, row), rotary(by_column, column)], -1)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-019
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-022
 def stretched(
     positions: Tensor,  # (1, 1 + rows · columns, d), the class token's first
     old: tuple[int, int],  # rows and columns of the table
@@ -72,9 +74,9 @@ def stretched(
     return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-021
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-024
 class ViT(nn.Module):
-    "Pictures to tokens: patches, places, blocks of attention [Dosovitskiy et al. 2020]."
+    "Pictures to tokens: patches, places, attention [Dosovitskiy et al. 2020]."
 
     def __init__(
         self,
@@ -98,13 +100,29 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-022
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-026
+def whole_patches(
+    pixels: Tensor,
+    channels: int,
+    p: int,  # pixels on a side of a patch
+) -> Tensor:  # `pixels`
+    "Raise `ValueError` unless `pixels` are pictures in whole patches."
+    shape = tuple(pixels.shape)
+    fits = len(shape) == 4 and shape[1] == channels and min(shape[2:]) >= p
+    if not fits or shape[2] % p or shape[3] % p:
+        wanted = f"(B, {channels}, H, W), H and W multiples of {p}"
+        raise ValueError(f"pixels: expected {wanted}, got {shape}")
+    return pixels
+
+
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-027
 @patch
 def tokens(
     self: ViT,
-    pixels: Tensor,  # (B, C, H, W); H and W as large as they like, whole patches
+    pixels: Tensor,  # (B, C, H, W); any size in whole patches
 ) -> Tensor:  # (B, 1 + N, d)
     "The class token and the patches, each with its place."
+    pixels = whole_patches(pixels, self.embed.in_channels, self.patch)
     grid = self.embed(pixels)  # (B, d, rows, columns)
     x = torch.cat([self.cls.expand(len(grid), -1, -1), grid.flatten(2).mT], 1)
     return x + stretched(self.positions, self.grid, tuple(grid.shape[2:]))
@@ -118,7 +136,7 @@ def forward(self: ViT, pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 1 + N, 
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-025
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-031
 NAMES = [
     ("vit.", ""),
     ("embeddings.cls_token", "cls"),
@@ -138,7 +156,7 @@ NAMES = [
 UNUSED = "pooler.", "vit.pooler.", "classifier."
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-026
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-032
 @patch(cls_method=True)
 def from_pretrained(
     cls: ViT,
@@ -161,7 +179,7 @@ def from_pretrained(
     return load_weights(vit, renamed(read_weights(folder), NAMES, UNUSED), folder)
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-032
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-038
 def block_mask(
     owner: Tensor,  # (T,) which picture each token belongs to
 ) -> Tensor:  # (T, T) bool
@@ -169,7 +187,7 @@ def block_mask(
     return owner[:, None] == owner
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-033
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-039
 @patch
 def packed(
     self: ViT,
@@ -185,7 +203,7 @@ def packed(
     return [*self.norm(x)[0].split(sizes)]
 
 
-# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-039
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-045
 class ViTClassifier(nn.Module):
     "A ViT and one layer on what it collects: (B, C, H, W) -> (B, classes) logits."
 
@@ -197,3 +215,29 @@ class ViTClassifier(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         y = self.vit(pixels)  # (B, 1 + N, d)
         return self.head(y[:, 1:].mean(1) if self.mean else y[:, 0])
+
+
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-070
+@patch
+def weights(
+    self: ViT,
+    pixels: Tensor,  # (B, C, H, W)
+) -> list[Tensor]:  # of each block (B, heads, 1 + N, 1 + N)
+    "Where each head of each block looks."
+    x, found = self.tokens(pixels), []
+    for block in self.blocks:
+        found.append(block.attend.weights(block.norm1(x)))
+        x = block(x)
+    return found
+
+
+# %% ../nbs/5_crossmodal/20_vit.ipynb #cell-076
+def rollout(
+    weights: list[Tensor],  # of each block (B, heads, T, T), the first block first
+) -> Tensor:  # (B, T, T): rows add up to 1
+    "How much of each token would reach each output, if blocks did nothing but attend."
+    itself = torch.eye(weights[0].shape[-1]).to(weights[0])
+    flow = itself
+    for a in weights:
+        flow = (a.mean(1) + itself) / 2 @ flow
+    return flow

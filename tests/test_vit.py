@@ -123,7 +123,9 @@ def test_it_is_transformers(
     grads = renamed(published(theirs)[1], NAMES, UNUSED)
     for name, p in ours.named_parameters():
         scale = 1 + grads[name].abs().max()
-        torch.testing.assert_close(p.grad / scale, grads[name] / scale, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            p.grad / scale, grads[name] / scale, atol=1e-4, rtol=0
+        )
     x = torch.randn(1, channels, patch * (grid + 2), patch * (grid + 1))
     b = theirs(x, interpolate_pos_encoding=True).last_hidden_state
     torch.testing.assert_close(ours(x), b, atol=1e-5, rtol=1e-5)
@@ -166,6 +168,18 @@ def test_what_does_not_fit_is_named(tmp_path, change, why):
         ViT.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 3, 12, 13), (2, 3, 10, 12), (2, 1, 12, 12), (3, 12, 12), (1, 3, 0, 12)],
+)
+def test_pictures_that_do_not_fit_are_refused(shape):
+    vit = ViT(12, 4, channels=3, d=8, heads=2, depth=1)
+    with pytest.raises(
+        ValueError, match=r"pixels: expected \(B, 3, H, W\).* of 4, got"
+    ):
+        vit(torch.zeros(shape))
+
+
 # many sizes
 def test_a_block_mask_has_one_square_for_each_picture():
     mask = block_mask(torch.tensor([0, 0, 1, 2, 2]))
@@ -183,21 +197,43 @@ def test_packed_is_one_by_one(shapes):
     pictures = [torch.randn(2, 3 * r, 3 * c) for r, c in shapes]
     for (r, c), picture, together in zip(shapes, pictures, vit.packed(pictures)):
         assert together.shape == (1 + r * c, 8)
-        torch.testing.assert_close(together, vit(picture[None])[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together, vit(picture[None])[0], atol=1e-5, rtol=1e-5
+        )
 
 
 # answers
 def test_the_class_token_or_the_mean_of_the_patches_answers():
     torch.manual_seed(0)
     vit = ViT(8, 4, d=8, heads=2, depth=1).eval()
-    x, y = torch.randn(3, 1, 8, 8), None
+    x = torch.randn(3, 1, 8, 8)
     y = vit(x)
-    for mean, seen in ((False, y[:, 0]), (True, (y[:, 1] + y[:, 2] + y[:, 3] + y[:, 4]) / 4)):
+    for mean, seen in (
+        (False, y[:, 0]),
+        (True, (y[:, 1] + y[:, 2] + y[:, 3] + y[:, 4]) / 4),
+    ):
         model = ViTClassifier(vit, 3, mean=mean)
-        torch.testing.assert_close(model(x), seen @ model.head.weight.T + model.head.bias)
+        torch.testing.assert_close(
+            model(x), seen @ model.head.weight.T + model.head.bias
+        )
 
 
 # what heads look at
+def test_where_heads_look_is_what_each_block_does():
+    "With these weights the values give each block's own attention again."
+    torch.manual_seed(0)
+    vit = ViT(8, 4, d=8, heads=2, depth=2).eval()
+    pixels = torch.randn(3, 1, 8, 8)
+    x = vit.tokens(pixels)
+    for block, looks in zip(vit.blocks, vit.weights(pixels), strict=True):
+        assert looks.shape == (3, 2, 5, 5)
+        attend, z = block.attend, block.norm1(x)
+        mixed = looks @ attend.split(attend.to_v(z))  # (B, heads, T, d / heads)
+        out = attend.out(mixed.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(out, attend(z))
+        x = block(x)
+
+
 def test_rollout_by_hand():
     "Two blocks, two tokens, one head: the product of (A + I) / 2."
     a = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
