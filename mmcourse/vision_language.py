@@ -383,7 +383,8 @@ def see(
     texts: int,  # B
 ) -> tuple[Tensor, int]:  # (B, N · n, width); N
     "The pictures of each text, one after another."
-    pixels = pixels[:, None] if pixels.ndim == 4 else pixels
+    alone = pixels.ndim == 1 + len(self.eye.shape)
+    pixels = pixels[:, None] if alone else pixels
     pixels = floats(pixels, "pixels", (texts, None, *self.eye.shape))
     states = self.eye.states(pixels.flatten(0, 1))[-1]  # (B · N, 1 + P, width)
     states = self.resampler(states)  # (B · N, n, width)
