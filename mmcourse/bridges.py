@@ -10,77 +10,114 @@ __all__ = [
     "EYE_COLOURS",
     "IMAGE",
     "BRIDGES",
-    "SIZES",
     "place_table",
     "CellEye",
     "cells",
     "KeptEye",
     "look_at",
+    "look_quickly",
     "cell_labels",
     "prompts",
     "Answers",
+    "small_lm",
     "bridged",
     "front_of",
+    "train_answers",
 ]
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-003
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
+
+from mmcourse.scenes import (
+    CELL,
+    COLOURS,
+    DIGITS,
+    EMOJI,
+    SIDE,
+    WORDS,
+    Thing,
+    draw,
+    encode,
+)
 
 from .checkpoint import grow, read_tensors
 from .inputs import choice, floats
 from .language_model import LM
-from .scenes import CELL, COLOURS, DIGITS, EMOJI, SIDE, WORDS, Thing, encode
 from .store import data_path
+from .training import fit, warmup_cosine
 from .vision_language import Flamingo, LLaVA, QFormer, QueryBridge, projector
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-006
 PLACES = ("rows and columns", "numbers", "none")
+EYE_WORDS, EYE_COLOURS = ["", *DIGITS, *EMOJI], ["", *COLOURS]  # '': an empty cell
 
 
 def place_table(kind: str = PLACES[0]) -> Tensor:  # (9, 6), (9, 9) or (9, 0)
     "What is added to the nine tokens to say where they are."
-    choice(kind, "kind", PLACES)
     n = torch.arange(9)
-    if kind == "none":
+    if choice(kind, "kind", PLACES) == "none":
         return torch.zeros(9, 0)
     if kind == "numbers":
         return torch.eye(9)
     return torch.cat([F.one_hot(n // 3, 3), F.one_hot(n % 3, 3)], 1).float()
 
 
+# %% ../nbs/0_tools/bridges.ipynb #cell-007
 class CellEye(nn.Module):
     "A CNN that looks at each cell of a scene: (N, 3, 48, 48) -> (N, 9, d)."
 
     shape = (3, SIDE, SIDE)
 
-    def __init__(self, d: int = 64, places: str = PLACES[0]):
+    def __init__(self, places: str = PLACES[0]):
         super().__init__()
         self.net = nn.Sequential(
             *(nn.Conv2d(3, 24, 3, padding=1), nn.GELU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(24, 48, 3, padding=1), nn.GELU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(48, 48, 3, padding=1), nn.GELU(), nn.Flatten()),
-            *(nn.Linear(48 * 16, d), nn.LayerNorm(d)),
+            *(nn.Linear(48 * 16, 64), nn.LayerNorm(64)),
         )
+        self.word = nn.Linear(64, len(EYE_WORDS))
+        self.colour = nn.Linear(64, len(EYE_COLOURS))
         self.register_buffer("places", place_table(places), persistent=False)
-        self.d = d + self.places.shape[1]
+        self.d = len(EYE_WORDS) + len(EYE_COLOURS) + self.places.shape[1]
 
-    def states(self, pixels: Tensor) -> list[Tensor]:  # one of (N, 9, d)
-        "The tokens, in a list of one, as a tower hands out its states."
-        x = 1 - floats(pixels, "pixels", (None, *self.shape))  # paper is 0
-        seen = self.net(cells(x)).unflatten(0, (-1, 9))
-        return [torch.cat([seen, self.places.expand(len(seen), -1, -1)], 2)]
-
-
-def cells(x: Tensor) -> Tensor:  # (N, 3, 48, 48) -> (N · 9, 3, 16, 16)
-    "The nine cells of each canvas, row by row."
-    rows = x.unfold(2, CELL, CELL).unfold(3, CELL, CELL)  # (N, 3, 3, 3, 16, 16)
-    return rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, 3, 16, 16), ink is 1
+        "Logits of word (N, 21) and colour (N, 7) of single cells."
+        seen = self.net(x)
+        return self.word(seen), self.colour(seen)
 
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-008
+def cells(images: Tensor) -> Tensor:  # (N, 3, 48, 48) -> (N · 9, 3, 16, 16)
+    "The nine cells of each canvas, row by row; paper is 0, ink is 1."
+    rows = (1 - images).unfold(2, CELL, CELL).unfold(3, CELL, CELL)
+    return rows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
+@patch
+def opinion(self: CellEye, x: Tensor) -> Tensor:  # (N, 3, 16, 16) -> (N, 28)
+    "Chances of word and of colour, side by side."
+    return torch.cat([z.softmax(1) for z in self(x)], 1)
+
+
+@patch
+def states(self: CellEye, pixels: Tensor) -> list[Tensor]:  # one of (N, 9, d)
+    "The tokens, in a list of one, as a tower hands out its states."
+    pixels = floats(pixels, "pixels", (None, *self.shape))
+    return [self.placed(self.opinion(cells(pixels)).unflatten(0, (-1, 9)))]
+
+
+@patch
+def placed(self: CellEye, seen: Tensor) -> Tensor:  # (N, 9, 28) -> (N, 9, d)
+    "What stands in each cell, and where the cell is; three times, to be heard."
+    return 3 * torch.cat([seen, self.places.expand(len(seen), -1, -1)], 2)
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-010
 class KeptEye(nn.Module):
     "An eye for pictures that were looked at before: their tokens (N, 9, d)."
 
@@ -99,7 +136,32 @@ def look_at(eye: CellEye, images: np.ndarray, batch: int = 256) -> Tensor:
     return torch.cat([eye.states(p)[0] for p in parts])
 
 
-EYE_WORDS, EYE_COLOURS = ["", *DIGITS, *EMOJI], ["", *COLOURS]  # '': an empty cell
+# %% ../nbs/0_tools/bridges.ipynb #cell-012
+@torch.no_grad()
+def look_quickly(
+    eye: CellEye,
+    things: list[list[Thing]],  # of N scenes
+    *,
+    split: str = "train",  # whose digits
+    copies: int = 40,  # pictures of each thing
+    seed: int = 0,
+) -> Tensor:  # (N, 9, d)
+    "Tokens of scenes that were never drawn, each thing one of a few pictures of it."
+    rng = np.random.default_rng(seed)
+    names = [
+        t for t in dict.fromkeys(t._replace(row=0, column=0) for s in things for t in s)
+    ]
+    drawn = [
+        draw([t], split, rng)[:, :CELL, :CELL] for t in names for _ in range(copies)
+    ]
+    blank = np.ones((1, 3, CELL, CELL), np.float32)
+    seen = eye.opinion(1 - torch.as_tensor(np.concatenate([blank, np.stack(drawn)])))
+    first = {t.name: 1 + copies * i for i, t in enumerate(names)}
+    at = np.zeros((len(things), 9), int)
+    for i, scene in enumerate(things):
+        for t in scene:
+            at[i, 3 * t.row + t.column] = first[t.name] + rng.integers(copies)
+    return eye.placed(seen[at])
 
 
 def cell_labels(things: list[list[Thing]]) -> tuple[Tensor, Tensor]:  # each (N · 9,)
@@ -113,7 +175,7 @@ def cell_labels(things: list[list[Thing]]) -> tuple[Tensor, Tensor]:  # each (N 
     return word.flatten(), colour.flatten()
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-010
+# %% ../nbs/0_tools/bridges.ipynb #cell-014
 IMAGE = WORDS.index("<image>")
 
 
@@ -147,9 +209,16 @@ class Answers(nn.Module):
         return logits[torch.arange(len(ids)), last]
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-013
+# %% ../nbs/0_tools/bridges.ipynb #cell-017
 BRIDGES = ("projector", "queries", "gated cross-attention")
-SIZES = {"d": 64, "heads": 4, "depth": 4}  # of the language model
+
+
+def small_lm(d: int = 64, depth: int = 3) -> LM:
+    "A language model whose words begin small, so that what is seen is not drowned."
+    lm = LM(len(WORDS), d=d, heads=4, depth=depth)
+    with torch.no_grad():
+        lm.embed.weight *= 0.15
+    return lm
 
 
 def bridged(
@@ -171,3 +240,22 @@ def bridged(
 def front_of(kind: str, queries: int = 9) -> int:
     "How many image words a prompt has: those of the picture's tokens."
     return {"projector": 9, "queries": queries}.get(kind, 0)
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-019
+def train_answers(
+    model: nn.Module,  # `LM`, `LLaVA` or `Flamingo`; trained in place
+    data: tuple,  # ((ids, last[, tokens]), answers)
+    *,
+    updates: int,
+    seed: int = 0,
+    lr: float = 3e-3,
+    batch_size: int = 48,
+    **options,  # of `fit`
+) -> nn.Module:
+    "Learn to write the answers, `updates` batches long."
+    per_epoch = -(-len(data[1]) // batch_size)
+    recipe = {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
+    recipe |= {"epochs": -(-updates // per_epoch), "batch_size": batch_size}
+    fit(Answers(model), data, lr=lr, seed=seed, **recipe | options)
+    return model

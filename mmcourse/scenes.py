@@ -10,6 +10,7 @@ __all__ = [
     "EMOJI",
     "COUNTS",
     "KINDS",
+    "POINTING",
     "DIGIT_THINGS",
     "EMOJI_THINGS",
     "ROWS",
@@ -65,6 +66,7 @@ EMOJI = {  # our word -> its name in `emoji`
 }
 COUNTS = ["one", "two", "three", "four"]
 KINDS = ["count", "exists", "colour", "digit", "left", "above"]
+POINTING = ["column", "row"]  # two more, that a lesson may add
 
 
 class Thing(NamedTuple):
@@ -189,6 +191,17 @@ def _related(rng, kind: str, held: bool, things: list[Thing]):
 
 
 # %% ../nbs/0_tools/scenes.ipynb #cell-017
+def _pointed(rng, kind: str, asked: list[Thing], shown: list[Thing]):
+    "A question about the place of one thing, its answer and the placed things."
+    target = _pick(rng, asked)
+    others = _others(rng, int(rng.integers(0, 4)), target, shown)
+    placed = _places(rng, [target, *others])
+    found = next(t for t in placed if t.name == target.name)
+    at = COLUMNS[found.column] if kind == "column" else ROWS[found.row]
+    return f"which {kind} is the {target.name} ?", at, placed
+
+
+# %% ../nbs/0_tools/scenes.ipynb #cell-019
 def caption(things: list[Thing]) -> str:
     "The things from left to right, and from above where they stand in one column."
     ordered = sorted(things, key=lambda t: (t.column, t.row))
@@ -209,7 +222,7 @@ ROWS, COLUMNS = ["high", "middle", "low"], ["leftmost", "central", "rightmost"]
 SPECIAL = ["<pad>", "<end>", "<image>"]
 GRAMMAR = (
     "a an and the of how many things are is there what which colour digit left above "
-    "yes no ? ;"
+    "column row yes no ? ;"
 )
 WORDS = [
     *SPECIAL,
@@ -234,7 +247,7 @@ def decode(ids) -> str:
     return " ".join(WORDS[int(i)] for i in ids)
 
 
-# %% ../nbs/0_tools/scenes.ipynb #cell-020
+# %% ../nbs/0_tools/scenes.ipynb #cell-022
 SIDE, CELL, PICTURE = 48, 16, 14  # pixels of the canvas, of a cell, of a thing
 
 
@@ -266,7 +279,7 @@ def draw(
     return canvas.transpose(2, 0, 1)
 
 
-# %% ../nbs/0_tools/scenes.ipynb #cell-022
+# %% ../nbs/0_tools/scenes.ipynb #cell-024
 _MAKE = {"count": _count, "exists": _exists, "colour": _colour, "digit": _digit}
 
 
@@ -277,11 +290,12 @@ def make_scenes(
     held: bool = False,  # are combinations asked for that training never shows?
     kinds: tuple[str, ...] = tuple(KINDS),  # of questions, in turn
     seed: int = 0,
+    drawn: bool = True,  # False: without `image`, much faster
 ) -> dict:
     """`image` (n, 3, 48, 48) float32 in [0, 1]; `kind`, `question`, `answer`,
     `caption`, `told`: lists of n str; `things`: a list of n lists of `Thing`."""
     n, split = whole(n, "n", 1), choice(split, "split", SPLITS)
-    kinds = [choice(k, "kinds", KINDS) for k in kinds]
+    kinds = [choice(k, "kinds", KINDS + POINTING) for k in kinds]
     rng = np.random.default_rng([whole(seed, "seed", 0), SPLITS.index(split), held])
     seen = [t for t in DIGIT_THINGS if not held_out(t)]
     shown = asked = seen + 4 * EMOJI_THINGS  # nearly as many emoji as digits
@@ -297,9 +311,12 @@ def make_scenes(
         if kind in _MAKE:
             question, answer, things = _MAKE[kind](rng, asked, shown)
             things = _places(rng, things)
+        elif kind in POINTING:
+            question, answer, things = _pointed(rng, kind, asked, shown)
         else:
             question, answer, things = _related(rng, kind, held, shown)
-        row = draw(things, split, rng), kind, question, answer
+        row = draw(things, split, rng) if drawn else None, kind, question, answer
         for k, v in zip(made, (*row, caption(things), told(things), things)):
             made[k].append(v)
-    return made | {"image": np.stack(made["image"])}
+    images = made.pop("image")
+    return {"image": np.stack(images)} | made if drawn else made

@@ -1,0 +1,246 @@
+"""Chapter 22: three bridges from pictures into one language model.
+
+    python data/make_vision_language.py
+
+Writes data/results/vision_language.json and data/vision_language.safetensors: an eye, a
+language model that reads scenes told in words, and a model with gated cross-attention.
+Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
+`shipped`: gated cross-attention, 6,000 updates. `full`: each bridge, 2,000 updates.
+`nowhere`: the same without rows and columns in the tokens. `unpointed`: without
+questions that ask in which row or column a thing is. `told`: the language model alone,
+on scenes told in words. `frozen`: it stays as it is, and only the bridge learns;
+`warmed`: it learns, too. `everything`: the loss counts the questions, too. `lora`:
+thin matrices in a model that stays. `hits` holds 1 for each test question that was
+answered rightly. Test digits are those of `mnist`'s test part; nothing was chosen by
+them.
+"""
+
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from study import Study
+from torch import Tensor
+
+from mmcourse.bridges import (
+    BRIDGES,
+    Answers,
+    CellEye,
+    bridged,
+    cell_labels,
+    cells,
+    front_of,
+    look_at,
+    look_quickly,
+    prompts,
+    small_lm,
+    train_answers,
+)
+from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
+from mmcourse.scenes import DIGITS, KINDS, POINTING, make_scenes
+from mmcourse.store import data_path
+from mmcourse.training import count_parameters, fit, predict, warmup_cosine
+
+FILE = data_path("vision_language.safetensors")
+ASKED = ("exists", "left", "above")  # asked twice as often
+LESSON = (*KINDS, *ASKED, *POINTING, "column")
+UNPOINTED = (*KINDS, *ASKED)
+UPDATES, BATCH, N = 2000, 48, 48_000
+
+
+# ---------------------------------------------------------------------------- the eye
+def in_any_ink(x: Tensor) -> Tensor:  # (N, 3, 16, 16)
+    "The same strokes in an ink of any colour."
+    return x.amax(1, keepdim=True) * (0.3 + 0.7 * torch.rand(len(x), 3, 1, 1))
+
+
+def both(outputs, targets):
+    "Cross-entropy of word and colour; -100: not asked."
+    pairs = zip(outputs, targets)
+    return sum(F.cross_entropy(z, y, label_smoothing=0.05) for z, y in pairs)
+
+
+def train_eye() -> CellEye:
+    eye, scenes = CellEye(), make_scenes(16_000, seed=11)
+    x = cells(torch.as_tensor(scenes["image"]))
+    word, colour = cell_labels(scenes["things"])
+    kept = (word > 0) | (torch.rand(len(x)) < 0.1)  # few of the empty cells
+    x, word, colour = x[kept], word[kept], colour[kept]
+    some = (colour > 0) & (torch.rand(len(x)) < 0.5)  # digits, without their colour
+    x[some], colour = in_any_ink(x[some]), colour.masked_fill(some, -100)
+    recipe = {"weight_decay": 0.05, "schedule": warmup_cosine, "batch_size": 128}
+    fit(eye, (x, (word, colour)), epochs=4, lr=3e-3, loss=both, metric=None, **recipe)
+    return eye
+
+
+def score_eye(eye: CellEye) -> dict:
+    found = {}
+    for held in (False, True):
+        scenes = make_scenes(2000, "test", held=held, kinds=("digit",), seed=1)
+        x = cells(torch.as_tensor(scenes["image"]))
+        word, colour = cell_labels(scenes["things"])
+        said = [z.argmax(1) for z in predict(eye, x)]
+        digit = (word > 0) & (word <= len(DIGITS))
+        found["held-out" if held else "seen"] = {
+            "digit": share(said[0] == word, digit),
+            "colour": share(said[1] == colour, digit),
+            "empty": share(said[0] == word, word == 0),
+        }
+    return found
+
+
+def share(hits, where) -> float:
+    return round(hits[where].float().mean().item(), 4)
+
+
+# -------------------------------------------------------------------------- questions
+class Lesson:
+    "Scenes to learn from and to be asked about, seen by one eye."
+
+    def __init__(self, eye: CellEye, places: str = "rows and columns"):
+        self.eye = CellEye(places)
+        self.eye.load_state_dict(eye.state_dict())
+        self.eye.requires_grad_(False)
+
+    @cache
+    def train(self, front: int, seed: int, kinds=LESSON, told=False, n=N):
+        scenes = make_scenes(n, seed=100 + seed, kinds=kinds, drawn=False)
+        ids, last, answers = prompts(scenes, front, told)
+        if told:
+            return (ids, last), answers
+        return (ids, last, look_quickly(self.eye, scenes["things"], seed=seed)), answers
+
+    @cache
+    def exam(self, split: str, held: bool, n: int = 1200):
+        scenes = make_scenes(n, split, held=held, seed=7)
+        return scenes, look_at(self.eye, scenes["image"])
+
+    def score(self, model, front: int, split="test", told=False) -> dict:
+        found = {}
+        for name, held in (("seen", False), ("held-out", True)):
+            scenes, seen = self.exam(split, held)
+            ids, last, answers = prompts(scenes, front, told)
+            inputs = (ids, last) if told else (ids, last, seen)
+            said = predict(Answers(model), inputs).argmax(1)
+            found[name] = marks(scenes, said == answers)
+            if not told:
+                blank = look_at(self.eye, 0 * scenes["image"][:1] + 1)
+                inputs = ids, last, blank.expand(len(ids), -1, -1)
+                said = predict(Answers(model), inputs).argmax(1)
+                found[f"{name}, blank"] = marks(scenes, said == answers)
+        return found
+
+
+def marks(scenes, hits) -> dict:
+    "The share of right answers of each kind, and each answer."
+    kind = scenes["kind"]
+    found = {}
+    for k in KINDS:
+        found[k] = share(hits, torch.tensor([x == k for x in kind]))
+    exists = torch.tensor([x == "exists" for x in kind])
+    there = torch.tensor([a == "yes" for a in scenes["answer"]])
+    found["recall"] = share(hits, exists & there)
+    found["false yes"] = round(1 - share(hits, exists & ~there), 4)
+    found["all"] = share(hits, exists | True)
+    return found | {"hits": "".join("01"[int(h)] for h in hits)}
+
+
+def main():
+    study = Study("vision_language", __doc__, chapter=22, updates=UPDATES)
+
+    def ship_eye():
+        eye = train_eye()
+        weights = shrink({f"eye.{k}": w for k, w in eye.state_dict().items()}, 8)
+        add_to_file(weights)
+        eye.load_state_dict(part("eye"))
+        return score_eye(eye)
+
+    study("eye/0", ship_eye)
+    eye = CellEye()
+    eye.load_state_dict(part("eye"))
+    lesson = Lesson(eye)
+
+    def learn(kind, seed, *, where=lesson, updates=UPDATES, lm=None, kinds=LESSON, **how):
+        front = front_of(kind)
+        model = bridged(kind, lm or small_lm(), where.eye.d)
+        data = where.train(front, seed % 10, kinds)
+        train_answers(model, data, updates=updates, seed=seed, batch_size=BATCH, **how)
+        return model
+
+    def scored(model, kind, where=lesson, split="test"):
+        learnt = [p.numel() for p in model.parameters() if p.requires_grad]
+        found = {"learnt": sum(learnt), "weights": count_parameters(model)}
+        return found | where.score(model, front_of(kind), split)
+
+    def ship(updates=6000):
+        kind = BRIDGES[2]
+        model = learn(kind, 0, updates=updates)
+        weights = {f"gated.{k}": w for k, w in model.state_dict().items()}
+        add_to_file(shrink(weights, 8))
+        model.load_state_dict(part("gated"))
+        return scored(model, kind)
+
+    study("shipped/gated cross-attention/0", ship)
+    nowhere = Lesson(eye, "none")
+
+    def arm(kind, seed, where=lesson, **how):
+        return scored(learn(kind, seed, where=where, **how), kind, where)
+
+    def tell(updates=4000):
+        lm = small_lm()
+        data = lesson.train(0, 0, LESSON, told=True)
+        train_answers(lm, data, updates=updates, batch_size=BATCH)
+        add_to_file(shrink({f"told.{k}": w for k, w in lm.state_dict().items()}, 8))
+        return lesson.score(told_lm(), 0, told=True)
+
+    def told_lm(learns=True):
+        lm = small_lm()
+        lm.load_state_dict(part("told"))
+        return lm.requires_grad_(learns)
+
+    def thin(kind, seed):
+        lm = told_lm()
+        add_lora(lm, r=8)
+        return arm(kind, seed, lm=lm)
+
+    three = study.seeds(3)
+    gated = BRIDGES[2]
+    for seed in three[:1]:
+        for kind in reversed(BRIDGES):
+            study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
+        for kind in (gated, BRIDGES[0]):
+            study(f"nowhere/{kind}/{seed}", partial(arm, kind, seed, nowhere), seed)
+        run = partial(arm, gated, seed, kinds=UNPOINTED)
+        study(f"unpointed/{gated}/{seed}", run, seed)
+    study("told/none/0", tell)
+    for what, learns in (("frozen", False), ("warmed", True)):
+        study(f"{what}/{gated}/0", lambda: arm(gated, 0, lm=told_lm(learns)))
+    study(f"lora/{gated}/0", partial(thin, gated, 0))
+    for seed in three[1:]:
+        for kind in reversed(BRIDGES):
+            study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
+        study(f"nowhere/{gated}/{seed}", partial(arm, gated, seed, nowhere), seed)
+        run = partial(arm, gated, seed, kinds=UNPOINTED)
+        study(f"unpointed/{gated}/{seed}", run, seed)
+
+
+def add_to_file(weights: dict):
+    "Put weights into the shipped file, beside the others."
+    kept = read_tensors(FILE)[0] if FILE.exists() else {}
+    first = next(iter(weights)).partition(".")[0] + "."
+    kept = {k: w for k, w in kept.items() if not k.startswith(first)}
+    write_tensors(FILE, kept | weights, {"made by": "data/make_vision_language.py"})
+
+
+def part(name: str) -> dict:
+    "The weights of one of the shipped models."
+    weights = grow(read_tensors(FILE)[0])
+    return {
+        k.removeprefix(f"{name}."): w
+        for k, w in weights.items()
+        if k.startswith(f"{name}.")
+    }
+
+
+if __name__ == "__main__":
+    main()
