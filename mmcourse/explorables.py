@@ -11,6 +11,7 @@ __all__ = [
     "game_slider",
     "weights_slider",
     "noise_slider",
+    "stage_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -300,3 +301,33 @@ def noise_slider(
 
     knobs = {"pixel_noise": IMAGE_NOISE, "sound_to_noise": decibels}
     return slider(draw, say, **knobs)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-023
+def stage_slider(
+    pictures: Tensor,  # (n, H, W) in [0, 1]
+    drawn: list[Tensor],  # the same from one stage, from two, …
+    bits: int,  # of one picture's codes in each stage
+) -> Html:
+    "Pictures, and what is drawn from the codes of the first stages."
+    import matplotlib.pyplot as plt
+
+    def error(stages):
+        return (drawn[stages - 1] - pictures).square().mean().item()
+
+    def draw(stages):
+        rows = [torch.cat([*x], 1) for x in (pictures, drawn[stages - 1])]
+        fig, ax = plt.subplots(figsize=(6, 1.6))
+        ax.imshow(torch.cat(rows), cmap="gray", vmin=0, vmax=1)
+        ax.set_title(f"{stages * bits:,} bits, error {error(stages):.4f}")
+        ax.axis("off")
+        return fig
+
+    def say(stages):
+        plural = "s" * (stages > 1)
+        return (
+            f"{stages} stage{plural}, {stages * bits} bits: mean square error "
+            f"{error(stages):.4f}."
+        )
+
+    return slider(draw, say, stages=[*range(1, len(drawn) + 1)])

@@ -1,0 +1,89 @@
+"""Tiny models as transformers writes them, and what it computes with them.
+
+    pip install -e ".[parity]"
+    python data/make_published.py      # writes data/published/*/
+
+Chapters of part 5 read these folders with classes of their own and compare. Weights are
+random, so nothing here knows anything. Each folder holds config.json,
+model.safetensors and reference.safetensors: inputs and outputs by name.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+FOLDER = Path(__file__).resolve().parent / "published"
+
+
+def publish(name: str, model, reference: dict):
+    "Write the folder of one model, and its reference."
+    model.save_pretrained(FOLDER / name)
+    whole = {k: t.detach().contiguous() for k, t in reference.items()}
+    save_file(whole, FOLDER / name / "reference.safetensors")
+
+
+def shaken(model):
+    "The model with weights large enough for every part to matter, ready to be asked."
+    for p in model.parameters():
+        torch.nn.init.normal_(p, 0, 0.3)
+    return model.eval()
+
+
+def vit():
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=20,
+        image_size=12,
+        patch_size=4,
+    )
+    model = shaken(ViTModel(config))
+    pixels, larger = torch.randn(2, 3, 12, 12), torch.randn(2, 3, 20, 16)
+    found = model(larger, interpolate_pos_encoding=True)
+    return model, {
+        "pixels": pixels,
+        "hidden": model(pixels).last_hidden_state,
+        "larger": larger,
+        "hidden_larger": found.last_hidden_state,
+    }
+
+
+def encodec():
+    from transformers import EncodecConfig, EncodecModel
+
+    config = EncodecConfig(
+        sampling_rate=800,
+        target_bandwidths=[1.6, 3.2],
+        num_filters=2,
+        hidden_size=8,
+        upsampling_ratios=[2, 2],
+        kernel_size=3,
+        last_kernel_size=3,
+        num_lstm_layers=1,
+        codebook_size=16,
+    )
+    model = EncodecModel(config).eval()
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+        layer.codebook.embed_avg.normal_()
+        layer.codebook.cluster_size.uniform_(1, 9)
+    x = torch.randn(2, 8, 12)
+    codes = model.quantizer.encode(x)
+    return model, {
+        "x": x,
+        "codes": codes,
+        "decoded": model.quantizer.decode(codes),
+        "decoded_half": model.quantizer.decode(codes[:2]),
+    }
+
+
+if __name__ == "__main__":
+    for make in (vit, encodec):
+        torch.manual_seed(0)
+        publish(make.__name__, *make())
