@@ -3,8 +3,8 @@
     python data/make_quantize.py    # data/results/quantize.json, quantize.safetensors
 
 Arms are named what/how/seed. `collapse`: VQ-VAEs of digits (32 channels, 256 codes or
-256 combinations, 49 tokens, 4 epochs) that differ in the quantiser alone, and one
-without any; `longer`: two of them for 16 epochs. `residual`: pictures and spectrograms
+256 combinations, 49 tokens, 3 epochs) that differ in the quantiser alone, and one
+without any; `longer`: two of them for 12 epochs. `residual`: pictures and spectrograms
 by number of codebooks, all from one training. `tokenizer`: what ships is seed 0; that
 of sounds listens, too: a network of chapter 12 should say of what was drawn what it
 says of the original; `deaf`: without that. `used` and `perplexity`: of the codes of the
@@ -131,7 +131,7 @@ def main():
         off = F.mse_loss(drawn, features(modality, "test")).item()
         return {"mse": round(off, 6), "hits": reads(modality, drawn, seed)}
 
-    def collapse(name, seed, epochs=4):
+    def collapse(name, seed, epochs=3):
         d, make = QUANTIZERS[name]
         there, back = picture_nets(d, 32)
         model = train(VQVAE(there, make(), back), "image", seed, epochs=epochs)
@@ -180,7 +180,7 @@ def main():
             keep({f"{modality}.{k}": t for k, t in small.items()})
         return found
 
-    epochs = {"image": 8, "audio": 10}
+    epochs = {"image": 8, "audio": 8}
     for seed in study.seeds(3):
         for modality, n in epochs.items():
             run = partial(ship, modality, seed, n)
@@ -188,10 +188,10 @@ def main():
     for seed in study.seeds(3):
         for name in QUANTIZERS:
             study(f"collapse/{name}/{seed}", partial(collapse, name, seed), seed)
-        study(f"residual/image/{seed}", partial(residual, "image", seed, 5), seed)
+        study(f"residual/image/{seed}", partial(residual, "image", seed, 4), seed)
         study(f"residual/audio/{seed}", partial(residual, "audio", seed, 5), seed)
     for name in ("plain", "all three"):
-        study(f"longer/{name}/0", partial(collapse, name, 0, 16))
+        study(f"longer/{name}/0", partial(collapse, name, 0, 12))
     for seed in study.seeds(3):
         run = partial(ship, "audio", seed, epochs["audio"], deaf=True)
         study(f"deaf/audio/{seed}", run, seed)

@@ -14,6 +14,7 @@ __all__ = [
     "known_codes",
     "VQVAE",
     "vqvae_loss",
+    "he_start",
     "picture_nets",
     "code_usage",
     "FSQ",
@@ -215,27 +216,37 @@ def vqvae_loss(
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-033
+def he_start(*layers: nn.Module) -> nn.Sequential:  # the layers in a row
+    "Kernels start so that ReLUs keep the size of the signal [He et al. 2015]."
+    for layer in layers:
+        if hasattr(layer, "weight"):
+            nn.init.kaiming_normal_(layer.weight, a=0.1)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
+
+
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
 def picture_nets(
     d: int,  # features of a vector
-    width: int = 64,  # channels in the middle
+    width: int = 32,  # channels in the middle
 ) -> tuple[nn.Module, nn.Module]:  # (B, 1, 28, 28) -> (B, d, 7, 7), and back
     "Encoder and decoder of pictures in [0, 1]."
     half = width // 2
-    there = nn.Sequential(
+    there = he_start(
         *(nn.Conv2d(1, half, 4, 2, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv2d(half, width, 4, 2, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         nn.Conv2d(width, d, 1),
     )
-    back = nn.Sequential(
+    back = he_start(
         *(nn.Conv2d(d, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         *(nn.ConvTranspose2d(width, half, 4, 2, 1), nn.LeakyReLU(0.1)),
-        *(nn.ConvTranspose2d(half, 1, 4, 2, 1), nn.Sigmoid()),
+        nn.ConvTranspose2d(half, 1, 4, 2, 1),
     )
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-038
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-039
 def code_usage(
     codes: Tensor,  # whole numbers
     size: int,  # K
@@ -247,7 +258,7 @@ def code_usage(
     return {"used": used.item(), "perplexity": entropy.exp().item()}
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-046
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-047
 class FSQ(nn.Module):
     "Each feature rounded to one of a few steps [Mentzer et al. 2023]."
 
@@ -275,7 +286,7 @@ class FSQ(nn.Module):
         return q.movedim(-1, 1), x.new_zeros(len(x))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-055
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-056
 class ResidualVQ(nn.Module):
     "A sum of codes, each from a codebook of its own [Zeghidour et al. 2021]."
 
@@ -299,7 +310,7 @@ class ResidualVQ(nn.Module):
         return max(1, min(len(self.layers), math.floor(1000 * bandwidth / each)))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-056
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
 @patch
 def encode(
     self: ResidualVQ,
@@ -323,7 +334,7 @@ def decode(
     return sum(layer.decode(k) for layer, k in zip(self.layers, codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-058
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
 @patch
 def forward(
     self: ResidualVQ,
@@ -340,7 +351,7 @@ def forward(
     return straight_through(x, x - rest), losses
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
 NAMES = [
     ("quantizer.", ""),
     (".codebook.embed_avg", ".total"),
@@ -351,7 +362,7 @@ NAMES = [
 UNUSED = "encoder.", "decoder."
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-062
 @patch(cls_method=True)
 def from_pretrained(
     cls: ResidualVQ,
@@ -368,7 +379,7 @@ def from_pretrained(
     return load_weights(model, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-071
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-072
 def jpeg(
     pictures: Tensor,  # (N, H, W) in [0, 1]
     quality: int,  # 0, the worst, to 95
@@ -391,7 +402,7 @@ def jpeg(
     return cells.flatten(0, 1)[:N, :H, :W], 8 * file.tell() / N
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-082
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-083
 class _Scaled(nn.Module):
     def __init__(self, factor: float, shift: float):
         super().__init__()
@@ -401,19 +412,19 @@ class _Scaled(nn.Module):
         return self.factor * x + self.shift
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-083
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-084
 def sound_nets(
     d: int,  # features of a vector
     width: int = 96,  # channels in the middle
 ) -> tuple[nn.Module, nn.Module]:  # (B, 20, 51) dB -> (B, d, 24), and back
     "Encoder and decoder of log-mel spectrograms of a second."
-    there = nn.Sequential(
+    there = he_start(
         _Scaled(1 / 30, 1.0),  # from [-60, 0] dB to [-1, 1]
         *(nn.Conv1d(20, width, 5, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         nn.Conv1d(width, d, 1),
     )
-    back = nn.Sequential(
+    back = he_start(
         *(nn.Conv1d(d, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 1), nn.LeakyReLU(0.1)),
@@ -423,7 +434,7 @@ def sound_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-084
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-085
 class Tokenizer(VQVAE):
     "A picture as a row of 49 tokens, a spoken digit as a row of 24, and back."
 
@@ -444,7 +455,7 @@ class Tokenizer(VQVAE):
         return super().decode(tokens.unflatten(1, self.grid))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-085
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-086
 def read_tokenizers(
     path: str | Path | None = None,  # None: the file that ships
 ) -> dict[str, Tokenizer]:  # 'image', 'audio'; in evaluation mode

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import refused
@@ -223,20 +223,20 @@ def test_in_training_it_stops_after_any_stage():
 
 
 @given(
-    size=st.integers(2, 40),
+    size=st.integers(4, 40),
     d=st.integers(1, 9),
-    bandwidth=st.sampled_from([1.5, 6.0, 12.0]),
+    bandwidth=st.sampled_from([0.8, 1.5, 3.0]),
     T=st.integers(1, 7),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None, phases=[Phase.generate])
 def test_it_is_encodec(size, d, bandwidth, T, seed, tmp_path_factory):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(seed)
     config = transformers.EncodecConfig(
-        sampling_rate=2400,
+        sampling_rate=400,
         upsampling_ratios=[2, 2],
-        target_bandwidths=[1.5, bandwidth],
+        target_bandwidths=[0.7, bandwidth],
         hidden_size=d,
         codebook_size=size,
         num_filters=1,
@@ -255,7 +255,7 @@ def test_it_is_encodec(size, d, bandwidth, T, seed, tmp_path_factory):
     x = torch.randn(2, d, T)
     codes = ours.encode(x)
     assert torch.equal(codes, theirs.encode(x))
-    for rate in (0.5, 1.5, 3.0, 24.0):
+    for rate in (0.5, 0.7, 1.5, 24.0):
         n = ours.stages_for(rate)
         assert torch.equal(ours.encode(x, n), theirs.encode(x, rate))
     a, b = ours.decode(codes), theirs.decode(codes)
