@@ -223,7 +223,7 @@ def test_in_training_it_stops_after_any_stage():
 
 
 @given(
-    size=st.integers(4, 40),
+    size=st.sampled_from([4, 8, 16, 64]),
     d=st.integers(1, 9),
     bandwidth=st.sampled_from([0.8, 1.5, 3.0]),
     T=st.integers(1, 7),
@@ -258,11 +258,11 @@ def test_it_is_encodec(size, d, bandwidth, T, seed, tmp_path_factory):
     for rate in (0.5, 0.7, 1.5, 24.0):
         n = ours.stages_for(rate)
         assert torch.equal(ours.encode(x, n), theirs.encode(x, rate))
+    for layer in ours.layers:
+        layer.codebook.requires_grad_()
     a, b = ours.decode(codes), theirs.decode(codes)
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
     up = torch.randn_like(a)
-    for layer in ours.layers:
-        layer.codebook.requires_grad_()
     (a * up).sum().backward()
     (b * up).sum().backward()
     for mine, other in zip(ours.layers, theirs.layers):
