@@ -108,10 +108,11 @@ def main():
     def features(modality, split):
         return load(modality, split)[0]
 
-    def train(model, modality, seed, *, epochs, lr=2e-3):
+    def train(model, modality, seed, *, epochs):
         data = features(modality, "train")
-        how = {"metric": None, "weight_decay": 0.0, "clip": 1.0, "lr": lr}
+        how = {"metric": None, "weight_decay": 0.0, "clip": 1.0, "lr": 3e-3}
         how |= {"schedule": warmup_cosine, "epochs": epochs, "seed": seed}
+        how |= {"batch_size": 32}
         fit(model, (data, data), loss=partial(vqvae_loss, variance=data.var()), **how)
         return model.eval()
 
@@ -163,7 +164,7 @@ def main():
         model = Tokenizer(modality)
         plain = deaf or modality == "image"
         learner = model if plain else Heard(model, listener())
-        train(learner, modality, seed, epochs=epochs, lr=3e-3)
+        train(learner, modality, seed, epochs=epochs)
         model.eval()
         small = shrink(model.state_dict())
         model.load_state_dict(grow(small))
@@ -180,7 +181,7 @@ def main():
             keep({f"{modality}.{k}": t for k, t in small.items()})
         return found
 
-    epochs = {"image": 8, "audio": 8}
+    epochs = {"image": 12, "audio": 45}
     for seed in study.seeds(3):
         for modality, n in epochs.items():
             run = partial(ship, modality, seed, n)
@@ -188,8 +189,8 @@ def main():
     for seed in study.seeds(3):
         for name in QUANTIZERS:
             study(f"collapse/{name}/{seed}", partial(collapse, name, seed), seed)
-        study(f"residual/image/{seed}", partial(residual, "image", seed, 4), seed)
-        study(f"residual/audio/{seed}", partial(residual, "audio", seed, 5), seed)
+        study(f"residual/image/{seed}", partial(residual, "image", seed, 6), seed)
+        study(f"residual/audio/{seed}", partial(residual, "audio", seed, 8), seed)
     for name in ("plain", "all three"):
         study(f"longer/{name}/0", partial(collapse, name, 0, 12))
     for seed in study.seeds(3):

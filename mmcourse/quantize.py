@@ -75,7 +75,7 @@ class VectorQuantizer(nn.Module):
         ema: bool = True,  # codes are running means; False: they learn by gradient
         from_data: bool = True,  # they start at vectors of the first batch
         restarts: bool = True,  # codes that are hardly chosen start anew
-        decay: float = 0.99,  # of the running sums
+        decay: float = 0.95,  # of the running sums
         beta: float = 0.25,  # how hard vectors are pulled to their codes
         dead: float = 0.03,  # share of a fair share below which a code starts anew
     ):
@@ -219,7 +219,7 @@ def vqvae_loss(
 def he_start(*layers: nn.Module) -> nn.Sequential:  # the layers in a row
     "Kernels start so that ReLUs keep the size of the signal [He et al. 2015]."
     for layer in layers:
-        if hasattr(layer, "weight"):
+        if getattr(layer, "weight", None) is not None:
             nn.init.kaiming_normal_(layer.weight, a=0.1)
             nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
@@ -237,6 +237,7 @@ def picture_nets(
         *(nn.Conv2d(half, width, 4, 2, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         nn.Conv2d(width, d, 1),
+        nn.BatchNorm2d(d, affine=False),
     )
     back = he_start(
         *(nn.Conv2d(d, width, 3, 1, 1), nn.LeakyReLU(0.1)),
@@ -423,6 +424,7 @@ def sound_nets(
         *(nn.Conv1d(20, width, 5, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         nn.Conv1d(width, d, 1),
+        nn.BatchNorm1d(d, affine=False),
     )
     back = he_start(
         *(nn.Conv1d(d, width, 3, 1, 1), nn.LeakyReLU(0.1)),
