@@ -8,8 +8,13 @@ from setuptools import find_packages, setup
 ini = ConfigParser(delimiters=["="])
 ini.read(Path(__file__).with_name("settings.ini"), encoding="utf-8")
 cfg = ini["DEFAULT"]
-folders = ("data", "data/gpu", "data/results")
-data = {f"mmcourse.{f}".replace("/", "."): f for f in folders if Path(f).is_dir()}
+folders = "data", "data/gpu", "data/results"
+published = sorted(f.as_posix() for f in Path("data/published").glob("*/"))
+data = {
+    f"mmcourse.{f}".replace("/", "."): f
+    for f in (*folders, *published)
+    if Path(f).is_dir()
+}
 
 
 def requires(name):

@@ -358,6 +358,7 @@ class Failure(NamedTuple):
     came: object  # from the answer: a value, or an exception
     printed: str
     found: str  # what differs
+    spoilt: bool = False  # right, but the input is no longer what it was
 
 
 # %% ../nbs/0_tools/check.ipynb #cell-039
@@ -378,7 +379,7 @@ def _first_failure(
         if found:
             return Failure(i, want, came, printed, found)
         if _changed(change(before[i]), args) and not _changed(before[i], theirs[i]):
-            spoilt = Failure(i, want, came, printed, _SPOILT)
+            spoilt = Failure(i, want, came, printed, _SPOILT, spoilt=True)
     return spoilt
 
 
@@ -390,10 +391,10 @@ def _judge_code(ex: Exercise, f) -> tuple[str, str]:
     cannot_take = (TypeError, AttributeError, RuntimeError)
     if failed and isinstance(failed.came, cannot_take):
         other = _first_failure(ex, f, _other_kind)
-        failed = failed if other and other.found != _SPOILT else other
+        failed = failed if other and not other.spoilt else other
     if failed is None:
         return "right", ex.why
-    if failed.found == _SPOILT:
+    if failed.spoilt:
         return "right", f"{ex.why} {_SPOILT}"
     if failed.came is ...:
         return "not attempted", ""

@@ -11,6 +11,7 @@ __all__ = [
     "game_slider",
     "weights_slider",
     "noise_slider",
+    "patch_slider",
     "stage_slider",
 ]
 
@@ -304,6 +305,52 @@ def noise_slider(
 
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-023
+def patch_slider(
+    image: Tensor,  # (H, W) in [0, 1]
+    weights: list[Tensor],  # of each block (1 + N, 1 + N); N patches in a square
+) -> Html:
+    "Where nine patches and the class token look, block by block."
+    import matplotlib.pyplot as plt
+
+    side = math.isqrt(len(weights[0]) - 1)
+    shown = (side // 6, side // 2, side - 1 - side // 6)
+    askers = {"the class token": 0}
+    for r in shown:
+        for c in shown:
+            askers[f"row {r + 1}, column {c + 1}"] = 1 + r * side + c
+
+    def looks(block, who_asks):  # (side, side)
+        return weights[block - 1][askers[who_asks], 1:].view(side, side)
+
+    def draw(block, who_asks):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(4.4, 2.2))
+        left.imshow(image, cmap="gray", interpolation="none")
+        seen = looks(block, who_asks)
+        right.imshow(seen, cmap="magma", vmin=0, interpolation="none")
+        where = askers[who_asks] - 1
+        if where >= 0:
+            p = image.shape[0] / side
+            corner = where % side * p - 0.5, where // side * p - 0.5
+            box = plt.Rectangle(corner, p, p, fill=False, color=PALETTE[1], lw=2)
+            left.add_patch(box)
+        left.axis("off")
+        right.axis("off")
+        return fig
+
+    def say(block, who_asks):
+        seen = looks(block, who_asks)
+        r, c = divmod(seen.argmax().item(), side)
+        share = seen.max().item()
+        return (
+            f"Block {block}, asked by {who_asks}: most at row {r + 1}, column {c + 1}, "
+            f"{share:.0%} of the weight."
+        )
+
+    blocks = [*range(1, len(weights) + 1)]
+    return slider(draw, say, block=blocks, who_asks=[*askers])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-026
 def stage_slider(
     pictures: Tensor,  # (n, H, W) in [0, 1]
     drawn: list[Tensor],  # the same from one stage, from two, …

@@ -22,7 +22,6 @@ __all__ = [
     "jpeg",
     "sound_nets",
     "Tokenizer",
-    "read_tokenizers",
 ]
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-003
@@ -36,10 +35,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .checkpoint import grow, read_tensors
 from .inputs import choice, whole
 from .pretrained import load_weights, read_config, read_weights, renamed
-from .store import data_path
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-006
@@ -287,7 +284,7 @@ class FSQ(nn.Module):
         return q.movedim(-1, 1), x.new_zeros(len(x))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-056
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-054
 class ResidualVQ(nn.Module):
     "A sum of codes, each from a codebook of its own [Zeghidour et al. 2021]."
 
@@ -311,7 +308,7 @@ class ResidualVQ(nn.Module):
         return max(1, min(len(self.layers), math.floor(1000 * bandwidth / each)))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-055
 @patch
 def encode(
     self: ResidualVQ,
@@ -335,7 +332,7 @@ def decode(
     return sum(layer.decode(k) for layer, k in zip(self.layers, codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
 @patch
 def forward(
     self: ResidualVQ,
@@ -352,7 +349,7 @@ def forward(
     return straight_through(x, x - rest), losses
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
 NAMES = [
     ("quantizer.", ""),
     (".codebook.embed_avg", ".total"),
@@ -363,7 +360,7 @@ NAMES = [
 UNUSED = "encoder.", "decoder."
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-062
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
 @patch(cls_method=True)
 def from_pretrained(
     cls: ResidualVQ,
@@ -380,7 +377,7 @@ def from_pretrained(
     return load_weights(model, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-072
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-070
 def jpeg(
     pictures: Tensor,  # (N, H, W) in [0, 1]
     quality: int,  # 0, the worst, to 95
@@ -403,7 +400,7 @@ def jpeg(
     return cells.flatten(0, 1)[:N, :H, :W], 8 * file.tell() / N
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-083
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-081
 class _Scaled(nn.Module):
     def __init__(self, factor: float, shift: float):
         super().__init__()
@@ -413,7 +410,7 @@ class _Scaled(nn.Module):
         return self.factor * x + self.shift
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-084
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-082
 def sound_nets(
     d: int,  # features of a vector
     width: int = 96,  # channels in the middle
@@ -436,7 +433,7 @@ def sound_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-085
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-083
 class Tokenizer(VQVAE):
     "A picture as a row of 49 tokens, a spoken digit as a row of 24, and back."
 
@@ -455,18 +452,3 @@ class Tokenizer(VQVAE):
 
     def decode(self, tokens: Tensor) -> Tensor:  # (B, tokens) -> features
         return super().decode(tokens.unflatten(1, self.grid))
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-086
-def read_tokenizers(
-    path: str | Path | None = None,  # None: the file that ships
-) -> dict[str, Tokenizer]:  # 'image', 'audio'; in evaluation mode
-    "The shipped tokenizers. Raises `CheckpointError` for a damaged file."
-    tensors, _ = read_tensors(path or data_path("quantize.safetensors"))
-    found = {}
-    for modality in ("image", "audio"):
-        own = {k: v for k, v in tensors.items() if k.startswith(f"{modality}.")}
-        own = {k.removeprefix(f"{modality}."): v for k, v in own.items()}
-        found[modality] = Tokenizer(modality).eval()
-        found[modality].load_state_dict(grow(own))
-    return found

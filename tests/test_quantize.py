@@ -22,11 +22,11 @@ from mmcourse.quantize import (
     jpeg,
     nearest_code,
     picture_nets,
-    read_tokenizers,
     sound_nets,
     straight_through,
     vqvae_loss,
 )
+from mmcourse.shipped import read_tokenizers
 from mmcourse.store import data_path
 
 E = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
