@@ -416,16 +416,16 @@ question(
             "The comparison is about bits and errors, not about time.",
         ),
         "b": (
+            "neighbouring digits look alike, and JPEG makes use of that",
+            "It looks at one square of 8 × 8 at a time and knows of its neighbour "
+            "only how bright it is.",
+        ),
+        "c": (
             "the header of a file is as large as a whole digit; on a sheet it is "
             "shared by a thousand",
             "Yes. A header for each digit would make JPEG look several times worse "
             "than it is.",
         ),
-        "c": (
-            "neighbouring digits look alike, and JPEG makes use of that",
-            "It looks at one square of 8 × 8 at a time and knows of its neighbour "
-            "only how bright it is.",
-        ),
     },
-    answer="b",
+    answer="c",
 )
