@@ -191,8 +191,9 @@ def main():
             study(f"collapse/{name}/{seed}", partial(collapse, name, seed), seed)
         study(f"residual/image/{seed}", partial(residual, "image", seed, 6), seed)
         study(f"residual/audio/{seed}", partial(residual, "audio", seed, 8), seed)
-    for name in ("plain", "all three"):
-        study(f"longer/{name}/0", partial(collapse, name, 0, 12))
+    for seed in study.seeds(3):
+        for name in ("plain", "all three"):
+            study(f"longer/{name}/{seed}", partial(collapse, name, seed, 12), seed)
     for seed in study.seeds(3):
         run = partial(ship, "audio", seed, epochs["audio"], deaf=True)
         study(f"deaf/audio/{seed}", run, seed)

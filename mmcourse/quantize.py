@@ -87,20 +87,15 @@ class VectorQuantizer(nn.Module):
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-020
-def quantizable(
-    x: Tensor,
-    d: int,
-) -> Tensor:  # `x`
+def quantizable(x: Tensor, d: int) -> Tensor:  # `x`
     "Raise `ValueError` unless `x` holds vectors of `d` features on axis 1."
     if x.ndim < 2 or x.shape[1] != d:
         raise ValueError(f"x: expected (B, {d}, ...), got {tuple(x.shape)}")
     return x
 
 
-def known_codes(
-    codes: Tensor,  # whole numbers
-    size: int,
-) -> Tensor:  # `codes`
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-021
+def known_codes(codes: Tensor, size: int) -> Tensor:  # `codes`
     "Raise `ValueError` unless all `codes` are whole numbers below `size`."
     if codes.is_floating_point() or codes.dtype == torch.bool:
         raise ValueError(f"codes: expected whole numbers, got {codes.dtype}")
@@ -110,20 +105,21 @@ def known_codes(
     return codes
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-021
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-022
 @patch
 def encode(self: VectorQuantizer, x: Tensor) -> Tensor:  # (B, d, ...) -> (B, ...)
     x = quantizable(x, self.codebook.shape[1])
     return nearest_code(x.movedim(1, -1), self.codebook)
 
 
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-023
 @patch
 def decode(self: VectorQuantizer, codes: Tensor) -> Tensor:  # (B, ...) -> (B, d, ...)
     codes = known_codes(codes, len(self.codebook))
     return F.embedding(codes, self.codebook).movedim(-1, 1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-023
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-025
 @patch
 def forward(
     self: VectorQuantizer,
@@ -141,11 +137,7 @@ def forward(
     return straight_through(x, q), loss.flatten(1).mean(1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-025
-def _rows(x: Tensor) -> Tensor:  # (B, d, ...) -> (N, d)
-    return x.detach().movedim(1, -1).flatten(0, -2)
-
-
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-027
 @patch
 @torch.no_grad()
 def place(self: VectorQuantizer, which: Tensor, rows: Tensor, count):
@@ -156,15 +148,19 @@ def place(self: VectorQuantizer, which: Tensor, rows: Tensor, count):
     self.total[which] = self.codebook[which] * count
 
 
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-028
+def _rows(x: Tensor) -> Tensor:  # (B, d, ...) -> (N, d)
+    return x.detach().movedim(1, -1).flatten(0, -2)
+
+
 @patch
 def start(self: VectorQuantizer, x: Tensor):
     "All codes at vectors of the first batch."
-    everywhere = torch.ones(len(self.codebook), dtype=torch.bool)
-    self.place(everywhere, _rows(x), 1.0)
+    self.place(torch.ones(len(self.codebook)) > 0, _rows(x), 1.0)
     self.ready.fill_(1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-026
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-029
 @patch
 @torch.no_grad()
 def follow(self: VectorQuantizer, x: Tensor, codes: Tensor):
@@ -180,7 +176,7 @@ def follow(self: VectorQuantizer, x: Tensor, codes: Tensor):
         self.place(self.count < self.dead * fair, rows, fair)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-030
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-033
 class VQVAE(nn.Module):
     "Encoder, quantiser, decoder [van den Oord et al. 2017]."
 
@@ -201,7 +197,7 @@ class VQVAE(nn.Module):
         return self.decoder(self.quantizer.decode(codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-031
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
 def vqvae_loss(
     outputs: tuple[Tensor, Tensor],  # of `VQVAE`
     x: Tensor,  # what should have been drawn
@@ -212,7 +208,7 @@ def vqvae_loss(
     return F.mse_loss(drawn, x) / variance + extra.mean()
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-033
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-036
 def he_start(*layers: nn.Module) -> nn.Sequential:  # the layers in a row
     "Kernels start so that ReLUs keep the size of the signal [He et al. 2015]."
     for layer in layers:
@@ -222,7 +218,7 @@ def he_start(*layers: nn.Module) -> nn.Sequential:  # the layers in a row
     return nn.Sequential(*layers)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-037
 def picture_nets(
     d: int,  # features of a vector
     width: int = 32,  # channels in the middle
@@ -244,7 +240,7 @@ def picture_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-039
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-043
 def code_usage(
     codes: Tensor,  # whole numbers
     size: int,  # K
@@ -256,7 +252,7 @@ def code_usage(
     return {"used": used.item(), "perplexity": entropy.exp().item()}
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-047
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-051
 class FSQ(nn.Module):
     "Each feature rounded to one of a few steps [Mentzer et al. 2023]."
 
@@ -284,7 +280,7 @@ class FSQ(nn.Module):
         return q.movedim(-1, 1), x.new_zeros(len(x))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-054
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
 class ResidualVQ(nn.Module):
     "A sum of codes, each from a codebook of its own [Zeghidour et al. 2021]."
 
@@ -308,15 +304,15 @@ class ResidualVQ(nn.Module):
         return max(1, min(len(self.layers), math.floor(1000 * bandwidth / each)))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-055
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
 @patch
 def encode(
     self: ResidualVQ,
     x: Tensor,  # (B, d, ...)
     stages: int | None = None,  # codebooks that are used; None: all
 ) -> Tensor:  # (stages, B, ...)
-    n = len(self.layers)
-    n = n if stages is None else whole(stages, "stages", 1, n)
+    most = len(self.layers)
+    n = most if stages is None else whole(stages, "stages", 1, most)
     rest, codes = x, []
     for layer in self.layers[:n]:
         codes.append(layer.encode(rest))
@@ -324,15 +320,14 @@ def encode(
     return torch.stack(codes)
 
 
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
 @patch
-def decode(
-    self: ResidualVQ, codes: Tensor
-) -> Tensor:  # (stages, B, ...) -> (B, d, ...)
+def decode(self: ResidualVQ, codes: Tensor):  # (stages, B, ...) -> (B, d, ...)
     whole(len(codes), "codes: stages", 1, len(self.layers))
     return sum(layer.decode(k) for layer, k in zip(self.layers, codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-063
 @patch
 def forward(
     self: ResidualVQ,
@@ -349,7 +344,7 @@ def forward(
     return straight_through(x, x - rest), losses
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-065
 NAMES = [
     ("quantizer.", ""),
     (".codebook.embed_avg", ".total"),
@@ -360,7 +355,7 @@ NAMES = [
 UNUSED = "encoder.", "decoder."
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-066
 @patch(cls_method=True)
 def from_pretrained(
     cls: ResidualVQ,
@@ -377,7 +372,7 @@ def from_pretrained(
     return load_weights(model, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-070
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-076
 def jpeg(
     pictures: Tensor,  # (N, H, W) in [0, 1]
     quality: int,  # 0, the worst, to 95
@@ -400,7 +395,7 @@ def jpeg(
     return cells.flatten(0, 1)[:N, :H, :W], 8 * file.tell() / N
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-081
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-089
 class _Scaled(nn.Module):
     def __init__(self, factor: float, shift: float):
         super().__init__()
@@ -410,7 +405,7 @@ class _Scaled(nn.Module):
         return self.factor * x + self.shift
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-082
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-090
 def sound_nets(
     d: int,  # features of a vector
     width: int = 96,  # channels in the middle
@@ -433,7 +428,7 @@ def sound_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-083
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-091
 class Tokenizer(VQVAE):
     "A picture as a row of 49 tokens, a spoken digit as a row of 24, and back."
 
