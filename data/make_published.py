@@ -54,7 +54,36 @@ def vit():
     }
 
 
+def encodec():
+    from transformers import EncodecConfig, EncodecModel
+
+    config = EncodecConfig(
+        sampling_rate=800,
+        target_bandwidths=[1.6, 3.2],
+        num_filters=2,
+        hidden_size=8,
+        upsampling_ratios=[2, 2],
+        kernel_size=3,
+        last_kernel_size=3,
+        num_lstm_layers=1,
+        codebook_size=16,
+    )
+    model = EncodecModel(config).eval()
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+        layer.codebook.embed_avg.normal_()
+        layer.codebook.cluster_size.uniform_(1, 9)
+    x = torch.randn(2, 8, 12)
+    codes = model.quantizer.encode(x)
+    return model, {
+        "x": x,
+        "codes": codes,
+        "decoded": model.quantizer.decode(codes),
+        "decoded_half": model.quantizer.decode(codes[:2]),
+    }
+
+
 if __name__ == "__main__":
-    for make in (vit,):
+    for make in (vit, encodec):
         torch.manual_seed(0)
         publish(make.__name__, *make())

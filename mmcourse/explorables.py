@@ -12,6 +12,7 @@ __all__ = [
     "weights_slider",
     "noise_slider",
     "patch_slider",
+    "stage_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -347,3 +348,33 @@ def patch_slider(
 
     blocks = [*range(1, len(weights) + 1)]
     return slider(draw, say, block=blocks, who_asks=[*askers])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-026
+def stage_slider(
+    pictures: Tensor,  # (n, H, W) in [0, 1]
+    drawn: list[Tensor],  # the same from one stage, from two, …
+    bits: int,  # of one picture's codes in each stage
+) -> Html:
+    "Pictures, and what is drawn from the codes of the first stages."
+    import matplotlib.pyplot as plt
+
+    def error(stages):
+        return (drawn[stages - 1] - pictures).square().mean().item()
+
+    def draw(stages):
+        rows = [torch.cat([*x], 1) for x in (pictures, drawn[stages - 1])]
+        fig, ax = plt.subplots(figsize=(6, 1.6))
+        ax.imshow(torch.cat(rows), cmap="gray", vmin=0, vmax=1)
+        ax.set_title(f"{stages * bits:,} bits, error {error(stages):.4f}")
+        ax.axis("off")
+        return fig
+
+    def say(stages):
+        plural = "s" * (stages > 1)
+        return (
+            f"{stages} stage{plural}, {stages * bits} bits: mean square error "
+            f"{error(stages):.4f}."
+        )
+
+    return slider(draw, say, stages=[*range(1, len(drawn) + 1)])
