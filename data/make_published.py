@@ -28,7 +28,8 @@ def publish(name: str, model, reference: dict):
 def shaken(model):
     "The model with weights large enough for every part to matter, ready to be asked."
     for p in model.parameters():
-        torch.nn.init.normal_(p, 0, 0.3)
+        if p.requires_grad:  # Whisper's sines and cosines are not learnt
+            torch.nn.init.normal_(p, 0, 0.3)
     return model.eval()
 
 
@@ -54,7 +55,38 @@ def vit():
     }
 
 
+def whisper():
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=19,
+        num_mel_bins=10,
+        d_model=12,
+        encoder_layers=2,
+        encoder_attention_heads=3,
+        encoder_ffn_dim=20,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        max_source_positions=8,
+        max_target_positions=9,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=0,
+        decoder_start_token_id=1,
+    )
+    model = shaken(WhisperForConditionalGeneration(config))
+    features, ids = torch.randn(2, 10, 16), torch.randint(19, (2, 5))
+    found = model(features, decoder_input_ids=ids)
+    return model, {
+        "features": features,
+        "ids": ids,
+        "sound": found.encoder_last_hidden_state,
+        "logits": found.logits,
+    }
+
+
 if __name__ == "__main__":
-    for make in (vit,):
+    for make in (vit, whisper):
         torch.manual_seed(0)
         publish(make.__name__, *make())
