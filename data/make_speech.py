@@ -41,8 +41,8 @@ from mmcourse.speech import (
 from mmcourse.spoken import connected_digits, ctc_loss, learn_by_length, task_loss
 
 FILE = Path(__file__).with_name("speech.safetensors")
-LIVE = {"strings": 3000, "epochs": 3, "whisper strings": 2000, "whisper epochs": 4}
-SHIPPED = {"strings": 7000, "more": 4000, "epochs": 5, "whisper epochs": 3}
+LIVE = {"strings": 3000, "epochs": 4, "whisper epochs": 5}
+SHIPPED = {"strings": 7000, "more": 4000, "epochs": 5, "whisper epochs": 8}
 
 
 def strings(clips: dict, n: int, seed: int) -> dict:
@@ -132,7 +132,7 @@ def whisper(ears, data: dict, epochs: int, seed: int):
         part = {k: [data[k][i] for i in rows] for k in data}
         return task_loss(model, part["mel"], answers(part, rng))
 
-    learn_by_length(model, loss, data["mel"], epochs, size=32, lr=2e-3, seed=seed)
+    learn_by_length(model, loss, data["mel"], epochs, lr=2e-3, seed=seed)
     return model
 
 
@@ -240,7 +240,7 @@ def main():
         study("shipped whisper/0", partial(write, data, epochs, 0, keeping=True))
     for seed in study.seeds(3):
         study(f"live/{seed}", partial(live, seed), seed)
-        data = partial(strings, clips["train"], LIVE["whisper strings"], 3000 + seed)
+        data = partial(strings, clips["train"], LIVE["strings"], 3000 + seed)
         run = partial(write, data, LIVE["whisper epochs"], seed)
         study(f"live whisper/{seed}", run, seed)
 
