@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parent / "published"
 def publish(name: str, model, reference: dict):
     "Write the folder of one model, and its reference."
     model.save_pretrained(FOLDER / name)
+    (FOLDER / name / "generation_config.json").unlink(missing_ok=True)
     whole = {k: t.detach().contiguous() for k, t in reference.items()}
     save_file(whole, FOLDER / name / "reference.safetensors")
 
@@ -56,7 +57,11 @@ def vit():
 
 
 def whisper():
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
 
     config = WhisperConfig(
         vocab_size=19,
@@ -78,7 +83,12 @@ def whisper():
     model = shaken(WhisperForConditionalGeneration(config))
     features, ids = torch.randn(2, 10, 16), torch.randint(19, (2, 5))
     found = model(features, decoder_input_ids=ids)
+    t = torch.arange(16_000) / 16_000  # a rising tone that fades away
+    wave = 0.3 * torch.exp(-9 * t) * torch.sin(2 * torch.pi * (200 * t + 1500 * t**2))
+    ears = WhisperFeatureExtractor(chunk_length=1)
+    heard = ears(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
     return model, {
+        "mel": heard.input_features[0, :, :30],
         "features": features,
         "ids": ids,
         "sound": found.encoder_last_hidden_state,

@@ -6,12 +6,15 @@
 Writes data/results/speech.json and data/speech.safetensors. Arms are named what/seed.
 `live`: the recogniser that the chapter trains itself. `shipped`: the same network,
 longer, with the voices of make_more_voices.py, too. `live whisper`, `shipped whisper`:
-the decoder on the shipped ears, as the chapter trains it and longer. Errors are edits
-over words, `edits` and `words` for each utterance of the test voices; `real` is
-measured on strings of real digits, which nothing has learnt from.
+the decoder on the shipped ears, as the chapter trains it and longer. Seed 0 is what
+ships. `tiny.en`: the real Whisper, if it is installed, on the first 100 strings, once
+as it likes and once with no other words than the ten. `wer` is edits over words,
+`edits` has a digit for each string; `real` is measured on strings of real digits,
+which nothing has learnt from.
 """
 
 import argparse
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,6 +28,7 @@ from mmcourse.audio import load_audio, spec_augment
 from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
 from mmcourse.datasets import spoken_digits
 from mmcourse.speech import (
+    ENGLISH,
     NO_TIMES,
     START,
     TOKENS,
@@ -38,17 +42,28 @@ from mmcourse.speech import (
     transcribed,
     written,
 )
-from mmcourse.spoken import connected_digits, ctc_loss, learn_by_length, task_loss
+from mmcourse.spoken import (
+    connected_digits,
+    ctc_loss,
+    learn_by_length,
+    real_text,
+    real_whisper,
+    real_words,
+    task_loss,
+    thirty_seconds,
+    without_words,
+)
 
 FILE = Path(__file__).with_name("speech.safetensors")
 LIVE = {"strings": 3000, "epochs": 4, "whisper epochs": 5}
 SHIPPED = {"strings": 7000, "more": 4000, "epochs": 5, "whisper epochs": 8}
 
 
-def strings(clips: dict, n: int, seed: int) -> dict:
-    "Connected digits with their features."
+def strings(clips: dict, n: int, seed: int, waves: int = 0) -> dict:
+    "Connected digits with their features, and the first of their waves."
     data = connected_digits(clips, n, seed)
-    return data | {"mel": hear(data.pop("wave"))}
+    mel = hear(data["wave"])
+    return data | {"wave": data["wave"][:waves], "mel": mel}
 
 
 def both(a: dict, b: dict) -> dict:
@@ -129,7 +144,7 @@ def whisper(ears, data: dict, epochs: int, seed: int):
     model, rng = small_whisper(ears, dropout=0.1), np.random.default_rng(seed)
 
     def loss(rows):
-        part = {k: [data[k][i] for i in rows] for k in data}
+        part = {k: [data[k][i] for i in rows] for k in ("words", "marks", "mel")}
         return task_loss(model, part["mel"], answers(part, rng))
 
     learn_by_length(model, loss, data["mel"], epochs, lr=2e-3, seed=seed)
@@ -139,8 +154,9 @@ def whisper(ears, data: dict, epochs: int, seed: int):
 def judged(found: list, data: dict) -> dict:
     "Errors over words, and what they are made of."
     edits = [edit_distance(a, b) for a, b in zip(data["words"], found)]
-    size = [len(w) for w in data["words"]]
-    return {"wer": round(sum(edits) / sum(size), 4), "edits": edits, "words": size}
+    assert max(edits) < 10, "a digit for each string"
+    words = sum(map(len, data["words"][: len(found)]))
+    return {"wer": round(sum(edits) / words, 4), "edits": "".join(map(str, edits))}
 
 
 def digits(tokens: list, task: int) -> list:
@@ -168,6 +184,45 @@ def timed(model, data: dict) -> dict:
             off += np.abs(np.array(times) - marks).tolist()
     share = right / len(out)
     return {"share": round(share, 4), "median": round(float(np.median(off or [9])), 4)}
+
+
+def spoken_words(text: str) -> list:
+    "Numerals and number words as digits, any other word as it is."
+    found = re.findall("[a-z]+|[0-9]", text.lower())
+    names = {w: i for i, w in enumerate(ENGLISH)} | {str(i): i for i in range(10)}
+    return [names.get(w, w) for w in found]
+
+
+@torch.no_grad()
+def only_the_ten(model, vocabulary, wave, start=(50_257, 50_362), end=50_256) -> str:
+    "What the real Whisper writes if it may write nothing but the ten words."
+    allowed = {*ENGLISH, *map(str, range(10)), ",", "."}
+    good = [i for i, w in enumerate(vocabulary) if w.strip("Ġ").lower() in allowed]
+    shut = torch.ones(len(model.embed.weight), dtype=torch.bool)
+    shut[[*good, end]] = False
+    sound, ids = model.encoder(thirty_seconds(wave)), [*start]
+    while ids[-1] != end and len(ids) < 40:
+        logits = model.decode(torch.tensor([ids]), sound)[0, -1]
+        ids.append(logits.masked_fill(shut, -torch.inf).argmax().item())
+    return real_text([i for i in ids[len(start) :] if i != end], vocabulary)
+
+
+def tiny_en(real: tuple, sets: dict) -> dict:
+    found: dict = {}
+    for name, data in sets.items():
+        first = {k: data[k][:100] for k in data}
+        free = [real_words(*real, w) for w in first["wave"]]
+        bound = [only_the_ten(*real, w) for w in first["wave"]]
+        found[name] = {
+            "free": judged([spoken_words(t) for t in free], first),
+            "only the ten": judged([spoken_words(t) for t in bound], first),
+            "texts": free[:20],
+        }
+    sounds = without_words(sets["test"]["wave"], 10)
+    found["sounds"] = {
+        name: [real_words(*real, w) for w in waves] for name, waves in sounds.items()
+    }
+    return found
 
 
 def shipped() -> dict:
@@ -198,15 +253,15 @@ def main():
     sys.argv[1:] = rest
     study = Study("speech", __doc__, live=LIVE, shipped=SHIPPED)
     clips = {s: spoken_digits(s) for s in ("train", "valid", "test")}
-    held = {s: strings(clips[s], 300, 99) for s in ("valid", "test")}
-    real = strings(real_clips(args.real), 300, 99) if args.real else None
+    held = {s: strings(clips[s], 300, 99, 100) for s in ("valid", "test")}
+    real = strings(real_clips(args.real), 300, 99, 100) if args.real else None
 
     def errors(ask) -> dict:
         found = {s: ask(d) for s, d in held.items()}
         return found | ({"real": ask(real)} if real else {})
 
     def by_ctc(model, data):
-        return judged(transcribed(model, data["mel"]), data)
+        return {"transcribe": judged(transcribed(model, data["mel"]), data)}
 
     def live(seed):
         data = strings(clips["train"], LIVE["strings"], seed)
@@ -218,10 +273,12 @@ def main():
         data = strings(own, SHIPPED["strings"], 1000 + seed)
         return both(data, strings(more, SHIPPED["more"], 2000 + seed))
 
-    def ship():
-        model = listener(much(0), SHIPPED["epochs"], 0, augment=True)
-        keep(listener=model)
-        return errors(partial(by_ctc, ears()))
+    def ship(seed) -> dict:
+        model = listener(much(seed), SHIPPED["epochs"], seed, augment=True)
+        if seed == 0:
+            keep(listener=model)
+            model = ears()
+        return errors(partial(by_ctc, model))
 
     def ears() -> DigitListener:
         model = DigitListener()
@@ -234,10 +291,14 @@ def main():
             keep(whisper=model)
         return errors(partial(tasks, model))
 
-    if args.words:
-        study("shipped/0", ship)
-        data, epochs = partial(much, 1), SHIPPED["whisper epochs"]
-        study("shipped whisper/0", partial(write, data, epochs, 0, keeping=True))
+    tested = {"test": held["test"]} | ({"real": real} if real else {})
+    if tiny := real_whisper():
+        study("tiny.en/0", partial(tiny_en, tiny, tested))
+    for seed in study.seeds(3) if args.words else ():
+        study(f"shipped/{seed}", partial(ship, seed), seed)
+        data, epochs = partial(much, 1 + seed), SHIPPED["whisper epochs"]
+        run = partial(write, data, epochs, seed, keeping=seed == 0)
+        study(f"shipped whisper/{seed}", run, seed)
     for seed in study.seeds(3):
         study(f"live/{seed}", partial(live, seed), seed)
         data = partial(strings, clips["train"], LIVE["strings"], 3000 + seed)

@@ -6,7 +6,6 @@ half and writes in the other."""
 # %% auto #0
 __all__ = [
     "bank",
-    "NAMES",
     "ENGLISH",
     "CHINESE",
     "END",
@@ -37,8 +36,8 @@ __all__ = [
     "unbiased_keys",
     "DecoderBlock",
     "Whisper",
-    "half",
     "task_tokens",
+    "shown",
     "small_whisper",
     "written",
     "spelled",
@@ -71,10 +70,17 @@ from mmcourse.pretrained import (
     read_weights,
     renamed,
 )
+from mmcourse.spoken import (
+    WHISPER_NAMES,
+    by_fifties,
+    fitting_features,
+    fitting_ids,
+    fitting_wave,
+    half_sizes,
+)
 
 from .audio import frames, mel_bank, window
 from .datasets import SR
-from .spoken import by_fifties, fitting_features, fitting_ids
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-010
 bank = lru_cache(mel_bank)  # the same triangles for every wave
@@ -89,7 +95,7 @@ def whisper_mel(
     hop: int = 160,  # samples from one frame to the next
 ) -> Tensor:  # (n_mels, T // hop) float32, at most 2 apart
     "What Whisper hears: log mel powers, 80 dB from the loudest down."
-    x = torch.as_tensor(wave).double()[None]
+    x = fitting_wave(wave, n_fft // 2)[None]
     x = F.pad(x, (n_fft // 2, n_fft // 2), mode="reflect")[0]
     X = torch.fft.rfft(frames(x, n_fft, hop)[:-1] * window(n_fft))  # (T/hop, n_fft/2+1)
     power = bank(sr, n_fft, n_mels) @ (X.real.square() + X.imag.square()).mT
@@ -97,15 +103,16 @@ def whisper_mel(
     return ((y.maximum(y.max() - 8) + 4) / 4).float()
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-012
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-014
 def hear(
     waves: Iterable[np.ndarray],  # at 8 kHz
 ) -> list[Tensor]:  # of each (40, frames), a frame is 20 ms
-    "The features of the chapter's own model."
-    return [whisper_mel(w, SR, n_mels=40, n_fft=256) for w in waves]
+    "The features of the chapter's own model, an even number of frames."
+    even = [np.pad(w, (0, -len(w) % 320)) for w in waves]
+    return [whisper_mel(w, SR, n_mels=40, n_fft=256) for w in even]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-016
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-018
 def collapse(
     path: Sequence[int],  # a symbol for each moment
 ) -> list[int]:
@@ -120,7 +127,7 @@ def best_path(
     return collapse(log_p.argmax(1).tolist())
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-019
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-021
 def with_blanks(
     labels: Tensor,  # (U,) int64, none of them 0
 ) -> Tensor:  # (2U + 1,): 0, first, 0, second, …, 0
@@ -130,6 +137,7 @@ def with_blanks(
     return s
 
 
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-022
 def forward_scores(
     log_p: Tensor,  # (T, K) log probabilities of each symbol at each moment
     labels: Tensor,  # (U,)
@@ -148,7 +156,7 @@ def forward_scores(
     return torch.stack(rows)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-023
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-026
 def ctc(
     logits: Tensor,  # (T, K); symbol 0 is the blank
     labels: Tensor,  # (U,)
@@ -163,7 +171,7 @@ def ctc(
     return -total, log_p.exp() - occupied
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-027
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-030
 class Ears(nn.Module):
     "Convolutions with batch norm; the first halves the number of frames."
 
@@ -178,22 +186,23 @@ class Ears(nn.Module):
             rest = nn.BatchNorm1d(d), nn.ReLU(), nn.Dropout(dropout)
             self.layers.append(nn.Sequential(conv, *rest))
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-            mask = heard(lengths, x.shape[2])  # (B, 1, S)
-            x = x if mask is None else x * mask
-        return x.mT  # (B, frames/2, d)
 
-
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-031
 def heard(lengths: Tensor | None, size: int) -> Tensor | None:  # (B, 1, size)
-    "Which tokens hold sound: two frames make one."
-    return (
-        None if lengths is None else padding_mask(lengths // 2, size).to(lengths.device)
-    )
+    "Which steps hold sound: two frames make one."
+    return None if lengths is None else padding_mask(lengths // 2, size)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-028
+@patch
+def forward(self: Ears, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    for layer in self.layers:
+        x = layer(x)
+        mask = heard(lengths, x.shape[2])  # (B, 1, S)
+        x = x if mask is None else x * mask
+    return x.mT  # (B, frames/2, d)
+
+
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-033
 class DigitListener(nn.Module):
     "Ears and one layer: each 40 ms a score for the blank and for each word."
 
@@ -206,7 +215,7 @@ class DigitListener(nn.Module):
         return self.head(self.ears(features, lengths))  # (B, frames/2, 1 + words)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-032
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-037
 def edit_distance(
     truth: Sequence,  # words, characters, numbers
     said: Sequence,
@@ -221,7 +230,7 @@ def edit_distance(
     return row[-1]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-033
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-038
 def error_rate(
     truths: Sequence[Sequence],
     saids: Sequence[Sequence],
@@ -241,7 +250,7 @@ def character_error_rate(truths: Sequence[str], saids: Sequence[str]) -> float:
     return error_rate([t.strip() for t in truths], [s.strip() for s in saids])
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-035
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-040
 def transcribed(
     model: nn.Module,  # (features, lengths) -> (B, S, 1 + words)
     mels: Sequence[Tensor],
@@ -255,7 +264,7 @@ def transcribed(
     return by_fifties(ask, mels)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-045
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-049
 def beam_search(
     log_p: Tensor,  # (T, K) log probabilities
     width: int = 8,  # prefixes that are kept
@@ -281,7 +290,7 @@ def _add(grown: dict, prefix: tuple, blank: float, label: float):
     grown[prefix] = np.logaddexp(a, blank), np.logaddexp(b, label)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-050
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-054
 def sinusoids(
     n: int,  # places
     d: int,  # features, an even number
@@ -303,7 +312,7 @@ class TwoConvolutions(nn.Module):
         return F.gelu(self.conv2(F.gelu(self.conv1(x)))).mT  # (B, frames/2, d)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-051
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-055
 class AudioEncoder(nn.Module):
     "Convolutions, places, blocks [Radford et al. 2022, section 2.2]."
 
@@ -326,7 +335,7 @@ class AudioEncoder(nn.Module):
         unbiased_keys(self)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-053
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-057
 def unbiased_keys(model: nn.Module):
     "Take the bias of every key away: a softmax would not see it."
     for m in model.modules():
@@ -334,6 +343,7 @@ def unbiased_keys(model: nn.Module):
             m.to_k.bias = None
 
 
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-058
 @patch
 def forward(
     self: AudioEncoder,
@@ -349,7 +359,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-055
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-060
 class DecoderBlock(TransformerBlock):
     "Tokens look back at themselves, then into the sound, then think."
 
@@ -370,7 +380,7 @@ class DecoderBlock(TransformerBlock):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-057
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-062
 class Whisper(nn.Module):
     "Sound in, words out, one after the other [Radford et al. 2022]."
 
@@ -393,8 +403,13 @@ class Whisper(nn.Module):
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(d)
         unbiased_keys(self)
 
+    def forward(
+        self, features: Tensor, ids: Tensor, lengths: Tensor | None = None
+    ) -> Tensor:  # (B, T, vocabulary)
+        return self.decode(ids, self.encoder(features, lengths), lengths)
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-058
+
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-063
 @patch
 def decode(
     self: Whisper,
@@ -410,47 +425,7 @@ def decode(
     return self.norm(x) @ self.embed.weight.T
 
 
-@patch
-def forward(
-    self: Whisper, features: Tensor, ids: Tensor, lengths: Tensor | None = None
-) -> Tensor:  # (B, T, vocabulary)
-    return self.decode(ids, self.encoder(features, lengths), lengths)
-
-
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-060
-NAMES = [
-    ("model.", ""),
-    ("encoder.conv", "encoder.stem.conv"),
-    ("embed_positions.weight", "positions"),
-    ("decoder.", ""),
-    ("embed_tokens", "embed"),
-    ("layers.", "blocks."),
-    ("self_attn_layer_norm", "norm1"),
-    ("encoder_attn_layer_norm", "norm_cross"),
-    ("final_layer_norm", "norm2"),
-    ("layer_norm", "norm"),
-    ("self_attn", "attend"),
-    ("encoder_attn", "cross"),
-    ("q_proj", "to_q"),
-    ("k_proj", "to_k"),
-    ("v_proj", "to_v"),
-    ("out_proj", "out"),
-    ("fc1", "mlp.0"),
-    ("fc2", "mlp.2"),
-]
-
-
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-061
-def half(c: dict, side: str, places: str) -> dict:
-    "The sizes of the encoder or of the decoder."
-    return {
-        "heads": c[f"{side}_attention_heads"],
-        "depth": c[f"{side}_layers"],
-        "hidden": c[f"{side}_ffn_dim"],
-        "places": c[f"max_{places}_positions"],
-    }
-
-
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-065
 @patch(cls_method=True)
 def from_pretrained(
     cls: Whisper,
@@ -462,17 +437,14 @@ def from_pretrained(
     act = {"activation": activation(c, folder, "activation_function")}
     bands, d = c["num_mel_bins"], c["d_model"]
     ears = TwoConvolutions(bands, d)
-    encoder = AudioEncoder(ears, bands, d, **half(c, "encoder", "source"), **act)
-    model = cls(encoder, c["vocab_size"], **half(c, "decoder", "target"), **act)
-    weights = read_weights(folder)
-    weights = renamed(weights, NAMES, "proj_out.")
+    encoder = AudioEncoder(ears, bands, d, **half_sizes(c, "encoder", "source"), **act)
+    model = cls(encoder, c["vocab_size"], **half_sizes(c, "decoder", "target"), **act)
+    weights = renamed(read_weights(folder), WHISPER_NAMES, ["proj_out."])
     return load_weights(model, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-065
-ENGLISH = ["zero", "one", "two", "three", "four"]
-ENGLISH += ["five", "six", "seven", "eight", "nine"]
-
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-069
+ENGLISH = "zero one two three four five six seven eight nine".split()
 CHINESE = [*"零一二三四五六七八九"]
 
 END, START, TRANSCRIBE, TRANSLATE, NO_TIMES = range(5)
@@ -481,7 +453,7 @@ TOKENS = ["<end>", "<start>", "<transcribe>", "<translate>", "<no times>"]
 TOKENS += [*ENGLISH, *CHINESE, *[f"<{0.04 * k:.2f}>" for k in range(151)]]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-066
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-070
 def task_tokens(
     words: Sequence[int],  # digits
     task: int,  # TRANSCRIBE or TRANSLATE
@@ -497,7 +469,13 @@ def task_tokens(
     return [START, task, *both, times[-1], END]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-069
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-071
+def shown(ids: Sequence[int]) -> str:
+    "Tokens by their names."
+    return " ".join(TOKENS[t] for t in ids)
+
+
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-074
 def small_whisper(
     ears: nn.Module,  # of a trained `DigitListener`; they stay as they are
     **options,  # of `TransformerBlock`
@@ -507,7 +485,7 @@ def small_whisper(
     return Whisper(encoder, len(TOKENS), depth=2, **options)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-073
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-079
 @patch
 def generate(
     self: Whisper,
@@ -531,7 +509,7 @@ def generate(
     return [[*a, end][: [*a, end].index(end)] for a in answers]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-074
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-080
 def written(
     model: Whisper,
     mels: Sequence[Tensor],

