@@ -207,7 +207,8 @@ def only_the_ten(model, vocabulary, wave, start=(50_257, 50_362), end=50_256) ->
     return real_text([i for i in ids[len(start) :] if i != end], vocabulary)
 
 
-def tiny_en(real: tuple, sets: dict) -> dict:
+def tiny_en(real: tuple, ours, sets: dict) -> dict:
+    "What it writes, freely or bound, and what our own makes of the same."
     found: dict = {}
     for name, data in sets.items():
         first = {k: data[k][:100] for k in data}
@@ -216,6 +217,7 @@ def tiny_en(real: tuple, sets: dict) -> dict:
         found[name] = {
             "free": judged([spoken_words(t) for t in free], first),
             "only the ten": judged([spoken_words(t) for t in bound], first),
+            "ours": tasks(ours, first)["transcribe"],
             "texts": free[:20],
         }
     sounds = without_words(sets["test"]["wave"], 10)
@@ -292,13 +294,15 @@ def main():
         return errors(partial(tasks, model))
 
     tested = {"test": held["test"]} | ({"real": real} if real else {})
-    if tiny := real_whisper():
-        study("tiny.en/0", partial(tiny_en, tiny, tested))
     for seed in study.seeds(3) if args.words else ():
         study(f"shipped/{seed}", partial(ship, seed), seed)
         data, epochs = partial(much, 1 + seed), SHIPPED["whisper epochs"]
         run = partial(write, data, epochs, seed, keeping=seed == 0)
         study(f"shipped whisper/{seed}", run, seed)
+    if tiny := real_whisper():
+        ours = small_whisper(ears().ears).eval()
+        ours.load_state_dict(ours.state_dict() | part(shipped(), "whisper."))
+        study("tiny.en/0", partial(tiny_en, tiny, ours, tested))
     for seed in study.seeds(3):
         study(f"live/{seed}", partial(live, seed), seed)
         data = partial(strings, clips["train"], LIVE["strings"], 3000 + seed)

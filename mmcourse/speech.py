@@ -80,7 +80,7 @@ from mmcourse.spoken import (
 )
 
 from .audio import frames, mel_bank, window
-from .datasets import SR
+from .datasets import NAMES, SR
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-010
 bank = lru_cache(mel_bank)  # the same triangles for every wave
@@ -444,7 +444,7 @@ def from_pretrained(
 
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-069
-ENGLISH = "zero one two three four five six seven eight nine".split()
+ENGLISH = NAMES
 CHINESE = [*"零一二三四五六七八九"]
 
 END, START, TRANSCRIBE, TRANSLATE, NO_TIMES = range(5)

