@@ -37,7 +37,7 @@ __all__ = [
     "DecoderBlock",
     "Whisper",
     "task_tokens",
-    "shown",
+    "token_names",
     "small_whisper",
     "written",
     "spelled",
@@ -113,17 +113,13 @@ def hear(
 
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-018
-def collapse(
-    path: Sequence[int],  # a symbol for each moment
-) -> list[int]:
-    "What a path says: repetitions are one, then blanks are dropped."
+def collapse(path: Sequence[int]) -> list[int]:
+    "What a path, a symbol for each moment, says: repetitions are one, blanks go."
     return [k for k, before in zip(path, [0, *path[:-1]]) if k and k != before]
 
 
-def best_path(
-    log_p: Tensor,  # (T, K)
-) -> list[int]:
-    "What the likeliest path says."
+def best_path(log_p: Tensor) -> list[int]:
+    "What the likeliest path says, given (T, K) log probabilities."
     return collapse(log_p.argmax(1).tolist())
 
 
@@ -470,7 +466,7 @@ def task_tokens(
 
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-071
-def shown(ids: Sequence[int]) -> str:
+def token_names(ids: Sequence[int]) -> str:
     "Tokens by their names."
     return " ".join(TOKENS[t] for t in ids)
 
@@ -521,6 +517,5 @@ def written(
 
 def spelled(ids: Sequence[int]) -> str:
     "Tokens as they are written: English with spaces, Chinese without."
-    names = [TOKENS[i] for i in ids]
-    glue = "" if any(n in CHINESE for n in names) else " "
-    return glue.join(n for n in names if n[0] != "<")
+    names = [TOKENS[i] for i in ids if TOKENS[i][0] != "<"]
+    return ("" if set(names) <= {*CHINESE} else " ").join(names)

@@ -28,8 +28,8 @@ __all__ = [
     "beam_answers",
     "speech_weights",
     "half_sizes",
-    "unpacked",
-    "named",
+    "next_numbers",
+    "next_name",
     "converted_tensors",
     "parted",
     "real_whisper",
@@ -294,7 +294,7 @@ def fitting_ids(
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-025
 def voice_interval(
-    edits: Sequence,  # for each seed, the edits of each string: '0102…' or a list
+    edits: Sequence[str],  # for each seed: edits of each string, 0 to 9, then a to z
     words: Sequence[int],  # of each string
     voices: Sequence[str],
     n: int = 2000,  # draws
@@ -302,9 +302,8 @@ def voice_interval(
     "The middle 95 % of an error rate over resampled seeds and voices."
     names, place = np.unique(voices, return_inverse=True)
     words = np.bincount(place, words)
-    each = np.array(
-        [np.bincount(place, [*map(int, e)]) for e in edits]
-    )  # seeds, voices
+    counts = [[int(digit, 36) for digit in seed] for seed in edits]
+    each = np.array([np.bincount(place, c) for c in counts])  # (seeds, voices)
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(names), size=(n, len(names)))
     seeds = rng.integers(len(each), size=(n, len(each)))
@@ -391,14 +390,14 @@ def half_sizes(
 TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # by CTranslate2's number
 
 
-def unpacked(file, form: str) -> tuple:
+def next_numbers(file, form: str) -> tuple:
     "The next numbers of a binary file."
     return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
-def named(file) -> str:
+def next_name(file) -> str:
     "The next name: its length, its letters, a zero."
-    (n,) = unpacked(file, "H")
+    (n,) = next_numbers(file, "H")
     return file.read(n)[:-1].decode()
 
 
@@ -408,17 +407,14 @@ def converted_tensors(
     "The tensors of a converted model; its options, single numbers, are left out."
     found = {}
     with open(path, "rb") as file:
-        (
-            unpacked(file, "I"),
-            named(file),
-            unpacked(file, "I"),
-        )  # version, model, revision
-        (n,) = unpacked(file, "I")
+        next_numbers(file, "I")  # version
+        next_name(file)  # kind of model
+        _, n = next_numbers(file, "II")  # revision; how many tensors
         for _ in range(n):
-            name = named(file)
-            (rank,) = unpacked(file, "B")
-            shape = unpacked(file, f"{rank}I")
-            kind, size = unpacked(file, "BI")
+            name = next_name(file)
+            (rank,) = next_numbers(file, "B")
+            shape = next_numbers(file, f"{rank}I")
+            kind, size = next_numbers(file, "BI")
             a = np.frombuffer(file.read(size), TYPES[kind]).reshape(shape)
             found[name] = torch.from_numpy(a.astype(np.float32))
     return {name: t for name, t in found.items() if t.ndim}
@@ -482,7 +478,7 @@ def real_whisper() -> tuple | None:  # the model and its vocabulary
     encoder = AudioEncoder(TwoConvolutions(80, 384), 80, 384, 6, 4, places=1500)
     model = Whisper(encoder, 51_864, 4, 6, places=448)
     load_weights(model, parted(weights), folder)
-    return model, (folder / "vocabulary.txt").read_text("utf-8").split("\n")
+    return model, (folder / "vocabulary.txt").read_text("utf-8").rstrip().split("\n")
 
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-041
@@ -508,5 +504,5 @@ def real_words(
 ) -> str:
     "What the real Whisper writes: start of transcript, no times, then its words."
     ask = [50_257, 50_362]
-    (ids,) = model.generate(thirty_seconds(wave), ask, end=50_256, longest=40)
+    (ids,) = model.generate(thirty_seconds(wave), ask, end=50_256, longest=32)
     return real_text(ids, vocabulary)

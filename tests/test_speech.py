@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import struct
 from importlib.machinery import ModuleSpec
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from mmcourse.checkpoint import CheckpointError
 from mmcourse.datasets import SR, spoken_digits
+from mmcourse.explorables import ctc_slider
 from mmcourse.pretrained import read_weights, renamed
 from mmcourse.speech import (
     END,
@@ -473,6 +475,16 @@ def test_places_are_whispers():
         assert got[3, 3 + i].item() == pytest.approx(np.cos(3 * speed), abs=1e-6)
 
 
+def test_the_slider_of_ctc_says_where_paths_stand():
+    sure = torch.full((5, 3), -50.0)
+    for moment, symbol in enumerate([0, 2, 2, 0, 1]):
+        sure[moment, symbol] = 0
+    page = ctc_slider(sure, [2, 1])._repr_html_()
+    told = re.findall("Moment ([0-9]): 100% of the paths stand on (.*?), place", page)
+    stands = ["a blank", "the word 1", "the word 1", "a blank", "the word 0"]
+    assert list(dict.fromkeys(told)) == [(str(m), w) for m, w in enumerate(stands)]
+
+
 # our own models
 @pytest.fixture(scope="module")
 def listener():
@@ -581,7 +593,7 @@ def test_learning_learns_and_can_be_repeated():
 def test_an_interval_draws_voices_and_seeds():
     voices = ["a", "a", "b", "b"]
     assert voice_interval(["1100"], [2, 2, 2, 2], voices) == "0.0 … 50.0"
-    assert voice_interval([[1, 1, 0, 0]], [2, 2, 2, 2], voices) == "0.0 … 50.0"
+    assert voice_interval(["aa"], [4, 4], ["a", "b"]) == "250.0 … 250.0"
     assert voice_interval(["11"], [4, 4], ["a", "b"]) == "25.0 … 25.0"
     assert voice_interval(["11", "33"], [4, 4], ["a", "b"]) == "25.0 … 75.0"
 
