@@ -21,6 +21,7 @@ FOLDER = Path(__file__).resolve().parent / "published"
 def publish(name: str, model, reference: dict):
     "Write the folder of one model, and its reference."
     model.save_pretrained(FOLDER / name)
+    (FOLDER / name / "generation_config.json").unlink(missing_ok=True)
     whole = {k: t.detach().contiguous() for k, t in reference.items()}
     save_file(whole, FOLDER / name / "reference.safetensors")
 
@@ -28,7 +29,8 @@ def publish(name: str, model, reference: dict):
 def shaken(model):
     "The model with weights large enough for every part to matter, ready to be asked."
     for p in model.parameters():
-        torch.nn.init.normal_(p, 0, 0.3)
+        if p.requires_grad:  # Whisper's sines and cosines are not learnt
+            torch.nn.init.normal_(p, 0, 0.3)
     return model.eval()
 
 
@@ -51,6 +53,46 @@ def vit():
         "hidden": model(pixels).last_hidden_state,
         "larger": larger,
         "hidden_larger": found.last_hidden_state,
+    }
+
+
+def whisper():
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
+
+    config = WhisperConfig(
+        vocab_size=19,
+        num_mel_bins=10,
+        d_model=12,
+        encoder_layers=2,
+        encoder_attention_heads=3,
+        encoder_ffn_dim=20,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        max_source_positions=8,
+        max_target_positions=9,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=0,
+        decoder_start_token_id=1,
+    )
+    model = shaken(WhisperForConditionalGeneration(config))
+    features, ids = torch.randn(2, 10, 16), torch.randint(19, (2, 5))
+    found = model(features, decoder_input_ids=ids)
+    t = torch.arange(16_000) / 16_000  # a rising tone that fades away
+    wave = 0.3 * torch.exp(-9 * t) * torch.sin(2 * torch.pi * (200 * t + 1500 * t**2))
+    ears = WhisperFeatureExtractor(chunk_length=1)
+    heard = ears(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    return model, {
+        "mel": heard.input_features[0, :, :30],
+        "features": features,
+        "ids": ids,
+        "sound": found.encoder_last_hidden_state,
+        "logits": found.logits,
     }
 
 
@@ -84,6 +126,6 @@ def encodec():
 
 
 if __name__ == "__main__":
-    for make in (vit, encodec):
+    for make in (vit, encodec, whisper):
         torch.manual_seed(0)
         publish(make.__name__, *make())

@@ -13,6 +13,7 @@ __all__ = [
     "noise_slider",
     "patch_slider",
     "stage_slider",
+    "ctc_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -378,3 +379,41 @@ def stage_slider(
         )
 
     return slider(draw, say, stages=[*range(1, len(drawn) + 1)])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-029
+def ctc_slider(
+    log_p: Tensor,  # (T, K) log probabilities, symbol 0 is the blank
+    labels: list[int],  # what was said, none of it 0
+) -> Html:
+    "Where the paths of CTC stand, moment by moment."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.speech import forward_scores, with_blanks
+
+    y = torch.tensor(labels)
+    s = with_blanks(y)
+    alpha = forward_scores(log_p, y)
+    beta = forward_scores(log_p.flip(0), y.flip(0)).flip(0, 1)
+    stands = (alpha + beta - log_p[:, s]).softmax(1)  # (T, 2U + 1)
+    names = ["blank" if k == 0 else str(int(k) - 1) for k in s]
+
+    def draw(moment):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), width_ratios=[4, 1])
+        left.imshow(stands.T, aspect="auto", cmap="magma", vmin=0, vmax=1)
+        left.axvline(moment, color=PALETTE[1])
+        left.set_yticks(range(len(s)), names)
+        left.set(xlabel="moment (40 ms each)", title="Where the paths stand")
+        right.barh(range(len(s)), stands[moment], color=PALETTE[1])
+        right.set(xlim=(0, 1), ylim=left.get_ylim(), yticks=[], xlabel="share")
+        return fig
+
+    def say(moment):
+        place = int(stands[moment].argmax())
+        share = stands[moment, place].item()
+        what = "a blank" if s[place] == 0 else f"the word {names[place]}"
+        at = f"place {place + 1} of {len(s)}"
+        return f"Moment {moment}: {share:.0%} of the paths stand on {what}, {at}."
+
+    step = -(-len(log_p) // 14)
+    return slider(draw, say, moment=[*range(0, len(log_p), step)])
