@@ -12,6 +12,7 @@ __all__ = [
     "weights_slider",
     "noise_slider",
     "patch_slider",
+    "temperature_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -347,3 +348,37 @@ def patch_slider(
 
     blocks = [*range(1, len(weights) + 1)]
     return slider(draw, say, block=blocks, who_asks=[*askers])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-026
+def temperature_slider(
+    cosines: dict[str, float],  # name -> its cosine with a picture; the right one first
+) -> Html:
+    "The share of each name in the softmax, at temperatures from warm to cold."
+    import matplotlib.pyplot as plt
+
+    right, *wrong = cosines
+    scores = torch.tensor([*cosines.values()], dtype=torch.float64)
+
+    def shares(temperature):
+        return (scores / temperature).softmax(0)
+
+    def draw(temperature):
+        fig, ax = plt.subplots(figsize=(6, 2.4))
+        labels = [f"{name}  (cosine {c:.2f})" for name, c in cosines.items()]
+        colours = [PALETTE[0], *[PALETTE[1]] * len(wrong)]
+        ax.barh(labels, shares(temperature), color=colours)
+        ax.set(xlim=(0, 1), xlabel="believed; a wrong name is pushed as much")
+        ax.invert_yaxis()
+        return fig
+
+    def say(temperature):
+        p = shares(temperature)
+        pushed = p[1:] / p[1:].sum()
+        hardest = wrong[int(pushed.argmax())]
+        return (
+            f"Temperature {temperature}: {right} is believed with {p[0]:.3f}; of all that "
+            f"is pushed away, {hardest} gets {100 * pushed.max():.0f} %."
+        )
+
+    return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])

@@ -1,0 +1,413 @@
+"Two towers: their losses, their search, and what transformers says of theirs."
+
+import json
+import shutil
+import zlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_vit import published
+
+from mmcourse import contrastive as c
+from mmcourse.checkpoint import CheckpointError
+from mmcourse.store import data_path
+
+sizes = st.integers(2, 9)
+
+
+def logits_of(B, seed=0, by=3.0):
+    g = torch.Generator().manual_seed(seed)
+    return by * torch.randn(B, B, generator=g, dtype=torch.float64)
+
+
+# losses
+@given(sizes, st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_losses_and_gradients_are_torchs(B, seed):
+    z = logits_of(B, seed).requires_grad_()
+    y = torch.arange(B)
+    wanted = (F.cross_entropy(z, y) + F.cross_entropy(z.T, y)) / 2
+    torch.testing.assert_close(c.info_nce(z), wanted)
+    (grad,) = torch.autograd.grad(wanted, z)
+    torch.testing.assert_close(c.info_nce_grad(z.detach()), grad)
+    target = torch.eye(B, dtype=z.dtype)
+    wanted = F.binary_cross_entropy_with_logits(z, target, reduction="sum") / B
+    torch.testing.assert_close(c.sigmoid_loss(z), wanted)
+    (grad,) = torch.autograd.grad(wanted, z)
+    torch.testing.assert_close(c.sigmoid_loss_grad(z.detach()), grad)
+
+
+def test_a_loss_by_hand():
+    z = torch.tensor([[2.0, 0.0], [1.0, 3.0]])
+    rows = [torch.tensor(v).exp() for v in (-2.0, -2.0, -1.0, -3.0)]
+    wanted = sum(torch.log1p(r) for r in rows) / 4
+    torch.testing.assert_close(c.info_nce(z), wanted)
+
+
+def test_what_is_also_right_is_no_negative():
+    z = logits_of(4)
+    same = torch.eye(4, dtype=torch.bool)
+    same[0, 2] = same[2, 0] = True
+    without = z.masked_fill(same & ~torch.eye(4, dtype=torch.bool), -1e9)
+    torch.testing.assert_close(c.info_nce(z, same), c.info_nce(without))
+    torch.testing.assert_close(c.sigmoid_loss(z, same), c.sigmoid_loss(without))
+    alone = torch.eye(4, dtype=torch.bool)
+    assert c.info_nce(z, alone) == c.info_nce(z)
+    assert c.sigmoid_loss(z, alone) == c.sigmoid_loss(z)
+
+
+def test_twins_bound_the_loss_from_below():
+    things = torch.eye(4).repeat_interleave(2, 0)
+    z = 500 * things @ things.T
+    torch.testing.assert_close(c.info_nce(z), torch.tensor(2.0).log())
+    assert c.info_nce(z, things @ things.T > 0.5) < 1e-6
+
+
+def unit_vectors(B, d, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(2, B, d, generator=g, dtype=torch.float64), dim=-1)
+
+
+def test_gradients_by_the_vectors_are_autograds():
+    u, v = unit_vectors(5, 3).requires_grad_()
+    log_scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    z = log_scale.exp() * u @ v.T
+    wanted = torch.autograd.grad(c.info_nce(z), (u, v, log_scale))
+    with torch.no_grad():
+        g = c.info_nce_grad(z)
+        got = c.vector_grads(g, u, v, (-log_scale).exp().item())
+    for a, b in zip(got, wanted):
+        torch.testing.assert_close(a, b)
+
+
+@given(sizes, st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_in_chunks_is_the_whole(B, size):
+    u, v = unit_vectors(B, 4, B).requires_grad_()
+    scale = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
+    whole = c.info_nce(scale * u @ v.T)
+    chunked = c.chunked_info_nce(u, v, scale, size)
+    torch.testing.assert_close(chunked, whole)
+    a, b = (torch.autograd.grad(x, (u, v, scale)) for x in (whole, chunked))
+    for x, y in zip(a, b):
+        torch.testing.assert_close(x, y)
+
+
+# names
+def test_parts_of_a_name():
+    wanted = ["a", "red", "car", "a -3", "red -2", "car -1"]
+    wanted += ["^ a", "a red", "red car", "car $"]
+    assert c.name_parts("a: Red (car)") == wanted
+
+
+def test_ids_are_the_same_everywhere_and_never_zero():
+    ids = c.part_ids(["red car", "a red car"], 50)
+    assert ids.shape == (2, 10) and ids[0, 7:].tolist() == [0, 0, 0]
+    assert ids[1].min() >= 1 and ids.max() < 50
+    assert ids[0, 0] == ids[1, 1] == 1 + zlib.crc32(b"red") % 49
+    assert c.part_ids(["红"], 50, parts=list).shape == (1, 1)
+
+
+def test_a_name_is_the_sum_of_its_parts():
+    tower = c.NameTower(30, 4)
+    ids = torch.tensor([[3, 7, 7, 0]])
+    w = tower.parts.weight
+    torch.testing.assert_close(tower(ids)[0], w[3] + 2 * w[7])
+    masked = tower(ids, torch.tensor([[True, True, False, False]]))
+    torch.testing.assert_close(masked[0], w[3] + w[7])
+    assert not w[0].any()
+
+
+def test_near_names_share_rare_parts():
+    names = ["red apple", "green apple", "red heart", "blue sky", "blue sky at night"]
+    near = c.near_names(c.part_ids(names, 4000), 1)
+    assert near[3].item() == 4 and near[4].item() == 3
+    assert near[1].item() == 0
+    assert not (near == torch.arange(5)[:, None]).any()
+
+
+def test_a_hard_batch_holds_friends():
+    near = torch.arange(40).view(20, 2).roll(1, 0) % 20
+    g = torch.Generator().manual_seed(0)
+    rows = c.hard_batch(near, 8, g, friends=3)
+    assert 3 <= len(rows) <= 8 and len(set(rows.tolist())) == len(rows)
+    related = [
+        any(int(r) in near[q] for q in rows) or set(near[r].tolist()) & {*rows.tolist()}
+        for r in rows
+    ]
+    assert all(related)
+
+
+# towers
+def test_a_dual_encoder_scales_cosines():
+    torch.manual_seed(0)
+    see, read = torch.nn.Linear(6, 4), c.NameTower(9, 4)
+    model = c.DualEncoder(see, read, temperature=0.1, bias=-3.0)
+    x, ids = torch.randn(3, 6), torch.tensor([[1, 2], [3, 0]])
+    cosines = F.cosine_similarity(see(x)[:, None], read(ids)[None], dim=-1)
+    torch.testing.assert_close(model(x, ids), 10 * cosines - 3)
+    assert c.DualEncoder(see, read).bias is None
+
+
+def small():
+    torch.manual_seed(0)
+    return c.DualEncoder(c.PictureTower(4, 8), c.NameTower(40, 8))
+
+
+def pairs():
+    torch.manual_seed(1)
+    ids = torch.randint(1, 40, (24, 5))
+    return torch.rand(24, 3, 32, 32), ids, torch.arange(24)
+
+
+@pytest.mark.parametrize("near", [None, torch.arange(24).roll(1)[:, None]])
+def test_training_lowers_the_loss_and_repeats(near):
+    runs = []
+    for _ in range(2):
+        model = small()
+        runs.append(c.train_pairs(model, pairs(), steps=25, size=16, near=near))
+    assert runs[0] == runs[1]
+    assert sum(runs[0][-5:]) < 0.8 * sum(runs[0][:5])
+
+
+def test_all_vectors_are_those_of_one_batch():
+    model, (x, ids, _) = small(), pairs()
+    u, v = c.embed_all(model, x, ids, batch_size=7)
+    assert model.training
+    model.eval()
+    torch.testing.assert_close(u, model.image_vectors(x))
+    torch.testing.assert_close(v, model.text_vectors(ids))
+    torch.testing.assert_close(u.norm(dim=1), torch.ones(24))
+
+
+@pytest.mark.parametrize("change", [c.shifted, c.restyle])
+def test_augmented_pictures_stay_on_white(change):
+    x = torch.ones(3, 3, 32, 32)
+    x[:, :, 12:20, 12:20] = torch.rand(3, 3, 1, 1)
+    y = change(x, torch.Generator().manual_seed(0))
+    assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1
+    torch.testing.assert_close(y[:, :, :4, :4], torch.ones(3, 3, 4, 4))
+    assert not torch.allclose(x, y, atol=0.05)
+
+
+# search
+def test_ranks_by_hand():
+    scores = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.2, 0.1], [0.3, 0.2, 0.1]])
+    right = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 1]]).bool()
+    ranks = c.first_ranks(scores, right)
+    assert ranks.tolist() == [2, 2, 3]  # a tie counts against
+    assert c.recall_at(ranks, 2) == pytest.approx(2 / 3)
+    assert c.mean_reciprocal_rank(ranks) == pytest.approx((0.5 + 0.5 + 1 / 3) / 3)
+
+
+def test_equal_drawings_are_equally_right():
+    u = torch.eye(3)[[0, 0, 1, 2]]
+    v = torch.eye(3)[[0, 1, 1, 2]]
+    drawing = torch.tensor([0, 0, 1, 2])
+    rows = torch.arange(4)
+    found = c.search_both(u, v, drawing, rows)
+    assert found["picture → name"].tolist() == [1, 1, 2, 1]
+    assert found["name → picture"].tolist() == [1, 3, 1, 1]
+    among = c.search_both(u, v, drawing, rows[3:], rows)
+    assert [r.tolist() for r in among.values()] == [[1], [1]]
+
+
+def test_halves_are_searched_alone_and_put_back():
+    g = torch.Generator().manual_seed(3)
+    u, v = F.normalize(torch.randn(2, 30, 5, generator=g), dim=-1)
+    rows, drawing = torch.arange(4, 24), torch.arange(30)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    found = c.search_halves(u, v, drawing, rows)
+    for half in order.chunk(2):
+        alone = c.search_both(u, v, drawing, rows[half])
+        for way, ranks in alone.items():
+            assert torch.equal(found[way][half], ranks)
+
+
+# CLIP and SigLIP
+def both_configs(heads, width, depth, hidden, patch, grid, act, legacy):
+    import transformers
+
+    part = {
+        "hidden_size": heads * width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": hidden,
+        "hidden_act": act,
+    }
+    text = part | {"vocab_size": 30, "max_position_embeddings": 7}
+    text |= {"bos_token_id": 5, "eos_token_id": 2 if legacy else 11}
+    vision = part | {"image_size": patch * grid, "patch_size": patch}
+    clip = transformers.CLIPConfig(
+        text_config=text, vision_config=vision, projection_dim=6
+    )
+    siglip = transformers.SiglipConfig(text_config=text, vision_config=vision)
+    return (
+        (c.CLIP, transformers.CLIPModel(clip)),
+        (c.SigLIP, transformers.SiglipModel(siglip)),
+    )
+
+
+def texts(seed):
+    "Two texts; the end (11) is not their largest id; the second is padded."
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(12, 30, (2, 6), generator=g)
+    ids[0, 5], ids[1, 3], ids[1, 4:] = 11, 11, 1
+    mask = torch.ones(2, 6, dtype=torch.long)
+    mask[1, 4:] = 0
+    return ids, mask
+
+
+@given(
+    heads=st.integers(1, 3),
+    width=st.integers(2, 4),
+    depth=st.integers(1, 2),
+    hidden=st.integers(3, 12),
+    patch=st.integers(2, 4),
+    grid=st.integers(1, 3),
+    act=st.sampled_from(["quick_gelu", "gelu", "gelu_pytorch_tanh"]),
+    legacy=st.booleans(),
+    masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=10, deadline=None)
+def test_they_are_transformers(
+    heads,
+    width,
+    depth,
+    hidden,
+    patch,
+    grid,
+    act,
+    legacy,
+    masked,
+    seed,
+    tmp_path_factory,
+):
+    pytest.importorskip("transformers")
+    torch.manual_seed(seed)
+    ids, mask = texts(seed)
+    mask = mask if masked else None
+    x = torch.randn(3, 3, patch * grid, patch * grid)
+    large = torch.randn(1, 3, patch * (grid + 1), patch * (grid + 2))
+    configs = both_configs(heads, width, depth, hidden, patch, grid, act, legacy)
+    for kind, theirs in configs:
+        theirs.eval()
+        for p in theirs.parameters():
+            torch.nn.init.normal_(p, 0, 0.3)
+        folder = tmp_path_factory.mktemp("pair")
+        theirs.save_pretrained(folder)
+        ours = kind.from_pretrained(folder)
+        asked = {"input_ids": ids, "attention_mask": mask}
+        a = ours(x, ids, None if mask is None else mask.bool())
+        b = theirs(pixel_values=x, **asked).logits_per_image
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+        up = torch.randn_like(a)
+        (a * up).sum().backward()
+        (b * up).sum().backward()
+        check_gradients(ours, theirs)
+        asked = {"pixel_values": large, **asked}
+        b = theirs(**asked, interpolate_pos_encoding=True).logits_per_image
+        a = ours(large, ids, None if mask is None else mask.bool())
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def check_gradients(ours, theirs):
+    grads = c.pair_weights_of(published(theirs)[1])
+    for name, p in ours.named_parameters():
+        wanted = grads[name].reshape(p.shape)
+        scale = 1 + wanted.abs().max()
+        torch.testing.assert_close(p.grad / scale, wanted / scale, atol=1e-4, rtol=0)
+
+
+def folder_of(name, tmp_path, change):
+    folder = tmp_path / name
+    shutil.copytree(data_path(f"published/{name}"), folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for part, more in change.items():
+        new = config[part] | more if isinstance(more, dict) else more
+        config[part] = new
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("clip", {"model_type": "siglip"}, "expected 'clip', got 'siglip'"),
+        ("clip", {"text_config": {"hidden_act": "mish"}}, "hidden_act"),
+        ("clip", {"text_config": {"num_hidden_layers": 3}}, "is missing there"),
+        ("clip", {"vision_config": {"num_hidden_layers": 1}}, "is unknown here"),
+        ("clip", {"projection_dim": 5}, "'see.project.weight' is"),
+        ("clip", {"vision_config": {"model_type": "x"}}, "model_type"),
+        ("siglip", {"vision_config": {"vision_use_head": False}}, "vision_use_head"),
+        ("siglip", {"text_config": {"projection_size": 5}}, "'read.project.weight' is"),
+        ("siglip", {"vision_config": {"image_size": 12}}, "'see.positions' is"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, name, change, why):
+    kind = {"clip": c.CLIP, "siglip": c.SigLIP}[name]
+    with pytest.raises(CheckpointError, match=why):
+        kind.from_pretrained(folder_of(name, tmp_path, change))
+
+
+def test_a_second_word_on_the_towers_counts(tmp_path):
+    whole = json.loads(data_path("published/clip/config.json").read_text("utf-8"))
+    change = {
+        "text_config": {"hidden_size": 999},
+        "vision_config": {"patch_size": 7},
+    }
+    folder = folder_of("clip", tmp_path, change)
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    for part in ("text", "vision"):
+        config[f"{part}_config_dict"] = whole[f"{part}_config"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    assert c.CLIP.from_pretrained(folder).read.words.weight.shape == (20, 8)
+
+
+def test_what_a_configuration_leaves_out_is_usual():
+    for kind, d, act in (
+        ("clip", 512, "quick_gelu"),
+        ("siglip", 768, "gelu_pytorch_tanh"),
+    ):
+        t = c.tower_config({"model_type": kind}, "text", "here")
+        assert (t["hidden_size"], t["hidden_act"]) == (d, act)
+    assert c.tower_config({"model_type": "clip"}, "vision", "here")["patch_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("pixels", "ids", "mask", "why"),
+    [
+        ((1, 3, 8, 8), [[6, 20]], None, "ids: expected tokens 0 to 19, got 6 to 20"),
+        ((1, 3, 8, 8), [[-1, 19]], None, "ids: expected tokens 0 to 19, got -1"),
+        ((1, 3, 8, 8), [[]], None, "ids: expected at least one value"),
+        ((1, 3, 8, 8), [[6] * 6 + [19]], None, "ids: expected at most 6 tokens, got 7"),
+        ((1, 3, 8, 8), [[6, 3]], None, "ids: expected the end token 19"),
+        ((1, 3, 8, 8), [[6, 19]], [[1, 1, 0]], "mask: expected shape"),
+        ((1, 1, 8, 8), [[6, 19]], None, "pixels: expected"),
+        ((1, 3, 9, 8), [[6, 19]], None, "pixels: expected"),
+    ],
+)
+def test_what_cannot_be_read_is_named(pixels, ids, mask, why):
+    clip = c.CLIP.from_pretrained(data_path("published/clip"))
+    ids = torch.tensor(ids, dtype=torch.long)
+    mask = None if mask is None else torch.tensor(mask)
+    with pytest.raises(ValueError, match=why):
+        clip(torch.zeros(pixels), ids, mask)
+
+
+def test_siglips_pictures_in_whole_patches():
+    siglip = c.SigLIP.from_pretrained(data_path("published/siglip"))
+    with pytest.raises(ValueError, match="pixels: expected"):
+        siglip(torch.zeros(1, 3, 8, 10), torch.tensor([[3]]))
+
+
+def test_the_end_of_a_text():
+    ids = torch.tensor([[7, 9, 3, 9], [9, 7, 7, 7]])
+    assert c.end_of_text(ids, 9).tolist() == [1, 0]
+    assert c.end_of_text(torch.tensor([[7, 8, 2, 2]]), 2).tolist() == [1]
