@@ -14,19 +14,15 @@ __all__ = [
     "name_parts",
     "part_ids",
     "NameTower",
-    "Residual",
-    "PictureTower",
     "DualEncoder",
-    "near_names",
     "hard_batch",
+    "batch_rows",
     "train_pairs",
-    "batch_loss",
-    "descent",
+    "descend_once",
     "first_ranks",
     "recall_at",
     "mean_reciprocal_rank",
     "class_vectors",
-    "sign_parts",
     "modality_gap",
     "centred",
     "times_found",
@@ -94,7 +90,7 @@ def vector_grads(
     return g @ v / temperature, g.T @ u / temperature, by_scale
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-015
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-016
 def sigmoid_loss(
     logits: Tensor,  # (B, B): pairs stand on the diagonal
     same: Tensor | None = None,  # (B, B) bool: also right, so no negative
@@ -113,7 +109,7 @@ def sigmoid_loss_grad(logits: Tensor) -> Tensor:  # (B, B) -> (B, B)
     return -y * torch.sigmoid(-y * logits) / len(logits)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-022
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-023
 def _sums(part: Tensor, v: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     z = scale * part @ v.T
     return z.logsumexp(1), z.logsumexp(0)
@@ -166,42 +162,7 @@ class NameTower(nn.Module):
         return self.parts(ids if mask is None else ids * mask)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-032
-def _conv(a: int, b: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(a, b, kernel, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU())
-
-
-class Residual(nn.Module):
-    "Two convolutions, and what came in is added."
-
-    def __init__(self, channels: int):
-        super().__init__()
-        last = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.change = nn.Sequential(
-            _conv(channels, channels), last, nn.BatchNorm2d(channels)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.change(x))
-
-
-class PictureTower(nn.Module):
-    "A small CNN: (B, 3, 32, 32) in [0, 1] -> (B, d)."
-
-    def __init__(self, width: int = 24, d: int = 128):
-        super().__init__()
-        a, b, c = width, 2 * width, 4 * width
-        layers = [_conv(3, a, 4, 2), _conv(a, b, 3, 2), Residual(b)]
-        layers += [_conv(b, c, 3, 2), Residual(c), nn.Flatten()]
-        self.layers = nn.Sequential(*layers, nn.Linear(16 * c, d))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = (pixels - 0.5).contiguous(memory_format=torch.channels_last)
-        return self.layers(x)
-
-
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-034
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-033
 class DualEncoder(nn.Module):
     "Two towers that never see each other's input [CLIP: Radford et al. 2021]."
 
@@ -225,7 +186,7 @@ class DualEncoder(nn.Module):
         return F.normalize(self.read(ids, mask), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-035
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-034
 @patch
 def forward(
     self: DualEncoder,
@@ -238,19 +199,7 @@ def forward(
     return z if self.bias is None else z + self.bias
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-037
-def near_names(
-    ids: Tensor,  # (N, L) of `part_ids`
-    k: int = 12,
-) -> Tensor:  # (N, k) row numbers
-    "The names that share most parts with each, rare parts counting more."
-    n = len(ids)
-    holds = torch.zeros(n, int(ids.max()) + 1).scatter_(1, ids, 1.0)
-    holds[:, 0] = 0
-    bags = F.normalize(holds * torch.log((1 + n) / (1 + holds.sum(0))), dim=1)
-    return (bags @ bags.T).fill_diagonal_(-1).topk(k, 1).indices
-
-
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-036
 def hard_batch(
     near: Tensor,  # (N, k)
     size: int,  # pairs in a batch, at most
@@ -264,7 +213,14 @@ def hard_batch(
     return torch.cat([first, near[first, which]], 1).unique()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-039
+def batch_rows(n: int, near: Tensor | None, size: int, generator) -> Tensor:
+    "By chance where `near` is None, else a `hard_batch`."
+    if near is None:
+        return torch.randperm(n, generator=generator)[:size]
+    return hard_batch(near, size, generator)
+
+
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-038
 def train_pairs(
     model: DualEncoder,  # trained in place
     data: tuple,  # pixels, ids and numbers of the drawings, (N, ...) each
@@ -275,47 +231,32 @@ def train_pairs(
     loss: Callable = info_nce,  # (logits, same) -> ()
     twins: bool = True,  # equal drawings are no negatives
     augment: Callable | None = None,  # (pixels, generator) -> pixels
-    lr: float = 3e-3,
     seed: int = 0,
 ) -> list[float]:  # the loss, step by step
     "Learn from pairs; only what shares a batch is ever compared."
-    g, N = torch.Generator().manual_seed(seed), len(data[0])
-    optimizer, losses = torch.optim.AdamW(param_groups(model, 0.05), lr=lr), []
+    g, n = torch.Generator().manual_seed(seed), len(data[0])
+    optimizer, losses = torch.optim.AdamW(param_groups(model, 0.05), lr=3e-3), []
     model.train()
     for step in range(steps):
-        chance = near is None
-        rows = (
-            torch.randperm(N, generator=g)[:size]
-            if chance
-            else hard_batch(near, size, g)
-        )
+        rows = batch_rows(n, near, size, g)
+        x, ids, drawing = [t[rows] for t in data]
+        x = augment(x, g) if augment else x
+        same = drawing[:, None] == drawing if twins else None
         scale_lr(optimizer, warmup_cosine(step, steps))
-        value = batch_loss(model, [t[rows] for t in data], loss, twins, augment, g)
-        losses.append(descent(model, optimizer, value))
+        losses.append(descend_once(model, optimizer, loss(model(x, ids), same)))
     return losses
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-040
-def batch_loss(model, data, loss, twins, augment, generator) -> Tensor:
-    "Of one batch, its pictures moved and its twins left out."
-    x, ids, drawing = data
-    x = augment(x, generator) if augment else x
-    same = drawing[:, None] == drawing if twins else None
-    return loss(model(x, ids), same)
-
-
-def descent(model: DualEncoder, optimizer, value: Tensor) -> float:
-    "One step downhill; the temperature stays above 0.01, as CLIP's does."
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-039
+def descend_once(model: nn.Module, optimizer, value: Tensor) -> float:
     optimizer.zero_grad()
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    with torch.no_grad():
-        model.scale.clamp_(max=math.log(100))
     return value.item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-042
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-041
 def first_ranks(
     scores: Tensor,  # (N, M), the larger the better
     right: Tensor,  # (N, M) bool, at least one in a row
@@ -338,7 +279,7 @@ def mean_reciprocal_rank(ranks: Tensor) -> float:  # (N,) -> in (0, 1]
     return (1 / ranks).mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-062
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-061
 def class_vectors(
     model: DualEncoder,
     prompts: dict[str, list[str]],  # class -> its texts
@@ -352,14 +293,7 @@ def class_vectors(
     return F.normalize(torch.stack(found), dim=1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-067
-def sign_parts(name: str) -> list[str]:
-    "Runs of one to four signs, with the ends marked."
-    text = f"^{name.replace(' ', '')}$"
-    return [text[i : i + n] for n in range(1, 5) for i in range(len(text) - n + 1)]
-
-
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-071
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-069
 def modality_gap(u: Tensor, v: Tensor) -> float:  # (N, d) each, of length one
     "The distance between the means of two modalities [Liang et al. 2022]."
     return (u.mean(0) - v.mean(0)).norm().item()
@@ -373,7 +307,7 @@ def centred(
     return F.normalize(x - known.mean(0), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-076
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-074
 def times_found(scores: Tensor, k: int = 10) -> Tensor:  # (N, M) -> (M,)
     "How often each candidate is among the first `k` answers."
     return scores.topk(k, 1).indices.flatten().bincount(minlength=scores.shape[1])
@@ -391,7 +325,7 @@ def csls(
     return 2 * u @ v.T - near_u[:, None] - near_v
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-085
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-083
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -410,7 +344,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-087
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-085
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -433,7 +367,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-088
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-086
 @patch
 def forward(
     self: TextTower,
@@ -452,7 +386,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-090
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-088
 def end_of_text(
     ids: Tensor,  # (B, T)
     eos: int,  # its token; 2: an early CLIP, where it is the largest
@@ -466,6 +400,7 @@ def end_of_text(
     return ends.int().argmax(1)
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-089
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -479,7 +414,7 @@ class CLIPText(TextTower):
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-091
 class Probe(nn.Module):
     "One learnt query collects from all tokens: (B, N, d) -> (B, d)."
 
@@ -495,6 +430,7 @@ class Probe(nn.Module):
         return (y + self.mlp(self.norm(y)))[:, 0]
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
 class SigLIPVision(ViT):
     "A ViT without a class token, pooled by a probe: (B, C, H, W) -> (B, d)."
 
@@ -523,6 +459,7 @@ def forward(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B
     return self.probe(super(SigLIPVision, self).forward(pixels))
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-094
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -534,7 +471,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-095
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-096
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -554,7 +491,7 @@ class CLIP(DualEncoder):
         return load_pair(cls(see, read), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-096
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-097
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 

@@ -6,8 +6,13 @@ both ways."""
 # %% auto #0
 __all__ = [
     "WAYS",
-    "shifted",
+    "moved",
     "restyle",
+    "Residual",
+    "PictureTower",
+    "near_names",
+    "sign_parts",
+    "kept_for_later",
     "embed_all",
     "search_both",
     "search_halves",
@@ -16,11 +21,12 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-003
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from .contrastive import DualEncoder, first_ranks
 from .image import random_affine, random_blur, random_contrast
@@ -29,21 +35,88 @@ from .training import evaluating
 
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-005
-def shifted(x: Tensor, generator: torch.Generator) -> Tensor:
-    "Pictures on white, turned, scaled and shifted a little."
+def moved(x: Tensor, generator: torch.Generator) -> Tensor:
+    "Pictures on white, turned, scaled and moved a little."
     moves = {"turn": 0.1, "scale": 0.1, "shear": 0.05, "shift": 0.06}
     return 1 - random_affine(1 - x, generator, **moves)
 
 
 def restyle(x: Tensor, generator: torch.Generator) -> Tensor:
-    "As another hand might draw: `shifted`, other colours, contrasts and edges."
-    x = random_blur(random_contrast(1 - shifted(x, generator), generator), generator)
+    "As another hand might draw: `moved`, other colours, contrasts and edges."
+    x = random_blur(random_contrast(1 - moved(x, generator), generator), generator)
     shape = len(x), 3, 3
     mix = torch.eye(3) + 0.15 * torch.randn(shape, generator=generator)
     return 1 - torch.einsum("bij,bjhw->bihw", mix, x).clamp(0, 1)
 
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-008
+def _conv(a: int, b: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(a, b, kernel, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU())
+
+
+class Residual(nn.Module):
+    "Two convolutions, and what came in is added."
+
+    def __init__(self, channels: int):
+        super().__init__()
+        last = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.change = nn.Sequential(
+            _conv(channels, channels), last, nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.change(x))
+
+
+class PictureTower(nn.Module):
+    "A small CNN: (B, 3, 32, 32) in [0, 1] -> (B, d)."
+
+    def __init__(self, width: int = 24, d: int = 128):
+        super().__init__()
+        a, b, c = width, 2 * width, 4 * width
+        layers = [_conv(3, a, 4, 2), _conv(a, b, 3, 2), Residual(b)]
+        layers += [_conv(b, c, 3, 2), Residual(c), nn.Flatten()]
+        self.layers = nn.Sequential(*layers, nn.Linear(16 * c, d))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = (pixels - 0.5).contiguous(memory_format=torch.channels_last)
+        return self.layers(x)
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-011
+def near_names(
+    ids: Tensor,  # (N, L) of `part_ids`
+    k: int = 12,
+) -> Tensor:  # (N, k) row numbers
+    "The names that share most parts with each, rare parts counting more."
+    n = len(ids)
+    holds = torch.zeros(n, int(ids.max()) + 1).scatter_(1, ids, 1.0)
+    holds[:, 0] = 0
+    bags = F.normalize(holds * torch.log((1 + n) / (1 + holds.sum(0))), dim=1)
+    return (bags @ bags.T).fill_diagonal_(-1).topk(k, 1).indices
+
+
+def sign_parts(name: str) -> list[str]:
+    "Runs of one to four signs, with the ends marked."
+    text = f"^{name.replace(' ', '')}$"
+    return [text[i : i + n] for n in range(1, 5) for i in range(len(text) - n + 1)]
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-014
+def kept_for_later(run: Callable) -> tuple:
+    "What `run` returns, and how many bytes autograd keeps for the way back."
+    kept = {}
+
+    def keep(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        return run(), sum(kept.values())
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-016
 def embed_all(
     model: DualEncoder,
     pixels: Tensor,
@@ -56,7 +129,7 @@ def embed_all(
         return torch.cat(u), model.text_vectors(ids)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-010
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-018
 WAYS = "picture → name", "name → picture"
 
 
@@ -85,7 +158,7 @@ def search_halves(
     return {way: torch.cat([f[way] for f in found])[back] for way in WAYS}
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-013
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-021
 def first_hits(
     arm: str,  # of the study
     where: str = "halves",  # or 'all', or a style
@@ -99,7 +172,7 @@ def first_hits(
     return np.array(rows)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-015
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-023
 def other_styles() -> tuple[np.ndarray, dict[str, Tensor]]:
     "(n,) emoji, and of each style (n, 3, 32, 32) in [0, 1] on white."
     with np.load(data_path("emoji_styles.npz"), allow_pickle=False) as z:

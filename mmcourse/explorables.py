@@ -377,8 +377,8 @@ def temperature_slider(
         pushed = p[1:] / p[1:].sum()
         hardest = wrong[int(pushed.argmax())]
         return (
-            f"Temperature {temperature}: {right} is believed with {p[0]:.3f}; of all that "
-            f"is pushed away, {hardest} gets {100 * pushed.max():.0f} %."
+            f"Temperature {temperature}: {right} is believed with {p[0]:.3f}; of all "
+            f"that is pushed away, {hardest} gets {100 * pushed.max():.0f} %."
         )
 
     return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])

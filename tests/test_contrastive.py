@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from test_vit import published
 
 from mmcourse import contrastive as c
+from mmcourse import emoji_pairs as e
+from mmcourse import pair_weights as w
 from mmcourse.checkpoint import CheckpointError
 from mmcourse.store import data_path
 
@@ -114,16 +116,16 @@ def test_ids_are_the_same_everywhere_and_never_zero():
 def test_a_name_is_the_sum_of_its_parts():
     tower = c.NameTower(30, 4)
     ids = torch.tensor([[3, 7, 7, 0]])
-    w = tower.parts.weight
-    torch.testing.assert_close(tower(ids)[0], w[3] + 2 * w[7])
+    row = tower.parts.weight
+    torch.testing.assert_close(tower(ids)[0], row[3] + 2 * row[7])
     masked = tower(ids, torch.tensor([[True, True, False, False]]))
-    torch.testing.assert_close(masked[0], w[3] + w[7])
-    assert not w[0].any()
+    torch.testing.assert_close(masked[0], row[3] + row[7])
+    assert not row[0].any()
 
 
 def test_near_names_share_rare_parts():
     names = ["red apple", "green apple", "red heart", "blue sky", "blue sky at night"]
-    near = c.near_names(c.part_ids(names, 4000), 1)
+    near = e.near_names(c.part_ids(names, 4000), 1)
     assert near[3].item() == 4 and near[4].item() == 3
     assert near[1].item() == 0
     assert not (near == torch.arange(5)[:, None]).any()
@@ -154,7 +156,7 @@ def test_a_dual_encoder_scales_cosines():
 
 def small():
     torch.manual_seed(0)
-    return c.DualEncoder(c.PictureTower(4, 8), c.NameTower(40, 8))
+    return c.DualEncoder(e.PictureTower(4, 8), c.NameTower(40, 8))
 
 
 def pairs():
@@ -175,7 +177,7 @@ def test_training_lowers_the_loss_and_repeats(near):
 
 def test_all_vectors_are_those_of_one_batch():
     model, (x, ids, _) = small(), pairs()
-    u, v = c.embed_all(model, x, ids, batch_size=7)
+    u, v = e.embed_all(model, x, ids, batch_size=7)
     assert model.training
     model.eval()
     torch.testing.assert_close(u, model.image_vectors(x))
@@ -183,7 +185,7 @@ def test_all_vectors_are_those_of_one_batch():
     torch.testing.assert_close(u.norm(dim=1), torch.ones(24))
 
 
-@pytest.mark.parametrize("change", [c.shifted, c.restyle])
+@pytest.mark.parametrize("change", [e.moved, e.restyle])
 def test_augmented_pictures_stay_on_white(change):
     x = torch.ones(3, 3, 32, 32)
     x[:, :, 12:20, 12:20] = torch.rand(3, 3, 1, 1)
@@ -208,10 +210,10 @@ def test_equal_drawings_are_equally_right():
     v = torch.eye(3)[[0, 1, 1, 2]]
     drawing = torch.tensor([0, 0, 1, 2])
     rows = torch.arange(4)
-    found = c.search_both(u, v, drawing, rows)
+    found = e.search_both(u, v, drawing, rows)
     assert found["picture → name"].tolist() == [1, 1, 2, 1]
     assert found["name → picture"].tolist() == [1, 3, 1, 1]
-    among = c.search_both(u, v, drawing, rows[3:], rows)
+    among = e.search_both(u, v, drawing, rows[3:], rows)
     assert [r.tolist() for r in among.values()] == [[1], [1]]
 
 
@@ -220,9 +222,9 @@ def test_halves_are_searched_alone_and_put_back():
     u, v = F.normalize(torch.randn(2, 30, 5, generator=g), dim=-1)
     rows, drawing = torch.arange(4, 24), torch.arange(30)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    found = c.search_halves(u, v, drawing, rows)
+    found = e.search_halves(u, v, drawing, rows)
     for half in order.chunk(2):
-        alone = c.search_both(u, v, drawing, rows[half])
+        alone = e.search_both(u, v, drawing, rows[half])
         for way, ranks in alone.items():
             assert torch.equal(found[way][half], ranks)
 
@@ -316,7 +318,7 @@ def test_they_are_transformers(
 
 
 def check_gradients(ours, theirs):
-    grads = c.pair_weights_of(published(theirs)[1])
+    grads = w.pair_weights_of(published(theirs)[1])
     for name, p in ours.named_parameters():
         wanted = grads[name].reshape(p.shape)
         scale = 1 + wanted.abs().max()
@@ -375,9 +377,9 @@ def test_what_a_configuration_leaves_out_is_usual():
         ("clip", 512, "quick_gelu"),
         ("siglip", 768, "gelu_pytorch_tanh"),
     ):
-        t = c.tower_config({"model_type": kind}, "text", "here")
+        t = w.tower_config({"model_type": kind}, "text", "here")
         assert (t["hidden_size"], t["hidden_act"]) == (d, act)
-    assert c.tower_config({"model_type": "clip"}, "vision", "here")["patch_size"] == 32
+    assert w.tower_config({"model_type": "clip"}, "vision", "here")["patch_size"] == 32
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def _all_rows_at_all_ends(hidden, ids, eos):
         "row has a place, and of equal ones the first is taken. Then one place is "
         "needed for each row, not all places for all rows."
     ),
-    why="Padding often has the same number as the end token, so the last one is not it.",
+    why="Padding often has the same number as the end, so the last one is not it.",
 )
 def at_the_end(hidden, ids, eos):
     return hidden[torch.arange(len(ids)), (ids == eos).int().argmax(1)]
