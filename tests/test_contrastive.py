@@ -229,6 +229,84 @@ def test_halves_are_searched_alone_and_put_back():
             assert torch.equal(found[way][half], ranks)
 
 
+# prompts, languages, the gap, hubs
+def test_a_class_is_the_mean_direction_of_its_prompts():
+    model = small()
+    prompts = {"a": ["red car", "car"], "b": ["sky"]}
+    found = c.class_vectors(model, prompts, 40)
+    with torch.no_grad():
+        v = model.text_vectors(c.part_ids(["red car", "car", "sky"], 40))
+    torch.testing.assert_close(found[0], F.normalize(v[0] + v[1], dim=0))
+    torch.testing.assert_close(found[1], v[2])
+
+
+def test_parts_of_a_chinese_name():
+    assert e.sign_parts("红 心") == ["^", "红", "心", "$", "^红", "红心", "心$"] + [
+        "^红心",
+        "红心$",
+        "^红心$",
+    ]
+
+
+def test_the_gap_by_hand_and_closed():
+    u = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    v = torch.tensor([[-1.0, 0.0], [0.0, -1.0]])
+    assert c.modality_gap(u, v) == pytest.approx(2**0.5)
+    wanted = torch.tensor([[0.5, -0.5], [-0.5, 0.5]]) * 2**0.5
+    torch.testing.assert_close(c.centred(u, u), wanted)
+    torch.testing.assert_close(c.centred(v, v), -wanted)
+
+
+def test_how_often_each_is_found():
+    scores = torch.tensor([[3.0, 2.0, 1.0, 0.0], [3.0, 1.0, 2.0, 0.0]])
+    assert c.times_found(scores, 1).tolist() == [2, 0, 0, 0]
+    assert c.times_found(scores, 2).tolist() == [2, 1, 1, 0]
+
+
+def test_csls_by_hand():
+    u, v = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    known = (
+        torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]),
+        torch.tensor([[0.8, 0.6]]),
+    )
+    near_u, near_v = torch.tensor([0.8, 0.6]), torch.tensor([0.5, 0.7])
+    wanted = 2 * u @ v.T - near_u[:, None] - torch.tensor([near_v[0], 0.7])
+    known = (known[0], known[1].expand(2, 2))
+    torch.testing.assert_close(c.csls(u, v, known, k=2), wanted)
+
+
+def test_a_hub_loses_by_csls():
+    "A name that is near to all pictures is right for one of them alone."
+    u = F.normalize(torch.tensor([[1.0, 0.3], [1.0, 0.0], [1.0, -0.3]]), dim=1)
+    v = F.normalize(torch.tensor([[1.0, 0.9], [1.0, 0.0], [1.0, -0.9]]), dim=1)
+    plain, cured = u @ v.T, c.csls(u, v, (u, v), k=2)
+    assert plain.argmax(1).tolist() == [1, 1, 1]
+    assert cured.argmax(1).tolist() == [0, 1, 2]
+
+
+def test_the_other_styles_are_test_emoji():
+    characters, pixels = e.other_styles()
+    assert set(pixels) == {"noto", "fluent"} and len(set(characters)) == 305
+    for x in pixels.values():
+        assert x.shape == (305, 3, 32, 32) and x.min() >= 0 and x.max() == 1
+        assert (x[:, :, 0, 0] > 0.9).all(1).float().mean() > 0.9  # on white
+
+
+def test_what_autograd_keeps_is_counted():
+    x = torch.ones(100, requires_grad=True)
+    value, size = e.kept_for_later(lambda: (x.exp() * 2).sum())
+    assert size == 400 and value.item() == pytest.approx(200 * 2.718281828, rel=1e-5)
+
+
+def test_batches_by_chance_or_with_friends():
+    rows = c.batch_rows(9, None, 4, torch.Generator().manual_seed(0))
+    assert len(set(rows.tolist())) == 4 and rows.max() < 9
+    near = torch.arange(9).roll(1)[:, None]
+    rows = c.batch_rows(9, near, 8, torch.Generator().manual_seed(0))
+    wanted = c.hard_batch(near, 8, torch.Generator().manual_seed(0))
+    assert torch.equal(rows, wanted)
+
+
 # CLIP and SigLIP
 def both_configs(heads, width, depth, hidden, patch, grid, act, legacy):
     import transformers
