@@ -24,7 +24,7 @@ __all__ = [
     "mean_reciprocal_rank",
     "class_vectors",
     "modality_gap",
-    "centred",
+    "gap_closed",
     "times_found",
     "csls",
     "CLIPVision",
@@ -279,7 +279,7 @@ def mean_reciprocal_rank(ranks: Tensor) -> float:  # (N,) -> in (0, 1]
     return (1 / ranks).mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-054
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-061
 def class_vectors(
     model: DualEncoder,
     prompts: dict[str, list[str]],  # class -> its texts
@@ -293,13 +293,13 @@ def class_vectors(
     return F.normalize(torch.stack(found), dim=1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-062
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-069
 def modality_gap(u: Tensor, v: Tensor) -> float:  # (N, d) each, of length one
     "The distance between the means of two modalities [Liang et al. 2022]."
     return (u.mean(0) - v.mean(0)).norm().item()
 
 
-def centred(
+def gap_closed(
     x: Tensor,  # (N, d)
     known: Tensor,  # (M, d), whose mean is taken away
 ) -> Tensor:  # (N, d), of length one
@@ -307,7 +307,7 @@ def centred(
     return F.normalize(x - known.mean(0), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-067
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-074
 def times_found(scores: Tensor, k: int = 10) -> Tensor:  # (N, M) -> (M,)
     "How often each candidate is among the first `k` answers."
     return scores.topk(k, 1).indices.flatten().bincount(minlength=scores.shape[1])
@@ -325,7 +325,7 @@ def csls(
     return 2 * u @ v.T - near_u[:, None] - near_v
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-075
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-082
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -344,7 +344,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-077
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-084
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -367,7 +367,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-078
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-085
 @patch
 def forward(
     self: TextTower,
@@ -386,7 +386,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-080
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-087
 def end_of_text(
     ids: Tensor,  # (B, T)
     eos: int,  # its token; 2: an early CLIP, where it is the largest
@@ -400,7 +400,7 @@ def end_of_text(
     return ends.int().argmax(1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-081
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-088
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -414,7 +414,7 @@ class CLIPText(TextTower):
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-083
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-090
 class Probe(nn.Module):
     "One learnt query collects from all tokens: (B, N, d) -> (B, d)."
 
@@ -430,7 +430,7 @@ class Probe(nn.Module):
         return (y + self.mlp(self.norm(y)))[:, 0]
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-084
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-091
 class SigLIPVision(ViT):
     "A ViT without a class token, pooled by a probe: (B, C, H, W) -> (B, d)."
 
@@ -443,7 +443,7 @@ class SigLIPVision(ViT):
         self.probe = Probe(d, heads, hidden, activation, self.norm.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-085
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
 @patch
 def tokens(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, N, d)
     "The patches, each with its place."
@@ -459,7 +459,7 @@ def forward(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B
     return self.probe(super(SigLIPVision, self).forward(pixels))
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-086
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-093
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -471,7 +471,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-088
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-095
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -491,7 +491,7 @@ class CLIP(DualEncoder):
         return load_pair(cls(see, read), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-089
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-096
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 

@@ -42,8 +42,8 @@ def moved(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def restyle(x: Tensor, generator: torch.Generator) -> Tensor:
-    "As another hand might draw: `moved`, other colours, contrasts and edges."
-    x = random_blur(random_contrast(1 - moved(x, generator), generator), generator)
+    "As another hand might draw: other colours, contrasts and edges."
+    x = random_blur(random_contrast(1 - x, generator), generator)
     shape = len(x), 3, 3
     mix = torch.eye(3) + 0.15 * torch.randn(shape, generator=generator)
     return 1 - torch.einsum("bij,bjhw->bihw", mix, x).clamp(0, 1)
@@ -72,12 +72,13 @@ class Residual(nn.Module):
 class PictureTower(nn.Module):
     "A small CNN: (B, 3, 32, 32) in [0, 1] -> (B, d)."
 
-    def __init__(self, width: int = 24, d: int = 128):
+    def __init__(self, width: int = 24, d: int = 128, dropout: float = 0.4):
         super().__init__()
         a, b, c = width, 2 * width, 4 * width
         layers = [_conv(3, a, 4, 2), _conv(a, b, 3, 2), Residual(b)]
         layers += [_conv(b, c, 3, 2), Residual(c), nn.Flatten()]
-        self.layers = nn.Sequential(*layers, nn.Linear(16 * c, d))
+        last = nn.Dropout(dropout), nn.Linear(16 * c, d)
+        self.layers = nn.Sequential(*layers, *last)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = (pixels - 0.5).contiguous(memory_format=torch.channels_last)

@@ -253,8 +253,8 @@ def test_the_gap_by_hand_and_closed():
     v = torch.tensor([[-1.0, 0.0], [0.0, -1.0]])
     assert c.modality_gap(u, v) == pytest.approx(2**0.5)
     wanted = torch.tensor([[0.5, -0.5], [-0.5, 0.5]]) * 2**0.5
-    torch.testing.assert_close(c.centred(u, u), wanted)
-    torch.testing.assert_close(c.centred(v, v), -wanted)
+    torch.testing.assert_close(c.gap_closed(u, u), wanted)
+    torch.testing.assert_close(c.gap_closed(v, v), -wanted)
 
 
 def test_how_often_each_is_found():
