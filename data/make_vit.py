@@ -1,4 +1,4 @@
-"""Chapter 20: how many digits a vision transformer needs where a CNN needs fewer.
+"""Chapter 20: how far a vision transformer is behind a CNN on few digits.
 
     python data/make_vit.py     # writes data/results/vit.json and data/vit.safetensors
 
@@ -76,11 +76,11 @@ class RotaryAttention(MultiHeadAttention):
 
 
 def placed(kind: str) -> nn.Module:
+    "A ViT whose places are not learnt."
     model = make("vit")
     positions = model.vit.positions
-    if kind != "learnt":
-        nn.init.zeros_(positions)
-        positions.requires_grad_(False)
+    nn.init.zeros_(positions)
+    positions.requires_grad_(False)
     if kind == "sinusoidal":
         positions.copy_(sinusoidal_positions(*positions.shape[1:])[None])
     if kind == "rotary":

@@ -8,7 +8,7 @@ import torch
 
 from conftest import turned
 from mmcourse.decision_fusion import fuse_weighted
-from mmcourse.explorables import noise_slider, weights_slider
+from mmcourse.explorables import noise_slider, patch_slider, weights_slider
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +111,19 @@ def test_the_slider_of_noise_levels_turns_by_the_keyboard(noises, browser, tmp_p
     assert first.startswith("Pixel noise 0, sound to noise ∞.")
     assert last.startswith("Pixel noise 0.4, sound to noise -15 dB.")
     assert knobs == ["0.4", "0.4", "-15 dB"]
+
+
+# patches
+def test_the_slider_of_patches_tells_where_most_weight_goes():
+    first, second = torch.full((2, 1 + 36, 1 + 36), 0.01)
+    first[0, 1 + 8] = 0.5  # the class token, at row 2, column 3
+    second[1 + 6 + 3, 1 + 35] = 0.25  # row 2, column 4 at the last patch
+    page = patch_slider(torch.eye(24), [first, second])._repr_html_()
+    labels = re.findall('aria-label="(.*?)"', page)
+    assert len(labels) == 2 * 10
+    assert labels[0] == (
+        "Block 1, asked by the class token: most at row 2, column 3, 50% of the weight."
+    )
+    assert (
+        "Block 2, asked by row 2, column 4: most at row 6, column 6, 25% of the weight."
+    ) in labels

@@ -206,7 +206,7 @@ def test_packed_is_one_by_one(shapes):
 def test_the_class_token_or_the_mean_of_the_patches_answers():
     torch.manual_seed(0)
     vit = ViT(8, 4, d=8, heads=2, depth=1).eval()
-    x, y = torch.randn(3, 1, 8, 8), None
+    x = torch.randn(3, 1, 8, 8)
     y = vit(x)
     for mean, seen in (
         (False, y[:, 0]),
@@ -219,6 +219,21 @@ def test_the_class_token_or_the_mean_of_the_patches_answers():
 
 
 # what heads look at
+def test_where_heads_look_is_what_each_block_does():
+    "With these weights the values give each block's own attention again."
+    torch.manual_seed(0)
+    vit = ViT(8, 4, d=8, heads=2, depth=2).eval()
+    pixels = torch.randn(3, 1, 8, 8)
+    x = vit.tokens(pixels)
+    for block, looks in zip(vit.blocks, vit.weights(pixels), strict=True):
+        assert looks.shape == (3, 2, 5, 5)
+        attend, z = block.attend, block.norm1(x)
+        mixed = looks @ attend.split(attend.to_v(z))  # (B, heads, T, d / heads)
+        out = attend.out(mixed.transpose(1, 2).flatten(2))
+        torch.testing.assert_close(out, attend(z))
+        x = block(x)
+
+
 def test_rollout_by_hand():
     "Two blocks, two tokens, one head: the product of (A + I) / 2."
     a = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
