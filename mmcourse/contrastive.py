@@ -79,6 +79,7 @@ def info_nce_grad(logits: Tensor) -> Tensor:  # (B, B) -> (B, B)
     return (logits.softmax(1) + logits.softmax(0) - 2 * itself) / (2 * len(logits))
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-014
 def vector_grads(
     g: Tensor,  # (B, B) gradient by the logits
     u: Tensor,  # (B, d) of pictures
@@ -90,7 +91,7 @@ def vector_grads(
     return g @ v / temperature, g.T @ u / temperature, by_scale
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-016
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-018
 def sigmoid_loss(
     logits: Tensor,  # (B, B): pairs stand on the diagonal
     same: Tensor | None = None,  # (B, B) bool: also right, so no negative
@@ -103,18 +104,20 @@ def sigmoid_loss(
     return each.sum() / len(logits)
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-020
 def sigmoid_loss_grad(logits: Tensor) -> Tensor:  # (B, B) -> (B, B)
     "The gradient of `sigmoid_loss` by its logits, by hand."
     y = 2 * torch.eye(len(logits)).to(logits) - 1
     return -y * torch.sigmoid(-y * logits) / len(logits)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-023
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-027
 def _sums(part: Tensor, v: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     z = scale * part @ v.T
     return z.logsumexp(1), z.logsumexp(0)
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-028
 def chunked_info_nce(
     u: Tensor,  # (B, d) of pictures, of length one
     v: Tensor,  # (B, d) of names
@@ -129,7 +132,7 @@ def chunked_info_nce(
     return (torch.cat(rows) + columns - 2 * right).mean() / 2
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-027
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-033
 def name_parts(name: str) -> list[str]:
     "Its words, alone, with their places from the end, and in pairs of neighbours."
     words = name_words(name)
@@ -138,6 +141,7 @@ def name_parts(name: str) -> list[str]:
     return words + placed + pairs
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-035
 def part_ids(
     names: Iterable[str],  # N
     size: int,  # rows in the table of parts
@@ -148,7 +152,7 @@ def part_ids(
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-030
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-038
 class NameTower(nn.Module):
     "The sum of the vectors of a name's parts: (B, L) ids -> (B, d)."
 
@@ -162,7 +166,7 @@ class NameTower(nn.Module):
         return self.parts(ids if mask is None else ids * mask)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-033
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-042
 class DualEncoder(nn.Module):
     "Two towers that never see each other's input [CLIP: Radford et al. 2021]."
 
@@ -186,7 +190,7 @@ class DualEncoder(nn.Module):
         return F.normalize(self.read(ids, mask), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-034
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-043
 @patch
 def forward(
     self: DualEncoder,
@@ -199,7 +203,7 @@ def forward(
     return z if self.bias is None else z + self.bias
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-036
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-046
 def hard_batch(
     near: Tensor,  # (N, k)
     size: int,  # pairs in a batch, at most
@@ -213,6 +217,7 @@ def hard_batch(
     return torch.cat([first, near[first, which]], 1).unique()
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-047
 def batch_rows(n: int, near: Tensor | None, size: int, generator) -> Tensor:
     "By chance where `near` is None, else a `hard_batch`."
     if near is None:
@@ -220,7 +225,7 @@ def batch_rows(n: int, near: Tensor | None, size: int, generator) -> Tensor:
     return hard_batch(near, size, generator)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-038
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-049
 def train_pairs(
     model: DualEncoder,  # trained in place
     data: tuple,  # pixels, ids and numbers of the drawings, (N, ...) each
@@ -247,7 +252,7 @@ def train_pairs(
     return losses
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-039
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-050
 def descend_once(model: nn.Module, optimizer, value: Tensor) -> float:
     optimizer.zero_grad()
     value.backward()
@@ -256,7 +261,7 @@ def descend_once(model: nn.Module, optimizer, value: Tensor) -> float:
     return value.item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-041
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-052
 def first_ranks(
     scores: Tensor,  # (N, M), the larger the better
     right: Tensor,  # (N, M) bool, at least one in a row
@@ -266,6 +271,7 @@ def first_ranks(
     return 1 + ((scores >= best) & ~right).sum(1)
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-053
 def recall_at(
     ranks: Tensor,  # (N,)
     k: int,
@@ -274,12 +280,13 @@ def recall_at(
     return (ranks <= k).float().mean().item()
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-054
 def mean_reciprocal_rank(ranks: Tensor) -> float:  # (N,) -> in (0, 1]
     "1 where every first answer is right [Voorhees 1999]."
     return (1 / ranks).mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-061
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-082
 def class_vectors(
     model: DualEncoder,
     prompts: dict[str, list[str]],  # class -> its texts
@@ -293,12 +300,13 @@ def class_vectors(
     return F.normalize(torch.stack(found), dim=1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-069
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-090
 def modality_gap(u: Tensor, v: Tensor) -> float:  # (N, d) each, of length one
     "The distance between the means of two modalities [Liang et al. 2022]."
     return (u.mean(0) - v.mean(0)).norm().item()
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-091
 def gap_closed(
     x: Tensor,  # (N, d)
     known: Tensor,  # (M, d), whose mean is taken away
@@ -307,12 +315,13 @@ def gap_closed(
     return F.normalize(x - known.mean(0), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-074
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-096
 def times_found(scores: Tensor, k: int = 10) -> Tensor:  # (N, M) -> (M,)
     "How often each candidate is among the first `k` answers."
     return scores.topk(k, 1).indices.flatten().bincount(minlength=scores.shape[1])
 
 
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-097
 def csls(
     u: Tensor,  # (N, d) questions
     v: Tensor,  # (M, d) candidates
@@ -325,7 +334,7 @@ def csls(
     return 2 * u @ v.T - near_u[:, None] - near_v
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-082
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-106
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -344,7 +353,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-084
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-108
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -367,7 +376,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-085
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-109
 @patch
 def forward(
     self: TextTower,
@@ -386,7 +395,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-087
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-111
 def end_of_text(
     ids: Tensor,  # (B, T)
     eos: int,  # its token; 2: an early CLIP, where it is the largest
@@ -400,7 +409,7 @@ def end_of_text(
     return ends.int().argmax(1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-088
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-112
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -414,7 +423,7 @@ class CLIPText(TextTower):
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-090
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-114
 class Probe(nn.Module):
     "One learnt query collects from all tokens: (B, N, d) -> (B, d)."
 
@@ -430,7 +439,7 @@ class Probe(nn.Module):
         return (y + self.mlp(self.norm(y)))[:, 0]
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-091
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-115
 class SigLIPVision(ViT):
     "A ViT without a class token, pooled by a probe: (B, C, H, W) -> (B, d)."
 
@@ -443,7 +452,7 @@ class SigLIPVision(ViT):
         self.probe = Probe(d, heads, hidden, activation, self.norm.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-116
 @patch
 def tokens(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, N, d)
     "The patches, each with its place."
@@ -459,7 +468,7 @@ def forward(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B
     return self.probe(super(SigLIPVision, self).forward(pixels))
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-093
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -471,7 +480,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-095
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-119
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -491,7 +500,7 @@ class CLIP(DualEncoder):
         return load_pair(cls(see, read), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-096
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-120
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 

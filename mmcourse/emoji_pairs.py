@@ -16,6 +16,10 @@ __all__ = [
     "embed_all",
     "search_both",
     "search_halves",
+    "search_rows",
+    "show_found",
+    "kind_of_name",
+    "show_gap",
     "first_hits",
     "other_styles",
 ]
@@ -28,7 +32,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contrastive import DualEncoder, first_ranks
+from mmcourse.contrastive import (
+    DualEncoder,
+    first_ranks,
+    mean_reciprocal_rank,
+    recall_at,
+)
+
+from .emoji import name_words
+from .explore import PALETTE
 from .image import random_affine, random_blur, random_contrast
 from .store import data_path, kept_runs
 from .training import evaluating
@@ -160,6 +172,77 @@ def search_halves(
 
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-021
+def search_rows(
+    found: dict[str, dict[str, Tensor]],  # candidates -> what a search gave
+) -> list[dict]:  # for `table`
+    "R@1, R@5 and MRR of each search and direction."
+    rows = []
+    for among, ranks in found.items():
+        for way, r in ranks.items():
+            row = {"question": way, "among": among, "R@1 (%)": 100 * recall_at(r, 1)}
+            row |= {"R@5 (%)": 100 * recall_at(r, 5), "MRR": mean_reciprocal_rank(r)}
+            rows.append(row)
+    return rows
+
+
+def show_found(
+    images: np.ndarray,  # (N, H, W, 3)
+    names: list[str],  # N
+    scores: Tensor,  # (n, N) of pictures for the names that are asked
+    asked: list[int],  # n of the N
+    drawing: Tensor,  # (N,)
+):
+    "A row for each name: the five nearest pictures, the nearest first."
+    import matplotlib.pyplot as plt
+
+    size = 6, 1.4 * len(asked)
+    fig, axs = plt.subplots(len(asked), 5, figsize=size, squeeze=False)
+    for row, i, line in zip(axs, asked, scores):
+        row[0].set_title(names[i], fontsize=8, loc="left")
+        for ax, j in zip(row, line.topk(5).indices):
+            ax.imshow(images[j])
+            ax.set(xticks=[], yticks=[])
+            for side in ax.spines.values():
+                side.set_visible(bool(drawing[i] == drawing[j]))
+                side.set(color=PALETTE[1], linewidth=3)
+    plt.show()
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-024
+def kind_of_name(name: str) -> str:
+    "'two tones', 'one tone', 'person' (of no tone) or 'thing'."
+    tones = name.count("skin tone")
+    if tones:
+        return "one tone" if tones == 1 else "two tones"
+    people = "man woman person men women people boy girl".split()
+    return "person" if {*people} & {*name_words(name)} else "thing"
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-027
+def show_gap(
+    spaces: dict[str, tuple[Tensor, Tensor]],  # title -> (N, d) pictures and names
+):
+    "Pictures and names along the line from mean to mean, and across it."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.embedding import pca
+
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    fig, axs = plt.subplots(1, len(spaces), figsize=(4 * len(spaces), 3.4), **shared)
+    for ax, (title, (a, b)) in zip(axs[0], spaces.items()):
+        both, gap = torch.cat([a, b]), F.normalize(a.mean(0) - b.mean(0), dim=0)
+        along = both @ gap
+        across = pca((both - along[:, None] * gap).double().numpy(), 1)[:, 0]
+        parts = zip(("pictures", "names"), along.chunk(2), np.split(across, 2))
+        for what, x, y in parts:
+            ax.plot(x, y, ".", ms=3, alpha=0.5, label=what, rasterized=True)
+        ax.set(title=title, xlabel="along the gap")
+    axs[0, 0].set(ylabel="the widest direction across")
+    axs[0, -1].legend(markerscale=3, loc="upper right")
+    plt.show()
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-029
 def first_hits(
     arm: str,  # of the study
     where: str = "halves",  # or 'all', or a style
@@ -173,7 +256,7 @@ def first_hits(
     return np.array(rows)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-023
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-031
 def other_styles() -> tuple[np.ndarray, dict[str, Tensor]]:
     "(n,) emoji, and of each style (n, 3, 32, 32) in [0, 1] on white."
     with np.load(data_path("emoji_styles.npz"), allow_pickle=False) as z:
