@@ -29,10 +29,7 @@ __all__ = [
     "csls",
     "CLIPVision",
     "TextTower",
-    "end_of_text",
     "CLIPText",
-    "Probe",
-    "SigLIPVision",
     "SigLIPText",
     "CLIP",
     "SigLIP",
@@ -50,13 +47,19 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import MultiHeadAttention, TransformerBlock, causal_mask
+from mmcourse.pair_weights import (
+    SigLIPVision,
+    end_of_text,
+    fitting_ids,
+    load_pair,
+    pair_options,
+)
+
+from .attention import TransformerBlock, causal_mask
 from .emoji import name_words
 from .inputs import mask as as_mask
-from .pair_weights import fitting_ids, load_pair, tower_config, tower_options
-from .pretrained import read_config
 from .training import evaluating, param_groups, scale_lr, warmup_cosine
-from .vit import ViT, stretched, whole_patches
+from .vit import ViT
 
 
 # %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-009
@@ -334,7 +337,7 @@ def csls(
     return 2 * u @ v.T - near_u[:, None] - near_v
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-106
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-108
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -353,7 +356,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-108
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-110
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -376,7 +379,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-109
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-111
 @patch
 def forward(
     self: TextTower,
@@ -395,21 +398,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-111
-def end_of_text(
-    ids: Tensor,  # (B, T)
-    eos: int,  # its token; 2: an early CLIP, where it is the largest
-) -> Tensor:  # (B,) places
-    "Where each text ends. Raises `ValueError` for one that does not."
-    if eos == 2:
-        return ids.argmax(1)
-    ends = ids == eos
-    if not ends.any(1).all():
-        raise ValueError(f"ids: expected the end token {eos} in each row, got none")
-    return ends.int().argmax(1)
-
-
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-112
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-113
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -423,52 +412,7 @@ class CLIPText(TextTower):
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-114
-class Probe(nn.Module):
-    "One learnt query collects from all tokens: (B, N, d) -> (B, d)."
-
-    def __init__(self, d: int, heads: int, hidden: int, act: nn.Module, eps: float):
-        super().__init__()
-        self.query = nn.Parameter(torch.randn(1, 1, d))
-        self.attend = MultiHeadAttention(d, heads)
-        self.norm = nn.LayerNorm(d, eps)
-        self.mlp = nn.Sequential(nn.Linear(d, hidden), act, nn.Linear(hidden, d))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.attend(self.query.expand(len(x), -1, -1), x)
-        return (y + self.mlp(self.norm(y)))[:, 0]
-
-
 # %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-115
-class SigLIPVision(ViT):
-    "A ViT without a class token, pooled by a probe: (B, C, H, W) -> (B, d)."
-
-    def __init__(
-        self, size: int, patch: int, *, d, heads, hidden, activation, **options
-    ):
-        parts = {"heads": heads, "hidden": hidden, "activation": activation}
-        super().__init__(size, patch, d=d, **parts, **options)
-        self.cls, self.positions = None, nn.Parameter(self.positions[:, 1:].clone())
-        self.probe = Probe(d, heads, hidden, activation, self.norm.eps)
-
-
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-116
-@patch
-def tokens(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, N, d)
-    "The patches, each with its place."
-    pixels = whole_patches(pixels, self.embed.in_channels, self.patch)
-    grid = self.embed(pixels)  # (B, d, rows, columns)
-    table = F.pad(self.positions, (0, 0, 1, 0))  # as if there were a class token
-    places = stretched(table, self.grid, tuple(grid.shape[2:]))[:, 1:]
-    return grid.flatten(2).mT + places
-
-
-@patch
-def forward(self: SigLIPVision, pixels: Tensor) -> Tensor:  # (B, C, H, W) -> (B, d)
-    return self.probe(super(SigLIPVision, self).forward(pixels))
-
-
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -480,7 +424,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-119
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -490,17 +434,11 @@ class CLIP(DualEncoder):
         folder: str | Path,  # config.json and model.safetensors
     ) -> "CLIP":  # in evaluation mode
         "A published CLIP. Raises `CheckpointError` for what does not fit."
-        config = read_config(folder, "clip")
-        dim = config.get("projection_dim", 512)
-        p, t = [tower_config(config, part, folder) for part in ("vision", "text")]
-        size = p["image_size"], p["patch_size"], dim
-        see = CLIPVision(*size, channels=p["num_channels"], **tower_options(p, folder))
-        length = t["vocab_size"], t["max_position_embeddings"], dim
-        read = CLIPText(*length, eos=t["eos_token_id"], **tower_options(t, folder))
-        return load_pair(cls(see, read), folder)
+        see, read = pair_options(folder, "clip")
+        return load_pair(cls(CLIPVision(**see), CLIPText(**read)), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-120
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-118
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 
@@ -510,11 +448,6 @@ class SigLIP(DualEncoder):
         folder: str | Path,  # config.json and model.safetensors
     ) -> "SigLIP":  # in evaluation mode
         "A published SigLIP. Raises `CheckpointError` for what does not fit."
-        config = read_config(folder, "siglip")
-        p, t = [tower_config(config, part, folder) for part in ("vision", "text")]
-        size = p["image_size"], p["patch_size"]
-        options = {"channels": p["num_channels"]} | tower_options(p, folder)
-        dim = t.get("projection_size") or t["hidden_size"]
-        length = t["vocab_size"], t["max_position_embeddings"], dim
-        read = SigLIPText(*length, **tower_options(t, folder))
-        return load_pair(cls(SigLIPVision(*size, **options), read, bias=0.0), folder)
+        see, read = pair_options(folder, "siglip")
+        towers = SigLIPVision(**see), SigLIPText(**read)
+        return load_pair(cls(*towers, bias=0.0), folder)

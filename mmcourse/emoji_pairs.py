@@ -6,6 +6,7 @@ both ways."""
 # %% auto #0
 __all__ = [
     "WAYS",
+    "TONES",
     "moved",
     "restyle",
     "Residual",
@@ -19,6 +20,7 @@ __all__ = [
     "search_rows",
     "show_found",
     "kind_of_name",
+    "tone_of",
     "show_gap",
     "first_hits",
     "other_styles",
@@ -214,11 +216,23 @@ def kind_of_name(name: str) -> str:
     tones = name.count("skin tone")
     if tones:
         return "one tone" if tones == 1 else "two tones"
-    people = "man woman person men women people boy girl".split()
-    return "person" if {*people} & {*name_words(name)} else "thing"
+    people = {"man", "woman", "person", "men", "women", "people", "boy", "girl"}
+    return "person" if people & {*name_words(name)} else "thing"
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-027
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-026
+_FIVE = "light", "medium-light", "medium", "medium-dark", "dark"
+TONES = [f"{tone} skin tone" for tone in _FIVE]
+
+
+def tone_of(name: str) -> str:
+    "The tone of a name that ends in its only one; '' for other names."
+    if name.count("skin tone") != 1 or not name.endswith("skin tone"):
+        return ""
+    return " ".join(name_words(name)[-3:])
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-029
 def show_gap(
     spaces: dict[str, tuple[Tensor, Tensor]],  # title -> (N, d) pictures and names
 ):
@@ -242,7 +256,7 @@ def show_gap(
     plt.show()
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-029
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-031
 def first_hits(
     arm: str,  # of the study
     where: str = "halves",  # or 'all', or a style
@@ -256,7 +270,7 @@ def first_hits(
     return np.array(rows)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-031
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-033
 def other_styles() -> tuple[np.ndarray, dict[str, Tensor]]:
     "(n,) emoji, and of each style (n, 3, 32, 32) in [0, 1] on white."
     with np.load(data_path("emoji_styles.npz"), allow_pickle=False) as z:
