@@ -1,6 +1,8 @@
 "Two towers: their losses, their search, and what transformers says of theirs."
 
 import json
+import math
+import re
 import shutil
 import zlib
 
@@ -15,6 +17,7 @@ from mmcourse import contrastive as c
 from mmcourse import emoji_pairs as e
 from mmcourse import pair_weights as w
 from mmcourse.checkpoint import CheckpointError
+from mmcourse.explorables import temperature_slider
 from mmcourse.store import data_path
 
 sizes = st.integers(2, 9)
@@ -491,3 +494,54 @@ def test_the_end_of_a_text():
     ids = torch.tensor([[7, 9, 3, 9], [9, 7, 7, 7]])
     assert c.end_of_text(ids, 9).tolist() == [1, 0]
     assert c.end_of_text(torch.tensor([[7, 8, 2, 2]]), 2).tolist() == [1]
+
+
+# what the pages give the chapter
+@pytest.mark.parametrize(
+    ("name", "kind", "tone"),
+    [
+        ("woman: dark skin tone", "one tone", "dark skin tone"),
+        ("people wrestling: dark skin tone, light skin tone", "two tones", ""),
+        ("woman: medium skin tone, curly hair", "one tone", ""),
+        ("woman genie", "person", ""),
+        ("manual wheelchair", "thing", ""),
+    ],
+)
+def test_what_a_name_is_made_of(name, kind, tone):
+    assert e.kind_of_name(name) == kind
+    assert e.tone_of(name) == tone
+    assert not tone or tone in e.TONES
+
+
+def test_a_table_of_searches():
+    ranks = torch.tensor([1, 2, 9, 1])
+    (row,) = e.search_rows({"4 pairs": {"picture → name": ranks}})
+    assert (row["R@1 (%)"], row["R@5 (%)"]) == (50, 75)
+    assert row["MRR"] == pytest.approx((1 + 0.5 + 1 / 9 + 1) / 4)
+
+
+def test_the_sizes_of_a_published_pair():
+    see, read = w.pair_options(data_path("published/clip"), "clip")
+    assert see["dim"] == read["dim"] == 6 and read["eos"] == 19
+    see, read = w.pair_options(data_path("published/siglip"), "siglip")
+    assert read["dim"] == see["d"] and "eos" not in read
+
+
+def test_the_study_is_whole():
+    arms = ["live", "shipped", "restyled", "near", "chance", "moved", "sigmoid"]
+    for arm in arms:
+        assert e.first_hits(arm).shape == (3, 2 * 788)
+    assert e.first_hits("live", "noto").shape == (3, 2 * 305)
+    assert e.first_hits("live", "all", ["name → picture"]).shape == (3, 788)
+
+
+def test_the_slider_of_temperatures_tells_who_is_pushed():
+    page = temperature_slider({"a": 1.0, "b": 0.0, "c": -1.0})._repr_html_()
+    labels = re.findall('aria-label="(.*?)"', page)
+    assert len(labels) == 8
+    believed = 1 / (1 + math.exp(-1) + math.exp(-2))
+    assert labels[0] == (
+        f"Temperature 1: a is believed with {believed:.3f}; of all that is pushed "
+        "away, b gets 73 %."
+    )
+    assert labels[-1].endswith("b gets 100 %.")
