@@ -252,7 +252,7 @@ def show_gap(
             ax.plot(x, y, ".", ms=3, alpha=0.5, label=what, rasterized=True)
         ax.set(title=title, xlabel="along the gap")
     axs[0, 0].set(ylabel="the widest direction across")
-    axs[0, -1].legend(markerscale=3, loc="upper right")
+    axs[0, -1].legend(markerscale=3, loc="upper left", bbox_to_anchor=(1, 1))
     plt.show()
 
 
