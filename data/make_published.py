@@ -56,6 +56,42 @@ def vit():
     }
 
 
+def tower_sizes(**more) -> dict:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return sizes | {"intermediate_size": 12} | more
+
+
+def asked(model) -> dict:
+    "Three pictures, two texts with padding, and what a model of pairs says of them."
+    ids = torch.tensor([[6, 3, 9, 4, 19], [6, 8, 19, 1, 1]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    pixels = torch.randn(3, 3, 8, 8)
+    found = model(pixel_values=pixels, input_ids=ids, attention_mask=mask)
+    logits = found.logits_per_image
+    return {"pixels": pixels, "ids": ids, "mask": mask, "logits": logits}
+
+
+def clip():
+    from transformers import CLIPConfig, CLIPModel
+
+    text = tower_sizes(vocab_size=20, max_position_embeddings=6)
+    text |= {"bos_token_id": 6, "eos_token_id": 19}
+    vision = tower_sizes(image_size=8, patch_size=4)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
+    model = shaken(CLIPModel(config))
+    return model, asked(model)
+
+
+def siglip():
+    from transformers import SiglipConfig, SiglipModel
+
+    text = tower_sizes(vocab_size=20, max_position_embeddings=5)
+    text |= {"bos_token_id": 6, "eos_token_id": 19}
+    vision = tower_sizes(image_size=8, patch_size=4)
+    model = shaken(SiglipModel(SiglipConfig(text_config=text, vision_config=vision)))
+    return model, asked(model)
+
+
 def whisper():
     from transformers import (
         WhisperConfig,
@@ -126,6 +162,6 @@ def encodec():
 
 
 if __name__ == "__main__":
-    for make in (vit, encodec, whisper):
+    for make in (vit, clip, siglip, whisper, encodec):
         torch.manual_seed(0)
         publish(make.__name__, *make())

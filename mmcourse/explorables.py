@@ -14,6 +14,7 @@ __all__ = [
     "patch_slider",
     "stage_slider",
     "ctc_slider",
+    "temperature_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -417,3 +418,37 @@ def ctc_slider(
 
     step = -(-len(log_p) // 14)
     return slider(draw, say, moment=[*range(0, len(log_p), step)])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-032
+def temperature_slider(
+    cosines: dict[str, float],  # name -> its cosine with a picture; the right one first
+) -> Html:
+    "The share of each name in the softmax, at temperatures from warm to cold."
+    import matplotlib.pyplot as plt
+
+    right, *wrong = cosines
+    scores = torch.tensor([*cosines.values()], dtype=torch.float64)
+
+    def shares(temperature):
+        return (scores / temperature).softmax(0)
+
+    def draw(temperature):
+        fig, ax = plt.subplots(figsize=(6, 2.4))
+        labels = [f"{name}  (cosine {c:.2f})" for name, c in cosines.items()]
+        colours = [PALETTE[0], *[PALETTE[1]] * len(wrong)]
+        ax.barh(labels, shares(temperature), color=colours)
+        ax.set(xlim=(0, 1), xlabel="believed; a wrong name is pushed as much")
+        ax.invert_yaxis()
+        return fig
+
+    def say(temperature):
+        p = shares(temperature)
+        pushed = p[1:] / p[1:].sum()
+        hardest = wrong[int(pushed.argmax())]
+        return (
+            f"Temperature {temperature}: {right} is believed with {p[0]:.3f}; of all "
+            f"that is pushed away, {hardest} gets {100 * pushed.max():.0f} %."
+        )
+
+    return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])
