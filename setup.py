@@ -43,6 +43,7 @@ setup(
         "site": requires("site_requirements"),
         "lab": requires("lab_requirements"),
         "parity": requires("parity_requirements"),
+        "real": requires("real_requirements"),
         "demo": requires("demo_requirements"),
         "dev": [
             *requires("dev_requirements"),

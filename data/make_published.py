@@ -29,7 +29,8 @@ def publish(name: str, model, reference: dict):
 def shaken(model):
     "The model with weights large enough for every part to matter, ready to be asked."
     for p in model.parameters():
-        torch.nn.init.normal_(p, 0, 0.3)
+        if p.requires_grad:  # Whisper's sines and cosines are not learnt
+            torch.nn.init.normal_(p, 0, 0.3)
     return model.eval()
 
 
@@ -131,7 +132,112 @@ def flamingo():
     return model, inputs | {"logits": found.logits}
 
 
+def tower_sizes(**more) -> dict:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return sizes | {"intermediate_size": 12} | more
+
+
+def asked(model) -> dict:
+    "Three pictures, two texts with padding, and what a model of pairs says of them."
+    ids = torch.tensor([[6, 3, 9, 4, 19], [6, 8, 19, 1, 1]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    pixels = torch.randn(3, 3, 8, 8)
+    found = model(pixel_values=pixels, input_ids=ids, attention_mask=mask)
+    logits = found.logits_per_image
+    return {"pixels": pixels, "ids": ids, "mask": mask, "logits": logits}
+
+
+def clip():
+    from transformers import CLIPConfig, CLIPModel
+
+    text = tower_sizes(vocab_size=20, max_position_embeddings=6)
+    text |= {"bos_token_id": 6, "eos_token_id": 19}
+    vision = tower_sizes(image_size=8, patch_size=4)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
+    model = shaken(CLIPModel(config))
+    return model, asked(model)
+
+
+def siglip():
+    from transformers import SiglipConfig, SiglipModel
+
+    text = tower_sizes(vocab_size=20, max_position_embeddings=5)
+    text |= {"bos_token_id": 6, "eos_token_id": 19}
+    vision = tower_sizes(image_size=8, patch_size=4)
+    model = shaken(SiglipModel(SiglipConfig(text_config=text, vision_config=vision)))
+    return model, asked(model)
+
+
+def whisper():
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
+
+    config = WhisperConfig(
+        vocab_size=19,
+        num_mel_bins=10,
+        d_model=12,
+        encoder_layers=2,
+        encoder_attention_heads=3,
+        encoder_ffn_dim=20,
+        decoder_layers=2,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        max_source_positions=8,
+        max_target_positions=9,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=0,
+        decoder_start_token_id=1,
+    )
+    model = shaken(WhisperForConditionalGeneration(config))
+    features, ids = torch.randn(2, 10, 16), torch.randint(19, (2, 5))
+    found = model(features, decoder_input_ids=ids)
+    t = torch.arange(16_000) / 16_000  # a rising tone that fades away
+    wave = 0.3 * torch.exp(-9 * t) * torch.sin(2 * torch.pi * (200 * t + 1500 * t**2))
+    ears = WhisperFeatureExtractor(chunk_length=1)
+    heard = ears(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    return model, {
+        "mel": heard.input_features[0, :, :30],
+        "features": features,
+        "ids": ids,
+        "sound": found.encoder_last_hidden_state,
+        "logits": found.logits,
+    }
+
+
+def encodec():
+    from transformers import EncodecConfig, EncodecModel
+
+    config = EncodecConfig(
+        sampling_rate=800,
+        target_bandwidths=[1.6, 3.2],
+        num_filters=2,
+        hidden_size=8,
+        upsampling_ratios=[2, 2],
+        kernel_size=3,
+        last_kernel_size=3,
+        num_lstm_layers=1,
+        codebook_size=16,
+    )
+    model = EncodecModel(config).eval()
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()
+        layer.codebook.embed_avg.normal_()
+        layer.codebook.cluster_size.uniform_(1, 9)
+    x = torch.randn(2, 8, 12)
+    codes = model.quantizer.encode(x)
+    return model, {
+        "x": x,
+        "codes": codes,
+        "decoded": model.quantizer.decode(codes),
+        "decoded_half": model.quantizer.decode(codes[:2]),
+    }
+
+
 if __name__ == "__main__":
-    for make in (vit, llava, qformer, flamingo):
+    for make in (vit, clip, siglip, llava, qformer, flamingo, whisper, encodec):
         torch.manual_seed(0)
         publish(make.__name__, *make())

@@ -12,6 +12,9 @@ __all__ = [
     "weights_slider",
     "noise_slider",
     "patch_slider",
+    "stage_slider",
+    "ctc_slider",
+    "temperature_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -347,3 +350,105 @@ def patch_slider(
 
     blocks = [*range(1, len(weights) + 1)]
     return slider(draw, say, block=blocks, who_asks=[*askers])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-026
+def stage_slider(
+    pictures: Tensor,  # (n, H, W) in [0, 1]
+    drawn: list[Tensor],  # the same from one stage, from two, …
+    bits: int,  # of one picture's codes in each stage
+) -> Html:
+    "Pictures, and what is drawn from the codes of the first stages."
+    import matplotlib.pyplot as plt
+
+    def error(stages):
+        return (drawn[stages - 1] - pictures).square().mean().item()
+
+    def draw(stages):
+        rows = [torch.cat([*x], 1) for x in (pictures, drawn[stages - 1])]
+        fig, ax = plt.subplots(figsize=(6, 1.6))
+        ax.imshow(torch.cat(rows), cmap="gray", vmin=0, vmax=1)
+        ax.set_title(f"{stages * bits:,} bits, error {error(stages):.4f}")
+        ax.axis("off")
+        return fig
+
+    def say(stages):
+        plural = "s" * (stages > 1)
+        return (
+            f"{stages} stage{plural}, {stages * bits} bits: mean square error "
+            f"{error(stages):.4f}."
+        )
+
+    return slider(draw, say, stages=[*range(1, len(drawn) + 1)])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-029
+def ctc_slider(
+    log_p: Tensor,  # (T, K) log probabilities, symbol 0 is the blank
+    labels: list[int],  # what was said, none of it 0
+) -> Html:
+    "Where the paths of CTC stand, moment by moment."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.speech import forward_scores, with_blanks
+
+    y = torch.tensor(labels)
+    s = with_blanks(y)
+    alpha = forward_scores(log_p, y)
+    beta = forward_scores(log_p.flip(0), y.flip(0)).flip(0, 1)
+    stands = (alpha + beta - log_p[:, s]).softmax(1)  # (T, 2U + 1)
+    names = ["blank" if k == 0 else str(int(k) - 1) for k in s]
+
+    def draw(moment):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), width_ratios=[4, 1])
+        left.imshow(stands.T, aspect="auto", cmap="magma", vmin=0, vmax=1)
+        left.axvline(moment, color=PALETTE[1])
+        left.set_yticks(range(len(s)), names)
+        left.set(xlabel="moment (40 ms each)", title="Where the paths stand")
+        right.barh(range(len(s)), stands[moment], color=PALETTE[1])
+        right.set(xlim=(0, 1), ylim=left.get_ylim(), yticks=[], xlabel="share")
+        return fig
+
+    def say(moment):
+        place = int(stands[moment].argmax())
+        share = stands[moment, place].item()
+        what = "a blank" if s[place] == 0 else f"the word {names[place]}"
+        at = f"place {place + 1} of {len(s)}"
+        return f"Moment {moment}: {share:.0%} of the paths stand on {what}, {at}."
+
+    step = -(-len(log_p) // 14)
+    return slider(draw, say, moment=[*range(0, len(log_p), step)])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-032
+def temperature_slider(
+    cosines: dict[str, float],  # name -> its cosine with a picture; the right one first
+) -> Html:
+    "The share of each name in the softmax, at temperatures from warm to cold."
+    import matplotlib.pyplot as plt
+
+    right, *wrong = cosines
+    scores = torch.tensor([*cosines.values()], dtype=torch.float64)
+
+    def shares(temperature):
+        return (scores / temperature).softmax(0)
+
+    def draw(temperature):
+        fig, ax = plt.subplots(figsize=(6, 2.4))
+        labels = [f"{name}  (cosine {c:.2f})" for name, c in cosines.items()]
+        colours = [PALETTE[0], *[PALETTE[1]] * len(wrong)]
+        ax.barh(labels, shares(temperature), color=colours)
+        ax.set(xlim=(0, 1), xlabel="believed; a wrong name is pushed as much")
+        ax.invert_yaxis()
+        return fig
+
+    def say(temperature):
+        p = shares(temperature)
+        pushed = p[1:] / p[1:].sum()
+        hardest = wrong[int(pushed.argmax())]
+        return (
+            f"Temperature {temperature}: {right} is believed with {p[0]:.3f}; of all "
+            f"that is pushed away, {hardest} gets {100 * pushed.max():.0f} %."
+        )
+
+    return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])

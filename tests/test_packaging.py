@@ -222,8 +222,8 @@ def test_no_two_public_names_are_the_same():
     for name, tree in trees():
         for node in tree.body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                makers = [getattr(d, "func", d) for d in node.decorator_list]
-                patched = [getattr(d, "id", "") for d in makers]
+                called = [getattr(d, "func", d) for d in node.decorator_list]
+                patched = [getattr(d, "id", "") for d in called]
                 if "patch" in patched:
                     continue  # a method of a class that stands elsewhere
                 public = not node.name.startswith("_")
