@@ -2,8 +2,8 @@
 
     python data/make_vision_language.py
 
-Writes data/results/vision_language.json and data/vision_language.safetensors: an eye, a
-language model that reads scenes told in words, and a model with gated cross-attention.
+Writes data/results/vision_language.json and data/vision_language.safetensors: an eye,
+and a model with gated cross-attention.
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
 `shipped`: gated cross-attention, 6,000 updates. `full`: each bridge, 2,000 updates.
 `nowhere`: the same without rows and columns in the tokens. `unpointed`: without
@@ -20,12 +20,14 @@ from functools import cache, partial
 import torch
 import torch.nn.functional as F
 from study import Study
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcourse.bridges import (
     BRIDGES,
+    LESSON,
     Answers,
     CellEye,
+    add_lora,
     bridged,
     cell_labels,
     cells,
@@ -37,14 +39,14 @@ from mmcourse.bridges import (
     train_answers,
 )
 from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
+from mmcourse.measure import seeded
 from mmcourse.scenes import DIGITS, KINDS, POINTING, make_scenes
 from mmcourse.store import data_path
 from mmcourse.training import count_parameters, fit, predict, warmup_cosine
+from mmcourse.vision_language import answer_loss
 
 FILE = data_path("vision_language.safetensors")
-ASKED = ("exists", "left", "above")  # asked twice as often
-LESSON = (*KINDS, *ASKED, *POINTING, "column")
-UNPOINTED = (*KINDS, *ASKED)
+UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
 UPDATES, BATCH, N = 2000, 48, 48_000
 
 
@@ -102,23 +104,22 @@ class Lesson:
         self.eye.load_state_dict(eye.state_dict())
         self.eye.requires_grad_(False)
 
-    @cache
-    def train(self, front: int, seed: int, kinds=LESSON, told=False, n=N):
-        scenes = make_scenes(n, seed=100 + seed, kinds=kinds, drawn=False)
+    def train(self, front: int, seed: int, kinds=LESSON, told=False):
+        scenes = make_scenes(N, seed=100 + seed, kinds=kinds, drawn=False)
         ids, last, answers = prompts(scenes, front, told)
         if told:
             return (ids, last), answers
-        return (ids, last, look_quickly(self.eye, scenes["things"], seed=seed)), answers
+        seen = look_quickly(self.eye, scenes["things"], seed=seed)
+        return (ids, last, seen), answers
 
-    @cache
-    def exam(self, split: str, held: bool, n: int = 1200):
-        scenes = make_scenes(n, split, held=held, seed=7)
+    def exam(self, held: bool):
+        scenes = exam_scenes(held)
         return scenes, look_at(self.eye, scenes["image"])
 
-    def score(self, model, front: int, split="test", told=False) -> dict:
+    def score(self, model, front: int, told=False) -> dict:
         found = {}
         for name, held in (("seen", False), ("held-out", True)):
-            scenes, seen = self.exam(split, held)
+            scenes, seen = self.exam(held)
             ids, last, answers = prompts(scenes, front, told)
             inputs = (ids, last) if told else (ids, last, seen)
             said = predict(Answers(model), inputs).argmax(1)
@@ -129,6 +130,35 @@ class Lesson:
                 said = predict(Answers(model), inputs).argmax(1)
                 found[f"{name}, blank"] = marks(scenes, said == answers)
         return found
+
+
+@cache
+def exam_scenes(held: bool) -> dict:
+    "1,200 questions about test digits."
+    return make_scenes(1200, "test", held=held, seed=7)
+
+
+class Everything(nn.Module):
+    "All logits of a model, and not those of the answers alone."
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: tuple) -> Tensor:
+        ids, seen = inputs
+        return self.model(ids, seen[:, None])
+
+
+def every_word(data: tuple) -> tuple:
+    "Questions with their answers written behind them, and which words there are."
+    (ids, last, seen), answers = data
+    ids = F.pad(ids, (0, 1)).scatter(1, 1 + last[:, None], answers[:, None])
+    return (ids, seen), (ids, ids > 0)
+
+
+def whole_loss(logits, targets):
+    return answer_loss(logits, *targets)
 
 
 def marks(scenes, hits) -> dict:
@@ -160,17 +190,19 @@ def main():
     eye.load_state_dict(part("eye"))
     lesson = Lesson(eye)
 
-    def learn(kind, seed, *, where=lesson, updates=UPDATES, lm=None, kinds=LESSON, **how):
+    def learn(
+        kind, seed, *, where=lesson, updates=UPDATES, lm=None, kinds=LESSON, **how
+    ):
         front = front_of(kind)
         model = bridged(kind, lm or small_lm(), where.eye.d)
         data = where.train(front, seed % 10, kinds)
         train_answers(model, data, updates=updates, seed=seed, batch_size=BATCH, **how)
         return model
 
-    def scored(model, kind, where=lesson, split="test"):
+    def scored(model, kind, where=lesson):
         learnt = [p.numel() for p in model.parameters() if p.requires_grad]
         found = {"learnt": sum(learnt), "weights": count_parameters(model)}
-        return found | where.score(model, front_of(kind), split)
+        return found | where.score(model, front_of(kind))
 
     def ship(updates=6000):
         kind = BRIDGES[2]
@@ -181,22 +213,36 @@ def main():
         return scored(model, kind)
 
     study("shipped/gated cross-attention/0", ship)
-    nowhere = Lesson(eye, "none")
+    nowhere, gated = Lesson(eye, "none"), BRIDGES[2]
 
     def arm(kind, seed, where=lesson, **how):
         return scored(learn(kind, seed, where=where, **how), kind, where)
 
-    def tell(updates=4000):
-        lm = small_lm()
+    @cache
+    def told():  # a language model that reads scenes told in words
+        with seeded(0):
+            lm = small_lm()
         data = lesson.train(0, 0, LESSON, told=True)
-        train_answers(lm, data, updates=updates, batch_size=BATCH)
-        add_to_file(shrink({f"told.{k}": w for k, w in lm.state_dict().items()}, 8))
-        return lesson.score(told_lm(), 0, told=True)
+        return train_answers(lm, data, updates=3000, batch_size=BATCH)
 
     def told_lm(learns=True):
         lm = small_lm()
-        lm.load_state_dict(part("told"))
+        lm.load_state_dict(told().state_dict())
         return lm.requires_grad_(learns)
+
+    def tell():
+        return lesson.score(told(), 0, told=True)
+
+    def from_told(learns):
+        return arm(gated, 0, lm=told_lm(learns))
+
+    def everything(seed):
+        model = bridged(gated, small_lm(), eye.d)
+        data = every_word(lesson.train(0, seed))
+        options = {"epochs": UPDATES * BATCH // N, "batch_size": BATCH, "metric": None}
+        options |= {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
+        fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
+        return scored(model, gated)
 
     def thin(kind, seed):
         lm = told_lm()
@@ -204,24 +250,17 @@ def main():
         return arm(kind, seed, lm=lm)
 
     three = study.seeds(3)
-    gated = BRIDGES[2]
-    for seed in three[:1]:
-        for kind in reversed(BRIDGES):
-            study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
-        for kind in (gated, BRIDGES[0]):
-            study(f"nowhere/{kind}/{seed}", partial(arm, kind, seed, nowhere), seed)
-        run = partial(arm, gated, seed, kinds=UNPOINTED)
-        study(f"unpointed/{gated}/{seed}", run, seed)
-    study("told/none/0", tell)
-    for what, learns in (("frozen", False), ("warmed", True)):
-        study(f"{what}/{gated}/0", lambda: arm(gated, 0, lm=told_lm(learns)))
-    study(f"lora/{gated}/0", partial(thin, gated, 0))
-    for seed in three[1:]:
+    for seed in three:
         for kind in reversed(BRIDGES):
             study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
         study(f"nowhere/{gated}/{seed}", partial(arm, gated, seed, nowhere), seed)
         run = partial(arm, gated, seed, kinds=UNPOINTED)
         study(f"unpointed/{gated}/{seed}", run, seed)
+        study(f"everything/{gated}/{seed}", partial(everything, seed), seed)
+    study("told/none/0", tell)
+    for what, learns in (("frozen", False), ("warmed", True)):
+        study(f"{what}/{gated}/0", partial(from_told, learns))
+    study(f"lora/{gated}/0", partial(thin, gated, 0))
 
 
 def add_to_file(weights: dict):

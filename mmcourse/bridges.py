@@ -10,6 +10,7 @@ __all__ = [
     "EYE_COLOURS",
     "IMAGE",
     "BRIDGES",
+    "LESSON",
     "place_table",
     "CellEye",
     "cells",
@@ -23,6 +24,14 @@ __all__ = [
     "bridged",
     "front_of",
     "train_answers",
+    "add_lora",
+    "merge_lora",
+    "answered",
+    "by_kind",
+    "yes_rates",
+    "chances_of",
+    "after_example",
+    "shipped_models",
 ]
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-003
@@ -37,19 +46,28 @@ from mmcourse.scenes import (
     COLOURS,
     DIGITS,
     EMOJI,
+    KINDS,
+    POINTING,
     SIDE,
     WORDS,
     Thing,
     draw,
     encode,
 )
+from mmcourse.vision_language import (
+    Flamingo,
+    LLaVA,
+    LoRA,
+    QFormer,
+    QueryBridge,
+    projector,
+)
 
 from .checkpoint import grow, read_tensors
 from .inputs import choice, floats
 from .language_model import LM
 from .store import data_path
-from .training import fit, warmup_cosine
-from .vision_language import Flamingo, LLaVA, QFormer, QueryBridge, projector
+from .training import fit, predict, warmup_cosine
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-006
 PLACES = ("rows and columns", "numbers", "none")
@@ -148,9 +166,8 @@ def look_quickly(
 ) -> Tensor:  # (N, 9, d)
     "Tokens of scenes that were never drawn, each thing one of a few pictures of it."
     rng = np.random.default_rng(seed)
-    names = [
-        t for t in dict.fromkeys(t._replace(row=0, column=0) for s in things for t in s)
-    ]
+    at_corner = (t._replace(row=0, column=0) for scene in things for t in scene)
+    names = list(dict.fromkeys(at_corner))
     drawn = [
         draw([t], split, rng)[:, :CELL, :CELL] for t in names for _ in range(copies)
     ]
@@ -243,6 +260,9 @@ def front_of(kind: str, queries: int = 9) -> int:
 
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-019
+LESSON = (*KINDS, "exists", "left", "above", *POINTING, "column")
+
+
 def train_answers(
     model: nn.Module,  # `LM`, `LLaVA` or `Flamingo`; trained in place
     data: tuple,  # ((ids, last[, tokens]), answers)
@@ -259,3 +279,108 @@ def train_answers(
     recipe |= {"epochs": -(-updates // per_epoch), "batch_size": batch_size}
     fit(Answers(model), data, lr=lr, seed=seed, **recipe | options)
     return model
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-021
+def add_lora(
+    model: nn.Module,  # is changed: only the thin matrices will learn
+    layers: tuple[str, ...] = ("to_q", "to_v"),  # last names of the layers
+    **options,  # of `LoRA`
+) -> list[str]:  # the layers that were found
+    "Put a `LoRA` in the place of each of these layers."
+    found = [k for k, m in model.named_modules() if k.split(".")[-1] in layers]
+    if not found:
+        raise ValueError(f"layers: none of {layers} in {type(model).__name__}")
+    model.requires_grad_(False)
+    for name in found:
+        _replace(model, name, LoRA(model.get_submodule(name), **options))
+    return found
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-023
+def merge_lora(model: nn.Module):
+    "Add every learnt change to the weights, and take the thin matrices away."
+    for name, m in list(model.named_modules()):
+        if isinstance(m, LoRA):
+            _replace(model, name, m.merged())
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module):
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, new)
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-025
+def answered(
+    model: LLaVA | Flamingo,
+    kind: str,  # of `BRIDGES`
+    scenes: dict,  # from `make_scenes`
+    seen: Tensor,  # (N, 9, d) their tokens
+) -> Tensor:  # (N,) bool
+    "Which questions a model answers rightly."
+    ids, last, answers = prompts(scenes, front_of(kind))
+    return predict(Answers(model), (ids, last, seen)).argmax(1) == answers
+
+
+def by_kind(hits: Tensor, scenes: dict) -> dict[str, float]:
+    "Right answers of each kind of question, in per cent."
+    found = {k: [] for k in KINDS}
+    for kind, hit in zip(scenes["kind"], hits.tolist()):
+        found[kind].append(100 * hit)
+    return {k: sum(v) / len(v) for k, v in found.items()}
+
+
+def yes_rates(hits: Tensor, scenes: dict) -> tuple[float, float]:
+    "How often *is there* is answered by yes (%): where it is, and where it is not."
+    found = {"yes": [], "no": []}
+    for kind, answer, hit in zip(scenes["kind"], scenes["answer"], hits.tolist()):
+        if kind == "exists":
+            found[answer].append(100 * hit)
+    there, absent = (sum(v) / len(v) for v in found.values())
+    return there, 100 - absent
+
+
+@torch.no_grad()
+def chances_of(
+    model: Flamingo,
+    question: str,
+    tokens: Tensor,  # (1, n, d) of one picture
+) -> dict[str, float]:  # the likeliest first; those above 0.1 %
+    "How likely each answer is."
+    ids = torch.tensor([encode(question)])
+    p = model(ids, tokens[:, None])[0, -1].softmax(0)
+    order = p.argsort(descending=True).tolist()
+    return {WORDS[i]: p[i].item() for i in order if p[i] > 1e-3}
+
+
+@torch.no_grad()
+def after_example(
+    model: Flamingo,
+    scenes: dict,  # kinds of question in turn
+    seen: Tensor,  # (N, 9, d) their tokens
+) -> Tensor:  # (N,) bool
+    "Right answers after an example of the same kind: picture, question, answer."
+    pictures = torch.stack([seen.roll(len(KINDS), 0), seen], 1)
+    right = []
+    for i, question in enumerate(scenes["question"]):
+        j = i - len(KINDS)
+        shot = encode(f"{scenes['question'][j]} {scenes['answer'][j]}")
+        ids = torch.tensor([shot + encode(question)])
+        looks = torch.zeros(1, ids.shape[1], 2, dtype=torch.bool)
+        looks[:, : len(shot), 0] = looks[:, len(shot) :, 1] = True
+        found = model(ids, pictures[i : i + 1], looks)[0, -1].argmax()
+        right.append(WORDS[found] == scenes["answer"][i])
+    return torch.tensor(right)
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-027
+def shipped_models() -> dict[str, nn.Module]:  # 'eye' and 'gated'
+    "The trained models of chapter 22, in evaluation mode."
+    weights = grow(read_tensors(data_path("vision_language.safetensors"))[0])
+    eye = CellEye()
+    models = {"eye": eye, "gated": bridged(BRIDGES[2], small_lm(), eye.d)}
+    for name, model in models.items():
+        mine = {k: w for k, w in weights.items() if k.startswith(f"{name}.")}
+        model.load_state_dict({k.partition(".")[2]: w for k, w in mine.items()})
+        model.eval().requires_grad_(False)
+    return models

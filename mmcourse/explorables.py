@@ -15,6 +15,7 @@ __all__ = [
     "stage_slider",
     "ctc_slider",
     "temperature_slider",
+    "answer_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -452,3 +453,34 @@ def temperature_slider(
         )
 
     return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cc09aab0
+def answer_slider(
+    image: Tensor,  # (H, W, 3) in [0, 1]
+    chances: dict[str, tuple],  # question: {answer: chance} with the picture, without
+) -> Html:
+    "What a model answers about a picture, and about white paper."
+    import matplotlib.pyplot as plt
+
+    shown = {"the picture": 0, "white paper": 1}
+
+    def best(question, it_sees):  # the four likeliest answers
+        found = chances[question][shown[it_sees]]
+        return sorted(found.items(), key=lambda pair: -pair[1])[:4]
+
+    def draw(question, it_sees):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(5.4, 2.2))
+        left.imshow(image if it_sees == "the picture" else torch.ones_like(image))
+        left.set(xticks=[], yticks=[])
+        words, values = zip(*best(question, it_sees))
+        right.barh(words, [100 * v for v in values], color=PALETTE[0])
+        right.set(xlim=(0, 100), xlabel="chance (%)")
+        right.invert_yaxis()
+        return fig
+
+    def say(question, it_sees):
+        said = [f"{word} {chance:.0%}" for word, chance in best(question, it_sees)]
+        return f"It sees {it_sees} and is asked: {question} It says {', '.join(said)}."
+
+    return slider(draw, say, question=[*chances], it_sees=[*shown])

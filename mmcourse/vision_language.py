@@ -19,8 +19,6 @@ __all__ = [
     "last_picture",
     "answer_loss",
     "LoRA",
-    "add_lora",
-    "merge_lora",
 ]
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-003
@@ -391,6 +389,7 @@ def see(
     return states.unflatten(0, pixels.shape[:2]).flatten(1, 2), pixels.shape[1]
 
 
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-051
 def last_picture(
     ids: Tensor,  # (B, T)
     image_token: int,  # stands once for each picture
@@ -402,7 +401,7 @@ def last_picture(
     return number_of[..., None] == pictures
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-051
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-052
 @patch(cls_method=True)
 def from_pretrained(
     cls: Flamingo,
@@ -418,7 +417,7 @@ def from_pretrained(
     return with_weights(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-059
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-060
 def answer_loss(
     logits: Tensor,  # (B, T, vocabulary)
     ids: Tensor,  # (B, T)
@@ -429,7 +428,7 @@ def answer_loss(
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted.flatten())
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-061
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-062
 class LoRA(nn.Module):
     "A layer that stays, and a change of low rank that is learnt [Hu et al. 2021]."
 
@@ -449,31 +448,3 @@ class LoRA(nn.Module):
         "One layer that does the same."
         self.layer.weight += self.scale * self.B @ self.A
         return self.layer
-
-
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-062
-def add_lora(
-    model: nn.Module,  # is changed: only the thin matrices will learn
-    layers: tuple[str, ...] = ("to_q", "to_v"),  # last names of the layers
-    **options,  # of `LoRA`
-) -> list[str]:  # the layers that were found
-    "Put a `LoRA` in the place of each of these layers."
-    found = [k for k, m in model.named_modules() if k.split(".")[-1] in layers]
-    if not found:
-        raise ValueError(f"layers: none of {layers} in {type(model).__name__}")
-    model.requires_grad_(False)
-    for name in found:
-        _replace(model, name, LoRA(model.get_submodule(name), **options))
-    return found
-
-
-def merge_lora(model: nn.Module):
-    "Add every learnt change to the weights, and take the thin matrices away."
-    for name, m in list(model.named_modules()):
-        if isinstance(m, LoRA):
-            _replace(model, name, m.merged())
-
-
-def _replace(model: nn.Module, name: str, new: nn.Module):
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, new)

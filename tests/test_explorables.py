@@ -8,7 +8,12 @@ import torch
 
 from conftest import turned
 from mmcourse.decision_fusion import fuse_weighted
-from mmcourse.explorables import noise_slider, patch_slider, weights_slider
+from mmcourse.explorables import (
+    answer_slider,
+    noise_slider,
+    patch_slider,
+    weights_slider,
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +132,13 @@ def test_the_slider_of_patches_tells_where_most_weight_goes():
     assert (
         "Block 2, asked by row 2, column 4: most at row 6, column 6, 25% of the weight."
     ) in labels
+
+
+def test_answers_with_and_without_the_picture():
+    few = {"yes": 0.75, "no": 0.2, "dog": 0.05}, {"yes": 0.4, "no": 0.6}
+    page = answer_slider(torch.ones(6, 6, 3), {"is there a dog ?": few})._repr_html_()
+    assert re.findall('aria-label="(It sees .*?)"', page) == [
+        "It sees the picture and is asked: is there a dog ? "
+        "It says yes 75%, no 20%, dog 5%.",
+        "It sees white paper and is asked: is there a dog ? It says no 60%, yes 40%.",
+    ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mmcourse import layouts
+from mmcourse.bridges import add_lora, merge_lora
 from mmcourse.checkpoint import CheckpointError
 from mmcourse.language_model import (
     LM,
@@ -36,10 +37,8 @@ from mmcourse.vision_language import (
     QFormer,
     QueryBridge,
     Resampler,
-    add_lora,
     answer_loss,
     last_picture,
-    merge_lora,
     projector,
 )
 
