@@ -32,9 +32,9 @@ from mmcourse.bridges import (
     cell_labels,
     cells,
     front_of,
-    look_at,
     look_quickly,
     prompts,
+    seen_by,
     small_lm,
     train_answers,
 )
@@ -114,7 +114,7 @@ class Lesson:
 
     def exam(self, held: bool):
         scenes = exam_scenes(held)
-        return scenes, look_at(self.eye, scenes["image"])
+        return scenes, seen_by(self.eye, scenes["image"])
 
     def score(self, model, front: int, told=False) -> dict:
         found = {}
@@ -125,7 +125,7 @@ class Lesson:
             said = predict(Answers(model), inputs).argmax(1)
             found[name] = marks(scenes, said == answers)
             if not told:
-                blank = look_at(self.eye, 0 * scenes["image"][:1] + 1)
+                blank = seen_by(self.eye, 0 * scenes["image"][:1] + 1)
                 inputs = ids, last, blank.expand(len(ids), -1, -1)
                 said = predict(Answers(model), inputs).argmax(1)
                 found[f"{name}, blank"] = marks(scenes, said == answers)

@@ -15,7 +15,7 @@ __all__ = [
     "CellEye",
     "cells",
     "KeptEye",
-    "look_at",
+    "seen_by",
     "look_quickly",
     "cell_labels",
     "prompts",
@@ -148,7 +148,7 @@ class KeptEye(nn.Module):
 
 
 @torch.no_grad()
-def look_at(eye: CellEye, images: np.ndarray, batch: int = 256) -> Tensor:
+def seen_by(eye: CellEye, images: np.ndarray, batch: int = 256) -> Tensor:
     "The tokens of many pictures: (N, 9, d)."
     parts = torch.as_tensor(images).split(batch)
     return torch.cat([eye.states(p)[0] for p in parts])

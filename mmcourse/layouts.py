@@ -202,7 +202,7 @@ def rotary_base(config: dict, source: str | Path) -> float:
 
 
 def tower_options(config: dict | None, source: str | Path, kind: str) -> dict:
-    "Arguments of the chapter's `PictureTower`. Raises `CheckpointError`."
+    "Arguments of the chapter's `VisionTower`. Raises `CheckpointError`."
     c = filled(config, kind, source)
     c["hidden_size"] = c.get("embed_dim", c["hidden_size"])  # two names for one
     heads_fit(c, source)

@@ -6,7 +6,7 @@ published one."""
 
 # %% auto #0
 __all__ = [
-    "PictureTower",
+    "VisionTower",
     "projector",
     "LLaVA",
     "QFormerBlock",
@@ -38,7 +38,7 @@ from .vit import ViT
 
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-023
-class PictureTower(ViT):
+class VisionTower(ViT):
     "A ViT in the form of CLIP's [Radford et al. 2021]."
 
     def __init__(
@@ -82,7 +82,7 @@ class LLaVA(nn.Module):
 
     def __init__(
         self,
-        eye: PictureTower,
+        eye: VisionTower,
         lm: LM,
         image_token: int,  # the word that stands for a token of a picture
         *,
@@ -132,7 +132,7 @@ def from_pretrained(
     eye, lm, bridge, options, weights = open_llava(folder)
 
     def make():
-        eye_lm = PictureTower(**eye), LM(**lm)
+        eye_lm = VisionTower(**eye), LM(**lm)
         return cls(*eye_lm, bridge=projector(*bridge), **options)
 
     return with_weights(make, weights, folder)
@@ -314,7 +314,7 @@ class Flamingo(nn.Module):
 
     def __init__(
         self,
-        eye: PictureTower,
+        eye: VisionTower,
         lm: LM,
         *,
         resampler: nn.Module | None = None,  # of a picture's tokens
@@ -412,7 +412,7 @@ def from_pretrained(
 
     def make():
         resampler = Resampler(eye["d"], **sampler) if sampler else None
-        return cls(PictureTower(**eye), LM(**lm), resampler=resampler, **options)
+        return cls(VisionTower(**eye), LM(**lm), resampler=resampler, **options)
 
     return with_weights(make, weights, folder)
 

@@ -17,10 +17,10 @@ from mmcourse.bridges import (
     cells,
     chances_of,
     front_of,
-    look_at,
     look_quickly,
     place_table,
     prompts,
+    seen_by,
     shipped_models,
     small_lm,
     train_answers,
@@ -42,7 +42,7 @@ def exam():
 
 @pytest.fixture(scope="module")
 def exam_seen(shipped, exam):
-    return look_at(shipped["eye"], exam["image"])
+    return seen_by(shipped["eye"], exam["image"])
 
 
 def test_places_are_rows_and_columns():
@@ -174,13 +174,13 @@ def test_what_ships_answers(shipped, exam, exam_seen):
     assert there > 80
     assert absent < 15
     held = make_scenes(240, "valid", held=True, seed=4)
-    seen = look_at(shipped["eye"], held["image"])
+    seen = seen_by(shipped["eye"], held["image"])
     right = by_kind(answered(shipped["gated"], BRIDGES[2], held, seen), held)
     assert min(right.values()) > 75, right
 
 
 def test_without_a_picture_nothing_is_there(shipped, exam):
-    paper = look_at(shipped["eye"], np.ones((1, 3, 48, 48), np.float32))
+    paper = seen_by(shipped["eye"], np.ones((1, 3, 48, 48), np.float32))
     for question in ("is there a red 5 ?", "is there a dog ?"):
         assert next(iter(chances_of(shipped["gated"], question, paper))) == "no"
     everything = chances_of(shipped["gated"], "is there a dog ?", paper)

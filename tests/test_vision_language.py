@@ -33,7 +33,7 @@ from mmcourse.vision_language import (
     Flamingo,
     LLaVA,
     LoRA,
-    PictureTower,
+    VisionTower,
     QFormer,
     QueryBridge,
     Resampler,
@@ -323,7 +323,7 @@ def test_it_is_llava(text, vision, act, bias, full, layers, n, seed, tmp_path):
 
 def small_llava(**options):
     torch.manual_seed(0)
-    eye = PictureTower(8, 4, d=8, heads=2, depth=2)
+    eye = VisionTower(8, 4, d=8, heads=2, depth=2)
     return LLaVA(eye, LM(12, d=8, heads=2, depth=2), 11, **options).eval()
 
 
@@ -531,7 +531,7 @@ def test_it_is_idefics(
 
 def small_flamingo(open_gates=True, **options):
     torch.manual_seed(0)
-    eye, lm = PictureTower(8, 4, d=8, heads=2, depth=1), LM(12, d=8, heads=2, depth=2)
+    eye, lm = VisionTower(8, 4, d=8, heads=2, depth=1), LM(12, d=8, heads=2, depth=2)
     options = {"resampler": Resampler(8, 2, 1, 2), "heads": 2} | options
     model = Flamingo(eye, lm, **options).eval()
     for b in model.bridges:
@@ -854,7 +854,7 @@ def test_lora_begins_where_the_model_is():
 
 def test_the_tower_hands_out_its_states():
     torch.manual_seed(0)
-    eye, x = PictureTower(8, 4, d=8, heads=2, depth=3), torch.randn(2, 3, 8, 8)
+    eye, x = VisionTower(8, 4, d=8, heads=2, depth=3), torch.randn(2, 3, 8, 8)
     states = eye.states(x)
     assert len(states) == 4 and states[0].shape == (2, 5, 8)
     torch.testing.assert_close(states[0], eye.norm0(eye.tokens(x)))
