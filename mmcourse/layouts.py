@@ -17,7 +17,7 @@ __all__ = [
     "llama_options",
     "heads_fit",
     "rotary_base",
-    "tower_options",
+    "eye_options",
     "interleaved",
     "to_ours",
     "open_llama",
@@ -201,7 +201,7 @@ def rotary_base(config: dict, source: str | Path) -> float:
     return float(rope.get("rope_theta", config.get("rope_theta", 10_000)))
 
 
-def tower_options(config: dict | None, source: str | Path, kind: str) -> dict:
+def eye_options(config: dict | None, source: str | Path, kind: str) -> dict:
     "Arguments of the chapter's `VisionTower`. Raises `CheckpointError`."
     c = filled(config, kind, source)
     c["hidden_size"] = c.get("embed_dim", c["hidden_size"])  # two names for one
@@ -358,7 +358,7 @@ def open_llava(folder: str | Path) -> tuple[dict, dict, tuple, dict, dict]:
     c = filled(read_config(folder, "llava"), "llava", folder)
     strategies = {"default", "full"}
     only(c, folder, vision_feature_select_strategy=strategies)
-    eye = tower_options(c.get("vision_config"), folder, "clip_vision_model")
+    eye = eye_options(c.get("vision_config"), folder, "clip_vision_model")
     lm = llama_options(c.get("text_config"), folder)
     lm["tied"] = lm["tied"] or c["tie_word_embeddings"]
     layers = c["vision_feature_layer"]
@@ -415,7 +415,7 @@ def open_idefics(folder: str | Path) -> tuple[dict, dict, dict, dict, dict]:
     refuse(folder, "bad configuration", wrong[_divides(every, depth) :])
     own = {k: v for k, v in c.items() if k not in ("num_key_value_heads", "head_dim")}
     lm = llama_options(own, folder, "idefics")
-    eye = tower_options(c.get("vision_config"), folder, "idefics_vision")
+    eye = eye_options(c.get("vision_config"), folder, "idefics_vision")
     options = {k: lm[k] for k in ("heads", "hidden", "activation", "eps")}
     vector = c["alpha_type"] == "vector"
     options |= {"every": every, "gates": (1, 1, lm["d"]) if vector else (1,)}
