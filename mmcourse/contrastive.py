@@ -50,7 +50,6 @@ from torch.utils.checkpoint import checkpoint
 from mmcourse.pair_weights import (
     SigLIPVision,
     end_of_text,
-    fitting_ids,
     load_pair,
     pair_options,
 )
@@ -58,6 +57,7 @@ from mmcourse.pair_weights import (
 from .attention import TransformerBlock, causal_mask
 from .emoji import name_words
 from .inputs import mask as as_mask
+from .inputs import token_ids
 from .training import evaluating, param_groups, scale_lr, warmup_cosine
 from .vit import ViT
 
@@ -386,7 +386,7 @@ def forward(
     ids: Tensor,  # (B, T)
     mask: Tensor | None = None,  # (B, T) bool: real, not padding?
 ) -> Tensor:  # (B, T, d)
-    ids = fitting_ids(ids, *self.words.weight.shape[:1], len(self.positions))
+    ids = token_ids(ids, len(self.words.weight), len(self.positions))
     T = ids.shape[1]
     allowed = causal_mask(T).to(ids.device) if self.causal else None
     if mask is not None:

@@ -14,7 +14,6 @@ __all__ = [
     "pair_options",
     "pair_weights_of",
     "load_pair",
-    "fitting_ids",
     "end_of_text",
     "Probe",
     "SigLIPVision",
@@ -37,7 +36,6 @@ from mmcourse.pretrained import (
 )
 
 from .attention import MultiHeadAttention
-from .inputs import numbers
 from .vit import ViT, stretched, whole_patches
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-005
@@ -175,21 +173,6 @@ def load_pair(model: nn.Module, folder: str | Path):  # `model`, in evaluation m
 
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-016
-def fitting_ids(
-    ids: Tensor,
-    vocabulary: int,
-    longest: int,  # tokens
-) -> Tensor:  # (B, T)
-    "Raise `ValueError` unless `ids` are tokens of this vocabulary, and not too many."
-    a = numbers(ids, "ids", (None, None))
-    if a.shape[1] > longest:
-        raise ValueError(f"ids: expected at most {longest} tokens, got {a.shape[1]}")
-    if a.min() < 0 or a.max() >= vocabulary:
-        got = f"{a.min()} to {a.max()}"
-        raise ValueError(f"ids: expected tokens 0 to {vocabulary - 1}, got {got}")
-    return torch.as_tensor(ids)
-
-
 def end_of_text(
     ids: Tensor,  # (B, T)
     eos: int,  # its token; 2: an early CLIP, where it is the largest
