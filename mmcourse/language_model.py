@@ -29,7 +29,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .attention import causal_mask, fused_attention, per_head, rotary
-from .inputs import number, numbers, what, whole
+from .inputs import number, token_ids, whole
 from .layouts import open_llama, with_weights
 
 
@@ -221,17 +221,9 @@ def words(
     cache: KVCache | None = None,
 ) -> Tensor:  # (B, T, d)
     "The vectors of tokens. Raises `TypeError` or `ValueError`."
-    found, size = numbers(ids, "ids", (None, None)), len(self.embed.weight)
     room = self.longest - (0 if cache is None else cache.length)
-    if found.dtype.kind not in "ui":
-        raise TypeError(f"ids: expected whole numbers, got {what(ids)}")
-    if found.min() < 0 or found.max() >= size:
-        got = f"{found.min()} to {found.max()}"
-        raise ValueError(f"ids: expected tokens from 0 to {size - 1}, got {got}")
-    if found.shape[1] > room:
-        got = f"{found.shape[1]} and room for {room}"
-        raise ValueError(f"ids: at most {self.longest} tokens, got {got}")
-    return self.embed(torch.as_tensor(ids, device=self.embed.weight.device).long())
+    ids = token_ids(ids, len(self.embed.weight), room)
+    return self.embed(ids.to(self.embed.weight.device))
 
 
 # %% ../nbs/0_tools/language_model.ipynb #cell-026
