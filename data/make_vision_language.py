@@ -158,7 +158,8 @@ def every_word(data: tuple) -> tuple:
 
 
 def whole_loss(logits, targets):
-    return answer_loss(logits, *targets)
+    ids, counts = targets
+    return answer_loss(logits, ids, counts.bool())
 
 
 def marks(scenes, hits) -> dict:

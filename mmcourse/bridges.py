@@ -137,11 +137,11 @@ def placed(self: CellEye, seen: Tensor) -> Tensor:  # (N, 9, 28) -> (N, 9, d)
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-010
 class KeptEye(nn.Module):
-    "An eye for pictures that were looked at before: their tokens (N, 9, d)."
+    "An eye for pictures that were looked at before: their tokens (N, n, d)."
 
-    def __init__(self, d: int, n: int = 9):
+    def __init__(self, d: int):
         super().__init__()
-        self.d, self.shape = d, (n, d)
+        self.d, self.shape = d, (None, d)
 
     def states(self, tokens: Tensor) -> list[Tensor]:
         return [tokens]
