@@ -475,8 +475,7 @@ def answer_slider(
         left.set(xticks=[], yticks=[])
         words, values = zip(*best(question, it_sees))
         right.barh(words, [100 * v for v in values], color=PALETTE[0])
-        right.set(xlim=(0, 100), xlabel="chance (%)")
-        right.invert_yaxis()
+        right.set(xlim=(0, 100), ylim=(3.5, -0.5), xlabel="chance (%)")
         return fig
 
     def say(question, it_sees):
