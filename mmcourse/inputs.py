@@ -14,6 +14,7 @@ __all__ = [
     "mask",
     "probabilities",
     "labels",
+    "token_ids",
     "leaves",
     "as_data",
     "as_pair",
@@ -229,6 +230,27 @@ def labels(
 
 
 # %% ../nbs/0_tools/inputs.ipynb #cell-030
+def token_ids(
+    ids,  # (B, T) array, tensor or rows of equal length
+    vocabulary: int,  # numbers run from 0 to one below
+    longest: int,  # tokens that a row may hold
+):  # (B, T) tensor int64, on its own device
+    "`ids` as tokens of a vocabulary. Raises `TypeError` or `ValueError`."
+    import torch
+
+    a = numbers(ids, "ids", (None, None))
+    if a.dtype.kind not in "ui":
+        raise TypeError(f"ids: expected whole numbers, got {what(ids)}")
+    if a.shape[1] > longest:
+        raise ValueError(f"ids: expected at most {longest} tokens, got {a.shape[1]}")
+    low, high = a.min(), a.max()
+    if low < 0 or high >= vocabulary:
+        wanted = f"tokens 0 to {vocabulary - 1}"
+        raise ValueError(f"ids: expected {wanted}, got {low} to {high}")
+    return torch.as_tensor(ids).long()
+
+
+# %% ../nbs/0_tools/inputs.ipynb #cell-033
 def leaves(
     data,  # an array or tensor, or a tuple or dict of them, nested as you like
     name: str = "data",
@@ -243,7 +265,7 @@ def leaves(
     return [leaf for k, v in items for leaf in leaves(v, f"{name}[{k!r}]")]
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-031
+# %% ../nbs/0_tools/inputs.ipynb #cell-034
 def as_data(
     data,  # an array or tensor, or a tuple or dict of them
     name: str,  # of the argument, for errors
@@ -277,7 +299,7 @@ def as_pair(
     return checked[0], _tensors(checked[1], device, whole_as_int64=True)
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-032
+# %% ../nbs/0_tools/inputs.ipynb #cell-035
 def _tensors(data, device, whole_as_int64=False):
     import torch
 
@@ -289,7 +311,7 @@ def _tensors(data, device, whole_as_int64=False):
     return t if t.is_floating_point() or not whole_as_int64 else t.long()
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-036
+# %% ../nbs/0_tools/inputs.ipynb #cell-039
 def modules(
     named,  # {name: nn.Module}
     name: str,  # of the argument, for errors
@@ -303,7 +325,7 @@ def modules(
     return nn.ModuleDict(named)
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-038
+# %% ../nbs/0_tools/inputs.ipynb #cell-041
 def opened(
     x,  # path (str or Path), or bytes
     name: str,  # of the argument, for errors

@@ -74,13 +74,13 @@ from mmcourse.spoken import (
     WHISPER_NAMES,
     by_fifties,
     fitting_features,
-    fitting_ids,
     fitting_wave,
     half_sizes,
 )
 
 from .audio import frames, mel_bank, window
 from .datasets import NAMES, SR
+from .inputs import token_ids
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-010
 bank = lru_cache(mel_bank)  # the same triangles for every wave
@@ -413,7 +413,7 @@ def decode(
     sound: Tensor,  # (B, S, d), what the encoder says
     lengths: Tensor | None = None,  # (B,) frames that are real; None: all
 ) -> Tensor:  # (B, T, vocabulary) logits of the next token
-    ids = fitting_ids(ids, len(self.positions), len(self.embed.weight))
+    ids = token_ids(ids, len(self.embed.weight), len(self.positions))
     x = self.embed(ids) + self.positions[: ids.shape[1]]
     mask = heard(lengths, sound.shape[1])
     for block in self.blocks:

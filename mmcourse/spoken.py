@@ -23,7 +23,6 @@ __all__ = [
     "task_loss",
     "fitting_wave",
     "fitting_features",
-    "fitting_ids",
     "voice_interval",
     "beam_answers",
     "speech_weights",
@@ -274,22 +273,6 @@ def fitting_features(
         wanted = f"(B, {bands}, frames), an even number of frames up to {most}"
         raise ValueError(f"features: expected {wanted}, got {shape}")
     return features
-
-
-def fitting_ids(
-    ids: Tensor,
-    most: int,  # tokens in a row
-    vocabulary: int,
-) -> Tensor:  # `ids`
-    "Raise `ValueError` unless they are (B, T) tokens of the vocabulary."
-    shape = tuple(ids.shape)
-    if len(shape) != 2 or not 0 < shape[1] <= most:
-        raise ValueError(f"ids: expected (B, T), 1 to {most} tokens, got {shape}")
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocabulary:
-        wanted = f"0 to {vocabulary - 1}"
-        raise ValueError(f"ids: expected {wanted}, got {low} to {high}")
-    return ids
 
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-025

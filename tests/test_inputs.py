@@ -20,6 +20,7 @@ from mmcourse.inputs import (
     numbers,
     opened,
     probabilities,
+    token_ids,
     what,
     whole,
 )
@@ -202,6 +203,32 @@ def test_probabilities():
 def test_probabilities_refuses(p, says):
     with pytest.raises(ValueError, match=says):
         probabilities(p, "p")
+
+
+def test_token_ids():
+    for ids in ([[0, 19], [3, 4]], np.array([[0, 19], [3, 4]], np.int16)):
+        got = token_ids(ids, 20, 2)
+        assert got.dtype == torch.int64 and got.tolist() == [[0, 19], [3, 4]]
+    there = torch.tensor([[5]])
+    assert token_ids(there, 20, 2) is there
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "why"),
+    [
+        ([[20]], ValueError, "ids: expected tokens 0 to 19, got 20 to 20"),
+        ([[0, -1]], ValueError, "ids: expected tokens 0 to 19, got -1 to 0"),
+        ([[1, 2, 3]], ValueError, "ids: expected at most 2 tokens, got 3"),
+        ([[]], ValueError, "ids: expected at least one value"),
+        ([1], ValueError, r"ids: expected shape \(any, any\), got \(1,\)"),
+        ([[1, 2], [3]], ValueError, "ids: expected rows of equal length"),
+        ([[0.5]], TypeError, "ids: expected whole numbers"),
+        (["a"], TypeError, "ids: expected numbers"),
+    ],
+)
+def test_token_ids_refuse(ids, error, why):
+    with pytest.raises(error, match=why):
+        token_ids(ids, 20, 2)
 
 
 def test_labels():
