@@ -73,6 +73,7 @@ from mmcourse.pretrained import (
 from mmcourse.spoken import (
     WHISPER_NAMES,
     by_fifties,
+    config_sizes,
     fitting_features,
     fitting_wave,
     half_sizes,
@@ -431,10 +432,10 @@ def from_pretrained(
     c = read_config(folder, "whisper")
     only(c, folder, scale_embedding=False, tie_word_embeddings=True)
     act = {"activation": activation(c, folder, "activation_function")}
-    bands, d = c["num_mel_bins"], c["d_model"]
+    bands, d, size = config_sizes(c, "num_mel_bins", "d_model", "vocab_size")
     ears = TwoConvolutions(bands, d)
     encoder = AudioEncoder(ears, bands, d, **half_sizes(c, "encoder", "source"), **act)
-    model = cls(encoder, c["vocab_size"], **half_sizes(c, "decoder", "target"), **act)
+    model = cls(encoder, size, **half_sizes(c, "decoder", "target"), **act)
     weights = renamed(read_weights(folder), WHISPER_NAMES, ["proj_out."])
     return load_weights(model, weights, folder)
 

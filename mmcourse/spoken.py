@@ -26,6 +26,7 @@ __all__ = [
     "voice_interval",
     "beam_answers",
     "speech_weights",
+    "config_sizes",
     "half_sizes",
     "next_numbers",
     "next_name",
@@ -53,7 +54,7 @@ from torch import Tensor, nn
 from .audio import level, resample
 from .checkpoint import CheckpointError, grow, read_tensors
 from .datasets import SR, pink_noise
-from .inputs import numbers
+from .inputs import choice, numbers
 from .measure import seeded
 from .pretrained import load_weights, renamed
 from .store import data_path
@@ -130,12 +131,13 @@ def without_words(
     waves: Sequence[np.ndarray],  # strings, to be played backwards
     n: int = 50,  # of each kind
     seed: int = 0,
+    seconds: int = 2,  # of silence and of steady noise
 ) -> dict[str, list[np.ndarray]]:  # kind -> waves
     "Sounds in which nobody says a word."
     rng = np.random.default_rng(seed)
     return {
-        "digital silence": [np.zeros(2 * SR, np.float32) for _ in range(n)],
-        "steady noise": [0.03 * pink_noise(2 * SR, rng) for _ in range(n)],
+        "digital silence": [np.zeros(seconds * SR, np.float32) for _ in range(n)],
+        "steady noise": [0.03 * pink_noise(seconds * SR, rng) for _ in range(n)],
         "two bursts of noise": [two_bursts(rng) for _ in range(n)],
         "strings played backwards": [w[::-1].copy() for w in waves[:n]],
     }
@@ -327,8 +329,8 @@ def speech_weights(
     name: str,  # 'listener' or 'whisper'
 ) -> dict[str, Tensor]:  # a part of its state_dict
     "Weights of data/speech.safetensors."
+    start = f"{choice(name, 'name', ['listener', 'whisper'])}."
     weights = grow(read_tensors(data_path("speech.safetensors"))[0])
-    start = f"{name}."
     return {k[len(start) :]: t for k, t in weights.items() if k.startswith(start)}
 
 
@@ -355,18 +357,32 @@ WHISPER_NAMES = [
 ]
 
 
+def config_sizes(
+    c: dict,  # config.json
+    *keys: str,
+) -> list[int]:
+    "Sizes from a configuration. Raises `CheckpointError` for what is none."
+    for key in keys:
+        n = c.get(key)
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            wanted = "a whole number from 1"
+            raise CheckpointError(f"config.json: {key}: expected {wanted}, got {n!r}")
+    return [c[key] for key in keys]
+
+
 def half_sizes(
     c: dict,  # config.json
     side: str,  # 'encoder' or 'decoder'
     places: str,  # 'source' or 'target'
 ) -> dict:  # options of `speech.AudioEncoder` or `speech.Whisper`
     "The sizes of one half of a published Whisper."
-    return {
-        "heads": c[f"{side}_attention_heads"],
-        "depth": c[f"{side}_layers"],
-        "hidden": c[f"{side}_ffn_dim"],
-        "places": c[f"max_{places}_positions"],
-    }
+    parts = "attention_heads", "layers", "ffn_dim"
+    keys = *(f"{side}_{part}" for part in parts), f"max_{places}_positions"
+    heads, depth, hidden, longest = config_sizes(c, *keys)
+    if c["d_model"] % heads:
+        wanted = f"a divisor of d_model, {c['d_model']}"
+        raise CheckpointError(f"config.json: {keys[0]}: expected {wanted}, got {heads}")
+    return {"heads": heads, "depth": depth, "hidden": hidden, "places": longest}
 
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-035
