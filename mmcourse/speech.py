@@ -66,6 +66,7 @@ from mmcourse.attention import (
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-005
 from mmcourse.pretrained import (
     activation,
+    config_sizes,
     load_weights,
     only,
     read_config,
@@ -75,7 +76,6 @@ from mmcourse.pretrained import (
 from mmcourse.spoken import (
     WHISPER_NAMES,
     by_fifties,
-    config_sizes,
     fitting_features,
     fitting_wave,
     half_sizes,
@@ -436,10 +436,13 @@ def from_pretrained(
     c = read_config(folder, "whisper")
     only(c, folder, scale_embedding=False, tie_word_embeddings=True)
     act = {"activation": activation(c, folder, "activation_function")}
-    bands, d, size = config_sizes(c, "num_mel_bins", "d_model", "vocab_size")
+    keys = "num_mel_bins", "d_model", "vocab_size"
+    bands, d, size = config_sizes(c, folder, *keys)
     ears = TwoConvolutions(bands, d)
-    encoder = AudioEncoder(ears, bands, d, **half_sizes(c, "encoder", "source"), **act)
-    model = cls(encoder, size, **half_sizes(c, "decoder", "target"), **act)
+    half = half_sizes(c, folder, "encoder", "source")
+    encoder = AudioEncoder(ears, bands, d, **half, **act)
+    half = half_sizes(c, folder, "decoder", "target")
+    model = cls(encoder, size, **half, **act)
     weights = renamed(read_weights(folder), WHISPER_NAMES, ["proj_out."])
     return load_weights(model, weights, folder)
 

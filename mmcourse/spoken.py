@@ -26,7 +26,6 @@ __all__ = [
     "voice_interval",
     "beam_answers",
     "speech_weights",
-    "config_sizes",
     "half_sizes",
     "next_numbers",
     "next_name",
@@ -56,7 +55,7 @@ from .checkpoint import CheckpointError, grow, read_tensors
 from .datasets import SR, pink_noise
 from .inputs import choice, numbers
 from .measure import seeded
-from .pretrained import load_weights, renamed
+from .pretrained import config_sizes, load_weights, renamed
 from .store import data_path
 from .training import warmup_cosine
 
@@ -357,32 +356,17 @@ WHISPER_NAMES = [
 ]
 
 
-def config_sizes(
-    c: dict,  # config.json
-    *keys: str,
-) -> list[int]:
-    "Sizes from a configuration. Raises `CheckpointError` for what is none."
-    for key in keys:
-        n = c.get(key)
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            wanted = "a whole number from 1"
-            raise CheckpointError(f"config.json: {key}: expected {wanted}, got {n!r}")
-    return [c[key] for key in keys]
-
-
 def half_sizes(
     c: dict,  # config.json
+    source: str | Path,  # where it comes from, for errors
     side: str,  # 'encoder' or 'decoder'
     places: str,  # 'source' or 'target'
 ) -> dict:  # options of `speech.AudioEncoder` or `speech.Whisper`
     "The sizes of one half of a published Whisper."
     parts = "attention_heads", "layers", "ffn_dim"
     keys = *(f"{side}_{part}" for part in parts), f"max_{places}_positions"
-    heads, depth, hidden, longest = config_sizes(c, *keys)
-    if c["d_model"] % heads:
-        wanted = f"a divisor of d_model, {c['d_model']}"
-        raise CheckpointError(f"config.json: {keys[0]}: expected {wanted}, got {heads}")
-    return {"heads": heads, "depth": depth, "hidden": hidden, "places": longest}
+    found = config_sizes(c, source, *keys, heads=keys[0], width="d_model")
+    return dict(zip(("heads", "depth", "hidden", "places"), found))
 
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-035
