@@ -16,6 +16,7 @@ __all__ = [
     "only",
     "QuickGELU",
     "activation",
+    "config_sizes",
 ]
 
 # %% ../nbs/0_tools/pretrained.ipynb #cell-003
@@ -210,3 +211,23 @@ def activation(
     "The activation that a configuration names. Raises `CheckpointError`."
     only(config, source, **{option: set(ACTIVATIONS)})
     return ACTIVATIONS[config.get(option, "gelu")]()
+
+
+# %% ../nbs/0_tools/pretrained.ipynb #cell-018
+def config_sizes(
+    config: dict,
+    source: str | Path,  # where it comes from, for errors
+    *keys: str,
+    heads: str | None = None,  # of these keys, the one of the number of heads
+    width: str | None = None,  # and the one of the features that they share
+) -> list[int]:
+    "Sizes by their keys. Raises `CheckpointError` for what is no size."
+    found = {k: config.get(k) for k in (*keys, *([width] if width else []))}
+    wanted = "a whole number from 1"
+    wrong = [k for k, n in found.items() if type(n) is not int or n < 1]
+    says = [f"{k}: expected {wanted}, got {found[k]!r}" for k in wrong]
+    refuse(source, "size", says)
+    if heads and config[width] % config[heads]:
+        wanted = f"a divisor of {width}, {config[width]}"
+        refuse(source, "size", [f"{heads}: expected {wanted}, got {config[heads]}"])
+    return [config[k] for k in keys]

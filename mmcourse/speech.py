@@ -62,8 +62,11 @@ from mmcourse.attention import (
     causal_mask,
     padding_mask,
 )
+
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-005
 from mmcourse.pretrained import (
     activation,
+    config_sizes,
     load_weights,
     only,
     read_config,
@@ -82,7 +85,7 @@ from .audio import frames, mel_bank, window
 from .datasets import NAMES, SR
 from .inputs import token_ids
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-010
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-012
 bank = lru_cache(mel_bank)  # the same triangles for every wave
 
 
@@ -103,7 +106,7 @@ def whisper_mel(
     return ((y.maximum(y.max() - 8) + 4) / 4).float()
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-014
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-016
 def hear(
     waves: Iterable[np.ndarray],  # at 8 kHz
 ) -> list[Tensor]:  # of each (40, frames), a frame is 20 ms
@@ -112,7 +115,7 @@ def hear(
     return [whisper_mel(w, SR, n_mels=40, n_fft=256) for w in even]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-018
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-020
 def collapse(path: Sequence[int]) -> list[int]:
     "What a path, a symbol for each moment, says: repetitions are one, blanks go."
     return [k for k, before in zip(path, [0, *path[:-1]]) if k and k != before]
@@ -123,7 +126,7 @@ def best_path(log_p: Tensor) -> list[int]:
     return collapse(log_p.argmax(1).tolist())
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-021
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-023
 def with_blanks(
     labels: Tensor,  # (U,) int64, none of them 0
 ) -> Tensor:  # (2U + 1,): 0, first, 0, second, …, 0
@@ -133,7 +136,7 @@ def with_blanks(
     return s
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-022
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-024
 def forward_scores(
     log_p: Tensor,  # (T, K) log probabilities of each symbol at each moment
     labels: Tensor,  # (U,)
@@ -152,7 +155,7 @@ def forward_scores(
     return torch.stack(rows)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-026
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-028
 def ctc(
     logits: Tensor,  # (T, K); symbol 0 is the blank
     labels: Tensor,  # (U,)
@@ -167,7 +170,7 @@ def ctc(
     return -total, log_p.exp() - occupied
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-030
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-032
 class Ears(nn.Module):
     "Convolutions with batch norm; the first halves the number of frames."
 
@@ -183,7 +186,7 @@ class Ears(nn.Module):
             self.layers.append(nn.Sequential(conv, *rest))
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-031
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-033
 def heard(lengths: Tensor | None, size: int) -> Tensor | None:  # (B, 1, size)
     "Which steps hold sound: two frames make one."
     return None if lengths is None else padding_mask(lengths // 2, size)
@@ -198,7 +201,7 @@ def forward(self: Ears, x: Tensor, lengths: Tensor | None = None) -> Tensor:
     return x.mT  # (B, frames/2, d)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-033
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-035
 class DigitListener(nn.Module):
     "Ears and one layer: each 40 ms a score for the blank and for each word."
 
@@ -211,7 +214,7 @@ class DigitListener(nn.Module):
         return self.head(self.ears(features, lengths))  # (B, frames/2, 1 + words)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-037
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-040
 def edit_distance(
     truth: Sequence,  # words, characters, numbers
     said: Sequence,
@@ -226,7 +229,7 @@ def edit_distance(
     return row[-1]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-038
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-041
 def error_rate(
     truths: Sequence[Sequence],
     saids: Sequence[Sequence],
@@ -236,6 +239,7 @@ def error_rate(
     return sum(edits) / sum(map(len, truths))
 
 
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-042
 def word_error_rate(truths: Sequence[str], saids: Sequence[str]) -> float:
     "WER: `error_rate` over words."
     return error_rate([t.split() for t in truths], [s.split() for s in saids])
@@ -246,7 +250,7 @@ def character_error_rate(truths: Sequence[str], saids: Sequence[str]) -> float:
     return error_rate([t.strip() for t in truths], [s.strip() for s in saids])
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-040
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-044
 def transcribed(
     model: nn.Module,  # (features, lengths) -> (B, S, 1 + words)
     mels: Sequence[Tensor],
@@ -260,7 +264,7 @@ def transcribed(
     return by_fifties(ask, mels)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-049
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-053
 def beam_search(
     log_p: Tensor,  # (T, K) log probabilities
     width: int = 8,  # prefixes that are kept
@@ -286,7 +290,7 @@ def _add(grown: dict, prefix: tuple, blank: float, label: float):
     grown[prefix] = np.logaddexp(a, blank), np.logaddexp(b, label)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-054
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-059
 def sinusoids(
     n: int,  # places
     d: int,  # features, an even number
@@ -297,6 +301,7 @@ def sinusoids(
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-060
 class TwoConvolutions(nn.Module):
     "Whisper's ears: two convolutions; the second halves the number of frames."
 
@@ -308,7 +313,7 @@ class TwoConvolutions(nn.Module):
         return F.gelu(self.conv2(F.gelu(self.conv1(x)))).mT  # (B, frames/2, d)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-055
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-061
 class AudioEncoder(nn.Module):
     "Convolutions, places, blocks [Radford et al. 2022, section 2.2]."
 
@@ -331,7 +336,7 @@ class AudioEncoder(nn.Module):
         unbiased_keys(self)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-057
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-063
 def unbiased_keys(model: nn.Module):
     "Take the bias of every key away: a softmax would not see it."
     for m in model.modules():
@@ -339,7 +344,7 @@ def unbiased_keys(model: nn.Module):
             m.to_k.bias = None
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-058
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-064
 @patch
 def forward(
     self: AudioEncoder,
@@ -355,7 +360,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-060
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-066
 class DecoderBlock(TransformerBlock):
     "Tokens look back at themselves, then into the sound, then think."
 
@@ -376,7 +381,7 @@ class DecoderBlock(TransformerBlock):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-062
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-068
 class Whisper(nn.Module):
     "Sound in, words out, one after the other [Radford et al. 2022]."
 
@@ -405,7 +410,7 @@ class Whisper(nn.Module):
         return self.decode(ids, self.encoder(features, lengths), lengths)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-063
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-069
 @patch
 def decode(
     self: Whisper,
@@ -421,7 +426,7 @@ def decode(
     return self.norm(x) @ self.embed.weight.T
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-065
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-071
 @patch(cls_method=True)
 def from_pretrained(
     cls: Whisper,
@@ -431,15 +436,18 @@ def from_pretrained(
     c = read_config(folder, "whisper")
     only(c, folder, scale_embedding=False, tie_word_embeddings=True)
     act = {"activation": activation(c, folder, "activation_function")}
-    bands, d = c["num_mel_bins"], c["d_model"]
+    keys = "num_mel_bins", "d_model", "vocab_size"
+    bands, d, size = config_sizes(c, folder, *keys)
     ears = TwoConvolutions(bands, d)
-    encoder = AudioEncoder(ears, bands, d, **half_sizes(c, "encoder", "source"), **act)
-    model = cls(encoder, c["vocab_size"], **half_sizes(c, "decoder", "target"), **act)
+    half = half_sizes(c, folder, "encoder", "source")
+    encoder = AudioEncoder(ears, bands, d, **half, **act)
+    half = half_sizes(c, folder, "decoder", "target")
+    model = cls(encoder, size, **half, **act)
     weights = renamed(read_weights(folder), WHISPER_NAMES, ["proj_out."])
     return load_weights(model, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-069
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-075
 ENGLISH = NAMES
 CHINESE = [*"零一二三四五六七八九"]
 
@@ -449,7 +457,7 @@ TOKENS = ["<end>", "<start>", "<transcribe>", "<translate>", "<no times>"]
 TOKENS += [*ENGLISH, *CHINESE, *[f"<{0.04 * k:.2f}>" for k in range(151)]]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-070
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-076
 def task_tokens(
     words: Sequence[int],  # digits
     task: int,  # TRANSCRIBE or TRANSLATE
@@ -465,13 +473,13 @@ def task_tokens(
     return [START, task, *both, times[-1], END]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-071
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-077
 def token_names(ids: Sequence[int]) -> str:
     "Tokens by their names."
     return " ".join(TOKENS[t] for t in ids)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-074
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-080
 def small_whisper(
     ears: nn.Module,  # of a trained `DigitListener`; they stay as they are
     **options,  # of `TransformerBlock`
@@ -481,7 +489,7 @@ def small_whisper(
     return Whisper(encoder, len(TOKENS), depth=2, **options)
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-079
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-085
 @patch
 def generate(
     self: Whisper,
@@ -505,7 +513,7 @@ def generate(
     return [[*a, end][: [*a, end].index(end)] for a in answers]
 
 
-# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-080
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-086
 def written(
     model: Whisper,
     mels: Sequence[Tensor],
@@ -515,6 +523,7 @@ def written(
     return by_fifties(lambda x, n: model.generate(x, prompt, lengths=n), mels)
 
 
+# %% ../nbs/5_crossmodal/23_speech.ipynb #cell-087
 def spelled(ids: Sequence[int]) -> str:
     "Tokens as they are written: English with spaces, Chinese without."
     names = [TOKENS[i] for i in ids if TOKENS[i][0] != "<"]

@@ -53,9 +53,9 @@ from torch import Tensor, nn
 from .audio import level, resample
 from .checkpoint import CheckpointError, grow, read_tensors
 from .datasets import SR, pink_noise
-from .inputs import numbers
+from .inputs import choice, numbers
 from .measure import seeded
-from .pretrained import load_weights, renamed
+from .pretrained import config_sizes, load_weights, renamed
 from .store import data_path
 from .training import warmup_cosine
 
@@ -130,12 +130,13 @@ def without_words(
     waves: Sequence[np.ndarray],  # strings, to be played backwards
     n: int = 50,  # of each kind
     seed: int = 0,
+    seconds: int = 2,  # of silence and of steady noise
 ) -> dict[str, list[np.ndarray]]:  # kind -> waves
     "Sounds in which nobody says a word."
     rng = np.random.default_rng(seed)
     return {
-        "digital silence": [np.zeros(2 * SR, np.float32) for _ in range(n)],
-        "steady noise": [0.03 * pink_noise(2 * SR, rng) for _ in range(n)],
+        "digital silence": [np.zeros(seconds * SR, np.float32) for _ in range(n)],
+        "steady noise": [0.03 * pink_noise(seconds * SR, rng) for _ in range(n)],
         "two bursts of noise": [two_bursts(rng) for _ in range(n)],
         "strings played backwards": [w[::-1].copy() for w in waves[:n]],
     }
@@ -327,8 +328,8 @@ def speech_weights(
     name: str,  # 'listener' or 'whisper'
 ) -> dict[str, Tensor]:  # a part of its state_dict
     "Weights of data/speech.safetensors."
+    start = f"{choice(name, 'name', ['listener', 'whisper'])}."
     weights = grow(read_tensors(data_path("speech.safetensors"))[0])
-    start = f"{name}."
     return {k[len(start) :]: t for k, t in weights.items() if k.startswith(start)}
 
 
@@ -357,16 +358,15 @@ WHISPER_NAMES = [
 
 def half_sizes(
     c: dict,  # config.json
+    source: str | Path,  # where it comes from, for errors
     side: str,  # 'encoder' or 'decoder'
     places: str,  # 'source' or 'target'
 ) -> dict:  # options of `speech.AudioEncoder` or `speech.Whisper`
     "The sizes of one half of a published Whisper."
-    return {
-        "heads": c[f"{side}_attention_heads"],
-        "depth": c[f"{side}_layers"],
-        "hidden": c[f"{side}_ffn_dim"],
-        "places": c[f"max_{places}_positions"],
-    }
+    parts = "attention_heads", "layers", "ffn_dim"
+    keys = *(f"{side}_{part}" for part in parts), f"max_{places}_positions"
+    found = config_sizes(c, source, *keys, heads=keys[0], width="d_model")
+    return dict(zip(("heads", "depth", "hidden", "places"), found))
 
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-035

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from mmcourse.pretrained import (
     activation,
+    config_sizes,
     load_weights,
     only,
     read_config,
@@ -165,14 +166,13 @@ def from_pretrained(
     "A published ViT. Raises `CheckpointError` for what does not fit."
     c = read_config(folder, "vit")
     only(c, folder, qkv_bias=True)
+    keys = "num_channels", "hidden_size", "num_attention_heads"
+    keys = *keys, "num_hidden_layers", "intermediate_size"
+    found = config_sizes(c, folder, *keys, heads=keys[2], width=keys[1])
+    sizes = dict(zip(("channels", "d", "heads", "depth", "hidden"), found))
     vit = cls(
-        c["image_size"],
-        c["patch_size"],
-        channels=c["num_channels"],
-        d=c["hidden_size"],
-        heads=c["num_attention_heads"],
-        depth=c["num_hidden_layers"],
-        hidden=c["intermediate_size"],
+        *config_sizes(c, folder, "image_size", "patch_size"),
+        **sizes,
         activation=activation(c, folder),
         eps=c["layer_norm_eps"],
     )

@@ -63,6 +63,7 @@ from mmcourse.spoken import (
     real_whisper,
     real_words,
     similar_length,
+    speech_weights,
     task_loss,
     thirty_seconds,
     together,
@@ -605,6 +606,10 @@ def test_sounds_without_words(clips):
     assert not any(w.any() for w in sounds["digital silence"])
     for wave, back in zip(strings, sounds["strings played backwards"]):
         np.testing.assert_array_equal(wave, back[::-1])
+    longer = without_words(strings, 3, seconds=5)
+    for kind in ("digital silence", "steady noise"):
+        assert {len(w) for w in sounds[kind]} == {2 * SR}
+        assert {len(w) for w in longer[kind]} == {5 * SR}
     for wave in sounds["steady noise"]:
         loud = [np.sqrt((part**2).mean()) for part in np.split(wave, 4)]
         assert min(loud) > 0.01 and max(loud) < 0.1
@@ -720,3 +725,40 @@ def test_the_real_whisper_hears_words():
         torch.testing.assert_close(
             model.encoder(x), torch.from_numpy(np.array(sound)), atol=1e-3, rtol=0
         )
+
+
+def test_long_silence_makes_the_decoder_speak_but_not_ctc():
+    "What the chapter says of the weights that ship."
+    listener = DigitListener().eval()
+    listener.load_state_dict(speech_weights("listener"))
+    whisper = small_whisper(listener.ears).eval()
+    whisper.load_state_dict(whisper.state_dict() | speech_weights("whisper"))
+    for seconds, words in ((2, 0), (5, 2)):
+        mels = hear([np.zeros(seconds * SR, np.float32)])
+        assert transcribed(listener, mels) == [[]]
+        (said,) = written(whisper, mels, [START, TRANSCRIBE, NO_TIMES])
+        assert len(said) == words
+
+
+def test_weights_of_another_name_are_refused():
+    with pytest.raises(ValueError, match="name: expected.*listener"):
+        speech_weights("nope")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("encoder_attention_heads", 5, "a divisor of d_model, 12, got 5"),
+        ("decoder_attention_heads", 0, "a whole number from 1, got 0"),
+        ("d_model", "x", "a whole number from 1, got 'x'"),
+        ("vocab_size", None, "a whole number from 1, got None"),
+        ("decoder_layers", 1.5, "a whole number from 1, got 1.5"),
+    ],
+)
+def test_sizes_that_are_none_are_named(tmp_path, key, value, why):
+    source = data_path("published/whisper")
+    config = json.loads((source / "config.json").read_text()) | {key: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copy(source / "model.safetensors", tmp_path)
+    with pytest.raises(CheckpointError, match=f"{key}: expected {why}"):
+        Whisper.from_pretrained(tmp_path)

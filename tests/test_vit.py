@@ -151,6 +151,8 @@ def test_a_classifiers_folder_opens_too(tmp_path):
         ({"num_hidden_layers": 3}, "is missing there"),
         ({"num_hidden_layers": 1}, "is unknown here"),
         ({"patch_size": 3}, "'embed.weight' is"),
+        ({"num_attention_heads": 5}, "num_attention_heads: expected a divisor"),
+        ({"hidden_size": None}, "hidden_size: expected a whole number from 1"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, change, why):
