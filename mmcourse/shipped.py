@@ -15,6 +15,7 @@ from .audio import standardise_mel
 from .checkpoint import grow, read_tensors
 from .classifiers import Classifier, ImageNet28, conv_block, mean_and_max
 from .inputs import choice
+from .pretrained import load_weights
 from .quantize import Tokenizer
 from .store import data_path
 
@@ -76,12 +77,12 @@ def read_classifiers(
 def read_tokenizers(
     path: str | Path | None = None,  # None: the file that ships
 ) -> dict[str, Tokenizer]:  # 'image', 'audio'; in evaluation mode
-    "The shipped tokenizers. Raises `CheckpointError` for a damaged file."
-    tensors, _ = read_tensors(path or data_path("quantize.safetensors"))
+    "The shipped tokenizers. Raises `CheckpointError` for a damaged or other file."
+    path = path or data_path("quantize.safetensors")
+    tensors, _ = read_tensors(path)
     found = {}
     for modality in ("image", "audio"):
         own = {k: v for k, v in tensors.items() if k.startswith(f"{modality}.")}
         own = {k.removeprefix(f"{modality}."): v for k, v in own.items()}
-        found[modality] = Tokenizer(modality).eval()
-        found[modality].load_state_dict(grow(own))
+        found[modality] = load_weights(Tokenizer(modality), grow(own), path)
     return found
