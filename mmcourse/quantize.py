@@ -8,8 +8,6 @@ __all__ = [
     "nearest_code",
     "straight_through",
     "VectorQuantizer",
-    "quantizable",
-    "known_codes",
     "VQVAE",
     "vqvae_loss",
     "picture_nets",
@@ -33,7 +31,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .codebooks import open_encodec
+from .codebooks import Rescaled, known_codes, open_encodec, quantizable
 from .inputs import choice, floats, whole
 from .pretrained import load_weights
 
@@ -86,39 +84,20 @@ class VectorQuantizer(nn.Module):
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-020
-def quantizable(x: Tensor, d: int) -> Tensor:  # `x`
-    "Raise `ValueError` unless `x` holds vectors of `d` features on axis 1."
-    if x.ndim < 2 or x.shape[1] != d:
-        raise ValueError(f"x: expected (B, {d}, ...), got {tuple(x.shape)}")
-    return x
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-021
-def known_codes(codes: Tensor, size: int) -> Tensor:  # `codes`, int64
-    "Raise `ValueError` unless all `codes` are whole numbers below `size`."
-    if codes.is_floating_point() or codes.dtype == torch.bool:
-        raise ValueError(f"codes: expected whole numbers, got {codes.dtype}")
-    if codes.numel() and not 0 <= codes.min() <= codes.max() < size:
-        got = f"{codes.min().item()} to {codes.max().item()}"
-        raise ValueError(f"codes: expected 0 to {size - 1}, got {got}")
-    return codes.long()
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-022
 @patch
 def encode(self: VectorQuantizer, x: Tensor) -> Tensor:  # (B, d, ...) -> (B, ...)
     x = quantizable(x, self.codebook.shape[1])
     return nearest_code(x.movedim(1, -1), self.codebook)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-023
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-021
 @patch
 def decode(self: VectorQuantizer, codes: Tensor) -> Tensor:  # (B, ...) -> (B, d, ...)
     codes = known_codes(codes, len(self.codebook))
     return F.embedding(codes, self.codebook).movedim(-1, 1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-025
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-023
 @patch
 def forward(
     self: VectorQuantizer,
@@ -136,7 +115,7 @@ def forward(
     return straight_through(x, q), loss.flatten(1).mean(1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-027
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-025
 @patch
 @torch.no_grad()
 def place(self: VectorQuantizer, which: Tensor, rows: Tensor, count):
@@ -148,7 +127,7 @@ def place(self: VectorQuantizer, which: Tensor, rows: Tensor, count):
     self.total[which] = self.codebook[which] * count
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-028
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-026
 def _rows(x: Tensor) -> Tensor:  # (B, d, ...) -> (N, d)
     return x.detach().movedim(1, -1).flatten(0, -2)
 
@@ -160,7 +139,7 @@ def start(self: VectorQuantizer, x: Tensor):
     self.ready.fill_(1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-029
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-027
 @patch
 @torch.no_grad()
 def follow(self: VectorQuantizer, x: Tensor, codes: Tensor):
@@ -177,7 +156,7 @@ def follow(self: VectorQuantizer, x: Tensor, codes: Tensor):
         self.place(self.count < self.dead * fair, rows, fair)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-033
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-031
 class VQVAE(nn.Module):
     "Encoder, quantiser, decoder [van den Oord et al. 2017]."
 
@@ -198,7 +177,7 @@ class VQVAE(nn.Module):
         return self.decoder(self.quantizer.decode(codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-032
 def vqvae_loss(
     outputs: tuple[Tensor, Tensor],  # of `VQVAE`
     x: Tensor,  # what should have been drawn
@@ -209,7 +188,7 @@ def vqvae_loss(
     return F.mse_loss(drawn, x) / variance + extra.mean()
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-036
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
 def picture_nets(
     d: int,  # features of a vector
     width: int = 32,  # channels in the middle
@@ -231,7 +210,7 @@ def picture_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-042
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-040
 def code_usage(
     codes: Tensor,  # whole numbers
     size: int,  # K
@@ -244,7 +223,7 @@ def code_usage(
     return {"used": used.item(), "perplexity": entropy.exp().item()}
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-050
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-049
 class FSQ(nn.Module):
     "Each feature rounded to one of a few steps [Mentzer et al. 2023]."
 
@@ -273,7 +252,7 @@ class FSQ(nn.Module):
         return q.movedim(-1, 1), x.new_zeros(len(x))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-058
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
 class ResidualVQ(nn.Module):
     "A sum of codes, each from a codebook of its own [Zeghidour et al. 2021]."
 
@@ -297,7 +276,7 @@ class ResidualVQ(nn.Module):
         return max(1, min(len(self.layers), math.floor(1000 * bandwidth / each)))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-058
 @patch
 def encode(
     self: ResidualVQ,
@@ -313,14 +292,14 @@ def encode(
     return torch.stack(codes)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
 @patch
 def decode(self: ResidualVQ, codes: Tensor):  # (stages, B, ...) -> (B, d, ...)
     whole(len(codes), "codes: stages", 1, len(self.layers))
     return sum(layer.decode(k) for layer, k in zip(self.layers, codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-062
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
 @patch
 def forward(
     self: ResidualVQ,
@@ -337,7 +316,7 @@ def forward(
     return straight_through(x, x - rest), losses
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-064
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-063
 @patch(cls_method=True)
 def from_pretrained(
     cls: ResidualVQ,
@@ -348,7 +327,7 @@ def from_pretrained(
     return load_weights(cls(**options), weights, folder)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-074
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-073
 def jpeg(
     pictures: Tensor,  # (N, H, W) in [0, 1]
     quality: int,  # 0, the worst, to 95
@@ -358,7 +337,8 @@ def jpeg(
     "All pictures on one sheet, as a JPEG file and back."
     from PIL import Image
 
-    (N, H, W), (h, w) = pictures.shape, cell
+    N, H, W = pictures.shape
+    h, w = cell
     rows = -(-N // columns)
     sheet = torch.zeros(rows * columns, h, w)
     sheet[:N, :H, :W] = pictures
@@ -371,24 +351,14 @@ def jpeg(
     return cells.flatten(0, 1)[:N, :H, :W], 8 * file.tell() / N
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-087
-class _Scaled(nn.Module):
-    def __init__(self, factor: float, shift: float):
-        super().__init__()
-        self.factor, self.shift = factor, shift
-
-    def forward(self, x):
-        return self.factor * x + self.shift
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-088
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-089
 def sound_nets(
     d: int,  # features of a vector
     width: int = 96,  # channels in the middle
 ) -> tuple[nn.Module, nn.Module]:  # (B, 20, 51) dB -> (B, d, 24), and back
     "Encoder and decoder of log-mel spectrograms of a second."
     there = nn.Sequential(
-        _Scaled(1 / 30, 1.0),  # from [-60, 0] dB to [-1, 1]
+        Rescaled(1 / 30, 1.0),  # from [-60, 0] dB to [-1, 1]
         *(nn.Conv1d(20, width, 5, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         nn.Conv1d(width, d, 1),
@@ -399,12 +369,12 @@ def sound_nets(
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         nn.ConvTranspose1d(width, 20, 5, 2),
-        _Scaled(30.0, -30.0),
+        Rescaled(30.0, -30.0),
     )
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-089
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-091
 def hush(
     x: Tensor,  # (B, bands, T) dB, as drawn
     floor: float = -58.0,  # a frame that stays below it is no part of the clip
@@ -414,7 +384,7 @@ def hush(
     return x.clamp(-59, 0).masked_fill(quiet, -60)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-090
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-092
 class Tokenizer(VQVAE):
     "A picture as a row of 49 tokens, a spoken digit as a row of 24, and back."
 

@@ -74,6 +74,9 @@ def read_classifiers(
 
 
 # %% ../nbs/0_tools/shipped.ipynb #cell-011
+_SUMS = "total", "count"
+
+
 def read_tokenizers(
     path: str | Path | None = None,  # None: the file that ships
 ) -> dict[str, Tokenizer]:  # 'image', 'audio'; in evaluation mode
@@ -84,5 +87,8 @@ def read_tokenizers(
     for modality in ("image", "audio"):
         own = {k: v for k, v in tensors.items() if k.startswith(f"{modality}.")}
         own = {k.removeprefix(f"{modality}."): v for k, v in own.items()}
-        found[modality] = load_weights(Tokenizer(modality), grow(own), path)
+        model = Tokenizer(modality)
+        sums = {f"quantizer.{k}": getattr(model.quantizer, k) for k in _SUMS}
+        found[modality] = load_weights(model, sums | grow(own), path)
+        model.quantizer.total.copy_(model.quantizer.codebook)  # counts are one
     return found

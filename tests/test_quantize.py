@@ -362,6 +362,13 @@ def test_a_configuration_that_lacks_a_size_says_which(tmp_path, key):
         ResidualVQ.from_pretrained(folder)
 
 
+def test_a_tokenizer_that_ships_may_go_on_learning():
+    "Its running sums, which are not in the file, are those of its codes."
+    for model in read_tokenizers().values():
+        vq = model.quantizer
+        torch.testing.assert_close(vq.total / vq.count[:, None], vq.codebook.data)
+
+
 def test_another_file_is_no_tokenizer():
     with pytest.raises(CheckpointError, match="does not fit the model"):
         read_tokenizers(data_path("classifiers.safetensors"))

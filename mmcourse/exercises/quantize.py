@@ -418,7 +418,7 @@ question(
         ),
         "b": (
             "it uses a larger learning rate",
-            "All models of the table had the same one.",
+            "Its weights learn at the same rate as those of all others.",
         ),
         "c": (
             "every one of its combinations is used equally often",
@@ -441,8 +441,8 @@ question(
             "only how bright it is.",
         ),
         "c": (
-            "the header of a file is as large as a whole digit; on a sheet it is "
-            "shared by a thousand",
+            "the header of a file may be twice as large as a coded digit; on a sheet "
+            "it is shared by a thousand",
             "Yes. A header for each digit would make JPEG look several times worse "
             "than it is.",
         ),
