@@ -231,11 +231,10 @@ def main():
         study(f"residual/image/{seed}", partial(residual, "image", seed), seed)
     for seed in study.seeds(3):
         study(f"unrounded/audio/{seed}", partial(unrounded, seed), seed)
+        study(f"residual/audio/{seed}", partial(residual, "audio", seed), seed)
         study(f"deaf/audio/{seed}", partial(ship, "audio", seed), seed)
-    for seed in study.seeds(3):
         run = partial(residual, "image", seed, EveryStage)
         study(f"every stage/image/{seed}", run, seed)
-        study(f"residual/audio/{seed}", partial(residual, "audio", seed), seed)
     for name in QUANTIZERS:
         for seed in study.seeds(3):
             study(f"long/{name}/{seed}", partial(collapse, name, seed, 12), seed)

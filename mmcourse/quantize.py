@@ -223,7 +223,7 @@ def code_usage(
     return {"used": used.item(), "perplexity": entropy.exp().item()}
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-049
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-048
 class FSQ(nn.Module):
     "Each feature rounded to one of a few steps [Mentzer et al. 2023]."
 
@@ -252,7 +252,7 @@ class FSQ(nn.Module):
         return q.movedim(-1, 1), x.new_zeros(len(x))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-056
 class ResidualVQ(nn.Module):
     "A sum of codes, each from a codebook of its own [Zeghidour et al. 2021]."
 
@@ -276,7 +276,7 @@ class ResidualVQ(nn.Module):
         return max(1, min(len(self.layers), math.floor(1000 * bandwidth / each)))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-058
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
 @patch
 def encode(
     self: ResidualVQ,
@@ -292,14 +292,14 @@ def encode(
     return torch.stack(codes)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-058
 @patch
 def decode(self: ResidualVQ, codes: Tensor):  # (stages, B, ...) -> (B, d, ...)
     whole(len(codes), "codes: stages", 1, len(self.layers))
     return sum(layer.decode(k) for layer, k in zip(self.layers, codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
 @patch
 def forward(
     self: ResidualVQ,
@@ -316,7 +316,7 @@ def forward(
     return straight_through(x, x - rest), losses
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-063
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-062
 @patch(cls_method=True)
 def from_pretrained(
     cls: ResidualVQ,
@@ -327,7 +327,7 @@ def from_pretrained(
     return load_weights(cls(**options), weights, folder)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-073
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-072
 def jpeg(
     pictures: Tensor,  # (N, H, W) in [0, 1]
     quality: int,  # 0, the worst, to 95
@@ -351,7 +351,7 @@ def jpeg(
     return cells.flatten(0, 1)[:N, :H, :W], 8 * file.tell() / N
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-089
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-090
 def sound_nets(
     d: int,  # features of a vector
     width: int = 96,  # channels in the middle
@@ -374,7 +374,7 @@ def sound_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-091
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-092
 def hush(
     x: Tensor,  # (B, bands, T) dB, as drawn
     floor: float = -58.0,  # a frame that stays below it is no part of the clip
@@ -384,7 +384,7 @@ def hush(
     return x.clamp(-59, 0).masked_fill(quiet, -60)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-092
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-093
 class Tokenizer(VQVAE):
     "A picture as a row of 49 tokens, a spoken digit as a row of 24, and back."
 
