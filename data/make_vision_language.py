@@ -8,15 +8,18 @@ Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each
 `shipped`: gated cross-attention, 6,000 updates. `full`: each bridge, 2,000 updates.
 `nowhere`: the same without rows and columns in the tokens. `unpointed`: without
 questions that ask in which row or column a thing is. `told`: the language model alone,
-on scenes told in words. `frozen`: it stays as it is, and only the bridge learns;
-`warmed`: it learns, too. `everything`: the loss counts the questions, too. `lora`:
-thin matrices in a model that stays. `hits` holds 1 for each test question that was
+on scenes told in words. All others have 1,000 updates. `fresh`: the language model
+begins with random weights. `frozen`: it is the one that was told of scenes, and only
+the bridge learns; `warmed`: it learns, too; `lora`: thin matrices in it learn.
+`everything`: fresh, and the loss counts the questions, too. `tokens N`: fresh, and a
+resampler makes N tokens of the nine. `hits` holds 1 for each test question that was
 answered rightly. Test digits are those of `mnist`'s test part; nothing was chosen by
 them.
 """
 
 from functools import cache, partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from study import Study
@@ -40,14 +43,30 @@ from mmcourse.bridges import (
 )
 from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
 from mmcourse.measure import seeded
-from mmcourse.scenes import DIGITS, KINDS, POINTING, make_scenes
+from mmcourse.scenes import (
+    COLUMNS,
+    COUNTS,
+    DIGIT_THINGS,
+    DIGITS,
+    EMOJI_THINGS,
+    KINDS,
+    POINTING,
+    ROWS,
+    Thing,
+    caption,
+    encode,
+    held_out,
+    held_out_pair,
+    make_scenes,
+    told,
+)
 from mmcourse.store import data_path
 from mmcourse.training import count_parameters, fit, predict, warmup_cosine
-from mmcourse.vision_language import answer_loss
+from mmcourse.vision_language import Resampler, answer_loss
 
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
-UPDATES, BATCH, N = 2000, 48, 48_000
+UPDATES, SHORT, BATCH, N = 2000, 1000, 48, 48_000
 
 
 # ---------------------------------------------------------------------------- the eye
@@ -95,6 +114,99 @@ def share(hits, where) -> float:
     return round(hits[where].float().mean().item(), 4)
 
 
+# ------------------------------------------------------------- scenes told in words
+SEEN = [t for t in DIGIT_THINGS if not held_out(t)]
+TELLINGS, QUESTIONS = 12_000, 8
+
+
+def crowded_scene(rng) -> list[Thing]:
+    "Mostly four things, mostly digits that share digit or colour with another."
+    pool = SEEN if rng.random() < 0.7 else SEEN + 4 * EMOJI_THINGS
+    n = 4 if rng.random() < 0.7 else rng.integers(1, 5)
+    things = [pool[rng.integers(len(pool))]]
+    while len(things) < n:
+        kin = [t for t in pool if shares(t, things[0])]
+        allowed = kin if kin and rng.random() < 0.5 else pool
+        t = allowed[rng.integers(len(allowed))]
+        things += [t] * (t not in things)
+    at = rng.permutation(9)
+    return [t._replace(row=i // 3, column=i % 3) for t, i in zip(things, at.tolist())]
+
+
+def shares(a: Thing, b: Thing) -> bool:
+    return bool(a.colour) and (a.word == b.word) != (a.colour == b.colour)
+
+
+def questions_about(things: list[Thing], rng) -> dict[str, list[tuple[str, str]]]:
+    "Questions of each kind, with their answers; none about what is held out."
+    names = {t.name for t in things}
+    found = {"count": [("how many things are there ?", COUNTS[len(things) - 1])]}
+    found |= {k: [] for k in ("exists", "colour", "digit", "place", "pair")}
+    for t in things:
+        absent = [u for u in SEEN + EMOJI_THINGS if u.name not in names]
+        kin = [u for u in absent if shares(u, t)]
+        near = kin or [u for u in absent if not u.colour]
+        other = near[rng.integers(len(near))]
+        found["exists"] += [(f"is there {caption([t])} ?", "yes")]
+        found["exists"] += [(f"is there {caption([other])} ?", "no")]
+        found["place"] += [(f"which row is the {t.name} ?", ROWS[t.row])]
+        found["place"] += [(f"which column is the {t.name} ?", COLUMNS[t.column])]
+        if t.colour and sum(u.word == t.word for u in things) == 1:
+            found["colour"] += [(f"what colour is the {t.word} ?", t.colour)]
+        if t.colour and sum(u.colour == t.colour for u in things) == 1:
+            found["digit"] += [(f"which digit is {t.colour} ?", t.word)]
+        for u in things:
+            if u.word != t.word and not held_out_pair(t, u):
+                found["pair"] += list(compared(t, u))
+    return {k: v for k, v in found.items() if v}
+
+
+def compared(a: Thing, b: Thing):
+    for axis, words in (("column", "left of"), ("row", "above")):
+        first, second = getattr(a, axis), getattr(b, axis)
+        if first != second:
+            answer = "yes" if first < second else "no"
+            yield f"is the {a.name} {words} the {b.name} ?", answer
+
+
+def some_of(asked: dict[str, list], rng) -> list[tuple[str, str]]:
+    "Up to eight of them, each once, those about two things more often."
+    often = {"count": 1, "exists": 3, "pair": 5}
+    weight = np.concatenate(
+        [np.full(len(v), often.get(k, 3) / len(v)) for k, v in asked.items()]
+    )
+    rows = [row for v in asked.values() for row in v]
+    n = min(QUESTIONS, len(rows))
+    return [rows[i] for i in rng.choice(len(rows), n, False, weight / weight.sum())]
+
+
+def tellings(n: int, seed: int) -> tuple[Tensor, Tensor]:  # ids, which are answers
+    "Scenes told in words, half of them twice, then questions with their answers."
+    rng, texts = np.random.default_rng(seed), []
+    for _ in range(n):
+        things = crowded_scene(rng)
+        scene = encode(told(things))
+        again = scene if rng.random() < 0.5 else []
+        ids, counts = scene + again, [0] * len(scene) + [1] * len(again)
+        for question, answer in some_of(questions_about(things, rng), rng):
+            ids = ids + encode(question) + encode(answer)
+            counts += [0] * (len(ids) - len(counts) - 1) + [1]
+        texts.append((torch.tensor(ids), torch.tensor(counts)))
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    return tuple(map(pad, zip(*texts)))
+
+
+def train_reader(seed: int = 0, epochs: int = 4) -> nn.Module:
+    "A language model that reads scenes told in words."
+    with seeded(seed):
+        lm = small_lm()
+    data = tellings(TELLINGS, seed)
+    recipe = {"batch_size": 16, "weight_decay": 0.05, "clip": 1.0, "metric": None}
+    recipe |= {"schedule": warmup_cosine, "loss": whole_loss, "seed": seed}
+    fit(lm, (data[0], data), epochs=epochs, lr=3e-3, **recipe)
+    return lm
+
+
 # -------------------------------------------------------------------------- questions
 class Lesson:
     "Scenes to learn from and to be asked about, seen by one eye."
@@ -104,11 +216,9 @@ class Lesson:
         self.eye.load_state_dict(eye.state_dict())
         self.eye.requires_grad_(False)
 
-    def train(self, front: int, seed: int, kinds=LESSON, told=False):
+    def train(self, front: int, seed: int, kinds=LESSON):
         scenes = make_scenes(N, seed=100 + seed, kinds=kinds, drawn=False)
-        ids, last, answers = prompts(scenes, front, told)
-        if told:
-            return (ids, last), answers
+        ids, last, answers = prompts(scenes, front)
         seen = look_quickly(self.eye, scenes["things"], seed=seed)
         return (ids, last, seen), answers
 
@@ -219,49 +329,61 @@ def main():
     def arm(kind, seed, where=lesson, **how):
         return scored(learn(kind, seed, where=where, **how), kind, where)
 
-    @cache
-    def told():  # a language model that reads scenes told in words
-        with seeded(0):
-            lm = small_lm()
-        data = lesson.train(0, 0, LESSON, told=True)
-        return train_answers(lm, data, updates=3000, batch_size=BATCH)
+    def ship_reader():
+        add_to_file(
+            shrink({f"lm.{k}": w for k, w in train_reader().state_dict().items()}, 8)
+        )
+        return lesson.score(reader(), 0, told=True)
 
-    def told_lm(learns=True):
+    def reader() -> nn.Module:
         lm = small_lm()
-        lm.load_state_dict(told().state_dict())
-        return lm.requires_grad_(learns)
+        lm.load_state_dict(part("lm"))
+        return lm
 
-    def tell():
-        return lesson.score(told(), 0, told=True)
+    def frozen(kind, seed):
+        return arm(kind, seed, lm=reader().requires_grad_(False), updates=SHORT)
 
-    def from_told(learns):
-        return arm(gated, 0, lm=told_lm(learns))
-
-    def everything(seed):
-        model = bridged(gated, small_lm(), eye.d)
-        data = every_word(lesson.train(0, seed))
-        options = {"epochs": UPDATES * BATCH // N, "batch_size": BATCH, "metric": None}
-        options |= {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
-        fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
-        return scored(model, gated)
+    def warmed(kind, seed):
+        return arm(kind, seed, lm=reader(), updates=SHORT)
 
     def thin(kind, seed):
-        lm = told_lm()
+        lm = reader()
         add_lora(lm, r=8)
-        return arm(kind, seed, lm=lm)
+        return arm(kind, seed, lm=lm, updates=SHORT)
 
+    def everything(kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
+        data = every_word(lesson.train(0, seed))
+        options = {"epochs": SHORT * BATCH // N, "batch_size": BATCH, "metric": None}
+        options |= {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
+        fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
+        return scored(model, kind)
+
+    def resampled(n, kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
+        model.resampler = Resampler(eye.d, n, depth=2, heads=4, width=16)
+        data = lesson.train(0, seed)
+        train_answers(model, data, updates=SHORT, seed=seed, batch_size=BATCH)
+        return scored(model, kind)
+
+    study("told/none/0", ship_reader)
     three = study.seeds(3)
+    short = {
+        "fresh": partial(arm, updates=SHORT),
+        "frozen": frozen,
+        "warmed": warmed,
+        "lora": thin,
+        "everything": everything,
+    }
+    short |= {f"tokens {n}": partial(resampled, n) for n in (1, 4, 16)}
     for seed in three:
         for kind in reversed(BRIDGES):
             study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
         study(f"nowhere/{gated}/{seed}", partial(arm, gated, seed, nowhere), seed)
         run = partial(arm, gated, seed, kinds=UNPOINTED)
         study(f"unpointed/{gated}/{seed}", run, seed)
-        study(f"everything/{gated}/{seed}", partial(everything, seed), seed)
-    study("told/none/0", tell)
-    for what, learns in (("frozen", False), ("warmed", True)):
-        study(f"{what}/{gated}/0", partial(from_told, learns))
-    study(f"lora/{gated}/0", partial(thin, gated, 0))
+        for what, run in short.items():
+            study(f"{what}/{gated}/{seed}", partial(run, gated, seed), seed)
 
 
 def add_to_file(weights: dict):
