@@ -734,7 +734,7 @@ def changed(kind, part=None, **change):
             changed("llava", "text_config", head_dim=3),
             "head_dim: expected an even number",
         ),
-        (changed("llava", "vision_config", num_attention_heads=3), "do not divide 8"),
+        (changed("llava", "vision_config", num_attention_heads=3), "divisor of hidden"),
         (
             changed("llava", text_config={"model_type": "llama"}),  # seven billion
             "is missing there",
