@@ -17,6 +17,7 @@ answered rightly. Test digits are those of `mnist`'s test part; nothing was chos
 them.
 """
 
+import time
 from functools import cache, partial
 
 import numpy as np
@@ -286,6 +287,14 @@ def marks(scenes, hits) -> dict:
     return found | {"hits": "".join("01"[int(h)] for h in hits)}
 
 
+def trained(model: nn.Module, data: tuple, **how) -> nn.Module:
+    "The model, and how many seconds of one processor its training took."
+    start = time.process_time()
+    train_answers(model, data, batch_size=BATCH, **how)
+    model.seconds = round(time.process_time() - start, 1)
+    return model
+
+
 def main():
     study = Study("vision_language", __doc__, chapter=22, updates=UPDATES)
 
@@ -307,12 +316,12 @@ def main():
         front = front_of(kind)
         model = bridged(kind, lm or small_lm(), where.eye.d)
         data = where.train(front, seed % 10, kinds)
-        train_answers(model, data, updates=updates, seed=seed, batch_size=BATCH, **how)
-        return model
+        return trained(model, data, updates=updates, seed=seed, **how)
 
     def scored(model, kind, where=lesson):
         learnt = [p.numel() for p in model.parameters() if p.requires_grad]
         found = {"learnt": sum(learnt), "weights": count_parameters(model)}
+        found |= {"seconds": getattr(model, "seconds", None)}
         return found | where.score(model, front_of(kind))
 
     def ship(updates=6000):
@@ -363,7 +372,7 @@ def main():
         model = bridged(kind, small_lm(), eye.d)
         model.resampler = Resampler(eye.d, n, depth=2, heads=4, width=16)
         data = lesson.train(0, seed)
-        train_answers(model, data, updates=SHORT, seed=seed, batch_size=BATCH)
+        trained(model, data, updates=SHORT, seed=seed)
         return scored(model, kind)
 
     study("told/none/0", ship_reader)
