@@ -2,23 +2,26 @@
 
     python data/make_vision_language.py
 
-Writes data/results/vision_language.json and data/vision_language.safetensors: an eye,
-and a model with gated cross-attention.
+Writes data/results/vision_language.json and data/vision_language.safetensors: an eye, a
+model with gated cross-attention, and a language model that reads scenes told in words.
+
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
-`shipped`: gated cross-attention, 6,000 updates, int8; seed 0 ships. `full`: each bridge, 2,000 updates.
-`nowhere`: the same without rows and columns in the tokens. `unpointed`: without
-questions that ask in which row or column a thing is. `told`: the language model alone,
-on scenes told in words. All others have 1,000 updates. `fresh`: the language model
-begins with random weights. `frozen`: it is the one that was told of scenes, and only
-the bridge learns; `warmed`: it learns, too; `lora`: thin matrices in it learn.
-`everything`: fresh, and the loss counts the questions, too. `tokens N`: fresh, and a
-resampler makes N tokens of the nine. `hits` holds 1 for each test question that was
-answered rightly. Test digits are those of `mnist`'s test part; nothing was chosen by
-them.
+`told`: the language model alone, on scenes told in words. `shipped`: gated
+cross-attention, 6,000 updates, int8; seed 0 ships. `full` and `unpointed`: 2,000
+updates, the second without questions that ask in which row or column a thing is.
+
+All others have 1,000 updates. `fresh`: the language model begins with random weights.
+`frozen`: it is the one that was told of scenes, and only the bridge learns; `warmed`:
+it learns, too; `lora`: thin matrices in it learn. `nowhere`: fresh, without rows and
+columns in the tokens. `everything`: fresh, and the loss counts the questions, too.
+`tokens N`: fresh, and a resampler makes N tokens of the nine.
+
+`hits` holds 1 for each test question that was answered rightly. Test digits are those
+of `mnist`'s test part; nothing was chosen by them.
 """
 
 import time
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import torch
@@ -217,12 +220,14 @@ class Lesson:
         self.eye.load_state_dict(eye.state_dict())
         self.eye.requires_grad_(False)
 
+    @lru_cache(3)
     def train(self, front: int, seed: int, kinds=LESSON):
         scenes = make_scenes(N, seed=100 + seed, kinds=kinds, drawn=False)
         ids, last, answers = prompts(scenes, front)
         seen = look_quickly(self.eye, scenes["things"], seed=seed)
         return (ids, last, seen), answers
 
+    @cache
     def exam(self, held: bool):
         scenes = exam_scenes(held)
         return scenes, seen_by(self.eye, scenes["image"])
@@ -334,8 +339,6 @@ def main():
         return scored(model, kind)
 
     nowhere, gated, three = Lesson(eye, "none"), BRIDGES[2], study.seeds(3)
-    for seed in three:
-        study(f"shipped/{gated}/{seed}", partial(ship, gated, seed), seed)
 
     def arm(kind, seed, where=lesson, **how):
         return scored(learn(kind, seed, where=where, **how), kind, where)
@@ -378,22 +381,22 @@ def main():
         return scored(model, kind)
 
     study("told/none/0", ship_reader)
-    short = {
+    arms = {
         "fresh": partial(arm, updates=SHORT),
         "frozen": frozen,
         "warmed": warmed,
         "lora": thin,
+        "nowhere": partial(arm, where=nowhere, updates=SHORT),
+        **{f"tokens {n}": partial(resampled, n) for n in (1, 4, 16)},
         "everything": everything,
+        "full": arm,
+        "unpointed": partial(arm, kinds=UNPOINTED),
+        "shipped": ship,
     }
-    short |= {f"tokens {n}": partial(resampled, n) for n in (1, 4, 16)}
-    for seed in three:
-        for kind in reversed(BRIDGES):
-            study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
-        study(f"nowhere/{gated}/{seed}", partial(arm, gated, seed, nowhere), seed)
-        run = partial(arm, gated, seed, kinds=UNPOINTED)
-        study(f"unpointed/{gated}/{seed}", run, seed)
-        for what, run in short.items():
-            study(f"{what}/{gated}/{seed}", partial(run, gated, seed), seed)
+    for what, run in arms.items():
+        for kind in BRIDGES if what in ("fresh", "full") else [gated]:
+            for seed in three:
+                study(f"{what}/{kind}/{seed}", partial(run, kind, seed), seed)
 
 
 def add_to_file(weights: dict):
