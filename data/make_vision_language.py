@@ -219,15 +219,14 @@ class Lesson:
         self.eye = CellEye(places)
         self.eye.load_state_dict(eye.state_dict())
         self.eye.requires_grad_(False)
+        self.train, self.exam = lru_cache(3)(self.train), cache(self.exam)
 
-    @lru_cache(3)
     def train(self, front: int, seed: int, kinds=LESSON):
         scenes = make_scenes(N, seed=100 + seed, kinds=kinds, drawn=False)
         ids, last, answers = prompts(scenes, front)
         seen = look_quickly(self.eye, scenes["things"], seed=seed)
         return (ids, last, seen), answers
 
-    @cache
     def exam(self, held: bool):
         scenes = exam_scenes(held)
         return scenes, seen_by(self.eye, scenes["image"])
