@@ -10,11 +10,14 @@ Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each
 cross-attention, 6,000 updates, int8; seed 0 ships. `full` and `unpointed`: 2,000
 updates, the second without questions that ask in which row or column a thing is.
 
-All others have 1,000 updates. `fresh`: the language model begins with random weights.
+All others have 600 updates. `fresh`: the language model begins with random weights.
 `frozen`: it is the one that was told of scenes, and only the bridge learns; `warmed`:
 it learns, too; `lora`: thin matrices in it learn. `nowhere`: fresh, without rows and
 columns in the tokens. `everything`: fresh, and the loss counts the questions, too.
 `tokens N`: fresh, and a resampler makes N tokens of the nine.
+
+`rate R`: 150 updates at this learning rate, judged by validation digits. `is there`:
+2,000 more such questions, about seen and about held-out combinations.
 
 `hits` holds 1 for each test question that was answered rightly. Test digits are those
 of `mnist`'s test part; nothing was chosen by them.
@@ -35,6 +38,7 @@ from mmcourse.bridges import (
     Answers,
     CellEye,
     add_lora,
+    answered,
     bridged,
     cell_labels,
     cells,
@@ -70,7 +74,8 @@ from mmcourse.vision_language import Resampler, answer_loss
 
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
-UPDATES, SHORT, BATCH, N = 2000, 1000, 48, 48_000
+UPDATES, SHORT, BATCH, N = 2000, 600, 48, 48_000
+RATES = (1.5e-3, 3e-3, 6e-3)
 
 
 # ---------------------------------------------------------------------------- the eye
@@ -200,14 +205,22 @@ def tellings(n: int, seed: int) -> tuple[Tensor, Tensor]:  # ids, which are answ
     return tuple(map(pad, zip(*texts)))
 
 
-def train_reader(seed: int = 0, epochs: int = 4) -> nn.Module:
+def train_reader(seed: int = 0, epochs: int = 5) -> nn.Module:
     "A language model that reads scenes told in words."
     with seeded(seed):
         lm = small_lm()
     data = tellings(TELLINGS, seed)
     recipe = {"batch_size": 16, "weight_decay": 0.05, "clip": 1.0, "metric": None}
     recipe |= {"schedule": warmup_cosine, "loss": whole_loss, "seed": seed}
-    fit(lm, (data[0], data), epochs=epochs, lr=3e-3, **recipe)
+    scenes = make_scenes(1200, "valid", seed=5, drawn=False)
+    ids, last, answers = prompts(scenes, told=True)
+
+    def show(history):
+        hits = predict(Answers(lm), (ids, last)).argmax(1) == answers
+        right = {k: v for k, v in marks(scenes, hits).items() if k != "hits"}
+        print(len(history), history.train_loss[-1], right, flush=True)
+
+    fit(lm, (data[0], data), epochs=epochs, lr=3e-3, on_epoch=show, **recipe)
     return lm
 
 
@@ -221,8 +234,8 @@ class Lesson:
         self.eye.requires_grad_(False)
         self.train, self.exam = lru_cache(3)(self.train), cache(self.exam)
 
-    def train(self, front: int, seed: int, kinds=LESSON):
-        scenes = make_scenes(N, seed=100 + seed, kinds=kinds, drawn=False)
+    def train(self, front: int, seed: int, kinds=LESSON, n: int = N):
+        scenes = make_scenes(n, seed=100 + seed, kinds=kinds, drawn=False)
         ids, last, answers = prompts(scenes, front)
         seen = look_quickly(self.eye, scenes["things"], seed=seed)
         return (ids, last, seen), answers
@@ -251,6 +264,19 @@ class Lesson:
 def exam_scenes(held: bool) -> dict:
     "1,200 questions about test digits."
     return make_scenes(1200, "test", held=held, seed=7)
+
+
+def asked_for(model: nn.Module, eye: CellEye) -> dict:
+    "Recall and false yes of a gated model, from 2,000 questions of this kind."
+    found = {}
+    for name, held in (("seen", False), ("held-out", True)):
+        scenes = make_scenes(2000, "test", held=held, kinds=("exists",), seed=9)
+        hits = answered(model, BRIDGES[2], scenes, seen_by(eye, scenes["image"]))
+        there = torch.tensor([a == "yes" for a in scenes["answer"]])
+        found[name] = {"recall": share(hits, there), "false yes": share(~hits, ~there)}
+        found[name]["yes"] = "".join("01"[int(a)] for a in there)
+        found[name]["hits"] = "".join("01"[int(h)] for h in hits)
+    return found
 
 
 class Everything(nn.Module):
@@ -319,7 +345,7 @@ def main():
     ):
         front = front_of(kind)
         model = bridged(kind, lm or small_lm(), where.eye.d)
-        data = where.train(front, seed % 10, kinds)
+        data = where.train(front, seed, kinds, min(N, updates * BATCH))
         return trained(model, data, updates=updates, seed=seed, **how)
 
     def scored(model, kind, where=lesson):
@@ -335,7 +361,7 @@ def main():
             add_to_file(weights)
         weights = {k.partition(".")[2]: w for k, w in grow(weights).items()}
         model.load_state_dict(weights)
-        return scored(model, kind)
+        return scored(model, kind) | {"is there": asked_for(model, lesson.eye)}
 
     nowhere, gated, three = Lesson(eye, "none"), BRIDGES[2], study.seeds(3)
 
@@ -366,8 +392,8 @@ def main():
 
     def everything(kind, seed):
         model = bridged(kind, small_lm(), eye.d)
-        data = every_word(lesson.train(0, seed))
-        options = {"epochs": SHORT * BATCH // N, "batch_size": BATCH, "metric": None}
+        data = every_word(lesson.train(0, seed, LESSON, SHORT * BATCH))
+        options = {"epochs": 1, "batch_size": BATCH, "metric": None}
         options |= {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
         fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
         return scored(model, kind)
@@ -375,10 +401,19 @@ def main():
     def resampled(n, kind, seed):
         model = bridged(kind, small_lm(), eye.d)
         model.resampler = Resampler(eye.d, n, depth=2, heads=4, width=16)
-        data = lesson.train(0, seed)
+        data = lesson.train(0, seed, LESSON, SHORT * BATCH)
         trained(model, data, updates=SHORT, seed=seed)
         return scored(model, kind)
 
+    def at_rate(lr, kind, seed, updates=150):  # chosen on validation digits
+        model = learn(kind, seed, updates=updates, lr=lr)
+        scenes = make_scenes(900, "valid", seed=7)
+        hits = answered(model, kind, scenes, seen_by(eye, scenes["image"]))
+        return {"valid": marks(scenes, hits)}
+
+    for kind in BRIDGES:
+        for lr in RATES:
+            study(f"rate {lr}/{kind}/0", partial(at_rate, lr, kind, 0))
     study("told/none/0", ship_reader)
     arms = {
         "fresh": partial(arm, updates=SHORT),
