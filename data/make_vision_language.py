@@ -75,7 +75,7 @@ from mmcourse.vision_language import Resampler, answer_loss
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
 UPDATES, SHORT, BATCH, N = 2000, 600, 48, 48_000
-RATES = (1.5e-3, 3e-3, 6e-3)
+RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
 
 
 # ---------------------------------------------------------------------------- the eye

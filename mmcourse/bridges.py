@@ -11,6 +11,8 @@ __all__ = [
     "IMAGE",
     "BRIDGES",
     "LESSON",
+    "STUDY",
+    "RATES",
     "place_table",
     "CellEye",
     "cells",
@@ -29,12 +31,20 @@ __all__ = [
     "answered",
     "by_kind",
     "yes_rates",
+    "commonest",
+    "without_binding",
     "chances_of",
     "after_example",
+    "kept_hits",
+    "measured",
+    "best_rates",
+    "asked_more",
     "shipped_models",
 ]
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-003
+from statistics import mode
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -66,7 +76,8 @@ from mmcourse.vision_language import (
 from .checkpoint import grow, read_tensors
 from .inputs import choice, floats
 from .language_model import LM
-from .store import data_path
+from .measure import mean_spread, paired_bootstrap
+from .store import data_path, kept_runs
 from .training import fit, predict, warmup_cosine
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-006
@@ -288,7 +299,8 @@ def add_lora(
     **options,  # of `LoRA`
 ) -> list[str]:  # the layers that were found
     "Put a `LoRA` in the place of each of these layers."
-    found = [k for k, m in model.named_modules() if k.split(".")[-1] in layers]
+    linear = [k for k, m in model.named_modules() if isinstance(m, nn.Linear)]
+    found = [k for k in linear if k.split(".")[-1] in layers]
     if not found:
         raise ValueError(f"layers: none of {layers} in {type(model).__name__}")
     model.requires_grad_(False)
@@ -316,9 +328,10 @@ def answered(
     kind: str,  # of `BRIDGES`
     scenes: dict,  # from `make_scenes`
     seen: Tensor,  # (N, 9, d) their tokens
+    queries: int = 9,  # of the query transformer
 ) -> Tensor:  # (N,) bool
     "Which questions a model answers rightly."
-    ids, last, answers = prompts(scenes, front_of(kind))
+    ids, last, answers = prompts(scenes, front_of(kind, queries))
     return predict(Answers(model), (ids, last, seen)).argmax(1) == answers
 
 
@@ -340,6 +353,31 @@ def yes_rates(hits: Tensor, scenes: dict) -> tuple[float, float]:
     return there, 100 - absent
 
 
+def commonest(
+    scenes: dict,  # to be asked about
+    lesson: dict,  # where answers are counted
+) -> Tensor:  # (N,) bool
+    "Right answers of one who says, whatever is shown, the kind's commonest answer."
+    says = {}
+    for kind in KINDS:
+        rows = zip(lesson["kind"], lesson["answer"])
+        says[kind] = mode(answer for k, answer in rows if k == kind)
+    asked = zip(scenes["kind"], scenes["answer"])
+    return torch.tensor([says[kind] == answer for kind, answer in asked])
+
+
+def without_binding(scenes: dict) -> Tensor:  # (N,) bool
+    "*Is there a red 3?* is answered by: something is red, and something is a 3."
+    right = []
+    for question, answer, things in zip(
+        scenes["question"], scenes["answer"], scenes["things"]
+    ):
+        shown = {w for t in things for w in (t.word, t.colour)}
+        yes = set(question.split()[3:-1]) <= shown  # is there a … ?
+        right.append(yes == (answer == "yes"))
+    return torch.tensor(right)
+
+
 @torch.no_grad()
 def chances_of(
     model: Flamingo,
@@ -358,9 +396,10 @@ def after_example(
     model: Flamingo,
     scenes: dict,  # kinds of question in turn
     seen: Tensor,  # (N, 9, d) their tokens
+    own: bool = False,  # does the example look at the picture that is asked about?
 ) -> Tensor:  # (N,) bool
     "Right answers after an example of the same kind: picture, question, answer."
-    pictures = torch.stack([seen.roll(len(KINDS), 0), seen], 1)
+    pictures = torch.stack([seen if own else seen.roll(len(KINDS), 0), seen], 1)
     right = []
     for i, question in enumerate(scenes["question"]):
         j = i - len(KINDS)
@@ -374,11 +413,75 @@ def after_example(
 
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-027
-def shipped_models() -> dict[str, nn.Module]:  # 'eye' and 'gated'
+STUDY = "vision_language"
+
+
+def kept_hits(arm: str, part: str = "seen") -> np.ndarray:  # (seeds, questions)
+    "Which questions were answered rightly."
+    runs = kept_runs(STUDY, arm)
+    return np.array([[int(h) for h in run[part]["hits"]] for run in runs])
+
+
+def measured(
+    arms: dict[str, str],  # what the row is called -> the arm
+    part: str = "seen",  # or 'held-out'
+    costs: bool = False,  # weights trained and seconds of one processor, too?
+) -> list[dict]:  # rows for `table`
+    "Right answers of each kind (%), means over seeds; beside the first (points)."
+    first, rows = kept_hits(next(iter(arms.values())), part), []
+    for name, arm in arms.items():
+        runs, hits = kept_runs(STUDY, arm), kept_hits(arm, part)
+        row = {f"{part}, {len(runs)} seeds": name}
+        row |= {k: 100 * np.mean([r[part][k] for r in runs]) for k in KINDS}
+        row["all"] = mean_spread(hits.mean(1))
+        if rows:
+            row["beside the first"] = paired_bootstrap(hits, first).points()
+        if costs:
+            row["weights trained"] = f"{runs[0]['learnt']:,}"
+            row["seconds"] = f"{np.mean([r['seconds'] for r in runs]):.0f}"
+        rows.append(row)
+    return rows
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-029
+RATES = (0.0015, 0.003, 0.006, 0.012)
+
+
+def best_rates() -> tuple[list[dict], dict[str, float]]:  # rows; bridge -> rate
+    "Right answers (%) after 150 updates, and the rate with most of them."
+    rows, best = [], {}
+    for kind in BRIDGES:
+        runs = {rate: kept_runs(STUDY, f"rate {rate}/{kind}") for rate in RATES}
+        found = {rate: 100 * run[0]["valid"]["all"] for rate, run in runs.items()}
+        rows.append({"learning rate": kind} | {str(k): v for k, v in found.items()})
+        best[kind] = max(found, key=found.get)
+    return rows, best
+
+
+def asked_more() -> list[dict]:  # rows for `table`
+    "How often yes is said (%) to what is there, and to what is not, with intervals."
+    rows, runs = [], kept_runs(STUDY, f"shipped/{BRIDGES[2]}")
+    for part in ("seen", "held-out"):
+        found = [run["is there"][part] for run in runs]
+        yes = np.array([int(y) for y in found[0]["yes"]], bool)
+        hits = np.array([[int(h) for h in f["hits"]] for f in found])
+        row = {f"{len(runs)} seeds": part}
+        for name, said in (("is there", hits[:, yes]), ("is not", 1 - hits[:, ~yes])):
+            i = paired_bootstrap(said, 0 * said)
+            between = f"{100 * i.low:.1f} to {100 * i.high:.1f}"
+            row[f"yes: {name} (%)"] = f"{100 * said.mean():.1f} ({between})"
+            row[f"yes: {name}, what ships"] = 100 * said[0].mean()
+        rows.append(row)
+    return rows
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-031
+def shipped_models() -> dict[str, nn.Module]:  # 'eye', 'gated' and 'lm'
     "The trained models of chapter 22, in evaluation mode."
     weights = grow(read_tensors(data_path("vision_language.safetensors"))[0])
     eye = CellEye()
     models = {"eye": eye, "gated": bridged(BRIDGES[2], small_lm(), eye.d)}
+    models["lm"] = small_lm()
     for name, model in models.items():
         mine = {k: w for k, w in weights.items() if k.startswith(f"{name}.")}
         model.load_state_dict({k.partition(".")[2]: w for k, w in mine.items()})

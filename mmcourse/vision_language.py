@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 # %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-003
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from .layouts import open_idefics, open_llava, open_qformer, with_weights
 from .vit import ViT
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-023
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-025
 class VisionTower(ViT):
     "A ViT in the form of CLIP's [Radford et al. 2021]."
 
@@ -64,7 +65,7 @@ class VisionTower(ViT):
         return found
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-025
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-027
 def projector(
     width: int,  # features of a picture's token
     d: int,  # features of a word
@@ -76,7 +77,7 @@ def projector(
     return nn.Sequential(first, activation or nn.GELU(), second)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-026
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-028
 class LLaVA(nn.Module):
     "A language model that reads pictures among its words [Liu et al. 2023]."
 
@@ -103,7 +104,7 @@ class LLaVA(nn.Module):
         return self.bridge(seen if self.cls else seen[:, 1:])
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-027
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-029
 @patch
 def forward(
     self: LLaVA,
@@ -112,17 +113,27 @@ def forward(
     cache: KVCache | None = None,
 ) -> Tensor:  # (B, T, vocabulary) logits
     x = self.lm.words(ids, cache)
+    here = torch.as_tensor(ids, device=x.device) == self.image_token
     if pixels is not None:
-        seen = self.see(pixels).flatten(0, 1)  # (N · P', d)
-        here = torch.as_tensor(ids, device=x.device) == self.image_token
-        if here.sum() != len(seen):
-            wanted = f"{len(seen)} image tokens for {len(pixels)} pictures"
-            raise ValueError(f"ids: expected {wanted}, got {int(here.sum())}")
-        x = x.masked_scatter(here[..., None], seen)
+        seen = self.see(pixels)  # (N, P', d)
+        self.fits(here, seen)
+        x = x.masked_scatter(here[..., None], seen.flatten(0, 1))
+    elif cache is None and here.any():
+        raise ValueError("pixels: expected the pictures of the image tokens, got None")
     return self.lm.read(x, cache)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-029
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-030
+@patch
+def fits(self: LLaVA, here: Tensor, seen: Tensor):
+    "Raise `ValueError` unless each text has room for whole pictures, and for all."
+    (N, P, _), got = seen.shape, here.sum(1)
+    if got.sum() != N * P or (got % P).any():
+        wanted = f"{N * P} image tokens for {N} pictures, {P} together"
+        raise ValueError(f"ids: expected {wanted}, got {got.tolist()}")
+
+
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-032
 @patch(cls_method=True)
 def from_pretrained(
     cls: LLaVA,
@@ -138,7 +149,7 @@ def from_pretrained(
     return with_weights(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-033
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-036
 class QFormerBlock(nn.Module):
     "Queries look at each other, and at the picture if this block does."
 
@@ -167,7 +178,7 @@ class QFormerBlock(nn.Module):
         return self.norm3(x + self.mlp(x))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-034
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-037
 class QFormer(nn.Module):
     "Queries that collect what a picture's tokens hold [Li et al. 2023]."
 
@@ -192,7 +203,7 @@ class QFormer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-035
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-038
 @patch
 def forward(
     self: QFormer,
@@ -210,7 +221,7 @@ def forward(
     return x
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-037
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-040
 class QueryBridge(nn.Module):
     "A picture's tokens to `n` of the language model: (N, S, width) -> (N, n, d)."
 
@@ -224,7 +235,7 @@ class QueryBridge(nn.Module):
         return self.to_lm(self.qformer(self.queries, states))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-038
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-041
 @patch(cls_method=True)
 def from_pretrained(
     cls: QFormer,
@@ -235,7 +246,7 @@ def from_pretrained(
     return with_weights(partial(cls, **options), weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-041
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-044
 class GatedCrossBlock(nn.Module):
     "Words look at pictures, through gates that begin shut [Alayrac et al. 2022]."
 
@@ -260,7 +271,7 @@ class GatedCrossBlock(nn.Module):
         self.gate2 = nn.Parameter(torch.zeros(gates))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-042
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-045
 @patch
 def forward(
     self: GatedCrossBlock,
@@ -273,7 +284,7 @@ def forward(
     return x + self.gate2.tanh() * self.mlp(self.norm2(x))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-044
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-047
 class ResamplerBlock(nn.Module):
     "Latents look at a picture and at each other, then think."
 
@@ -291,7 +302,7 @@ class ResamplerBlock(nn.Module):
         return x + self.mlp(x)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-045
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-048
 class Resampler(nn.Module):
     "Any number of tokens to `n`: (N, S, d) -> (N, n, d) [Jaegle et al. 2021]."
 
@@ -308,7 +319,7 @@ class Resampler(nn.Module):
         return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-047
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-050
 class Flamingo(nn.Module):
     "A language model with blocks that look at pictures [Alayrac et al. 2022]."
 
@@ -324,15 +335,16 @@ class Flamingo(nn.Module):
         **options,  # of `GatedCrossBlock`
     ):
         super().__init__()
-        self.eye, self.lm, self.every = eye, lm, every
+        self.eye, self.lm = eye, lm
+        self.every = whole(every, "every", 1, len(lm.blocks))
         self.resampler = resampler or nn.Identity()
-        d, n = lm.embed.weight.shape[1], len(lm.blocks) // every
+        d, n = lm.embed.weight.shape[1], -(-len(lm.blocks) // every)
         sizes, options = (d, heads, hidden or 8 * d // 3), {"width": eye.d} | options
         bridges = [GatedCrossBlock(*sizes, **options) for _ in range(n)]
         self.bridges = nn.ModuleList(bridges)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-048
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-051
 @patch
 def look(
     self: Flamingo,
@@ -347,7 +359,7 @@ def look(
     return x if between else self.bridges[k](x, states, looks)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-049
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-052
 @patch
 def forward(
     self: Flamingo,
@@ -373,7 +385,7 @@ def forward(
     return self.lm.read(x, cache, partial(self.look, states=states, looks=each))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-050
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-053
 @patch
 def see(
     self: Flamingo,
@@ -389,7 +401,7 @@ def see(
     return states.unflatten(0, pixels.shape[:2]).flatten(1, 2), pixels.shape[1]
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-051
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-054
 def last_picture(
     ids: Tensor,  # (B, T)
     image_token: int,  # stands once for each picture
@@ -401,7 +413,7 @@ def last_picture(
     return number_of[..., None] == pictures
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-052
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-055
 @patch(cls_method=True)
 def from_pretrained(
     cls: Flamingo,
@@ -417,18 +429,20 @@ def from_pretrained(
     return with_weights(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-060
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-062
 def answer_loss(
     logits: Tensor,  # (B, T, vocabulary)
     ids: Tensor,  # (B, T)
     answer: Tensor,  # (B, T) bool: the tokens to learn
 ) -> Tensor:  # ()
     "Cross-entropy of the tokens that are to be written, each from those before it."
+    if not torch.as_tensor(answer)[:, 1:].any():
+        raise ValueError("answer: expected a token to learn, got none after the first")
     wanted = ids.masked_fill(~answer, -100)[:, 1:]  # -100: does not count
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted.flatten())
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-062
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-064
 class LoRA(nn.Module):
     "A layer that stays, and a change of low rank that is learnt [Hu et al. 2021]."
 
@@ -445,6 +459,7 @@ class LoRA(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        "One layer that does the same."
-        self.layer.weight += self.scale * self.B @ self.A
-        return self.layer
+        "One new layer that does the same."
+        layer = deepcopy(self.layer)
+        layer.weight += self.scale * self.B @ self.A
+        return layer

@@ -16,18 +16,24 @@ from mmcourse.bridges import (
     cell_labels,
     cells,
     chances_of,
+    commonest,
     front_of,
+    kept_hits,
     look_quickly,
+    measured,
     place_table,
     prompts,
     seen_by,
     shipped_models,
     small_lm,
     train_answers,
+    without_binding,
     yes_rates,
 )
 from mmcourse.measure import seeded
 from mmcourse.scenes import KINDS, WORDS, Thing, encode, make_scenes
+from mmcourse.store import kept_runs
+from mmcourse.training import predict
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +170,37 @@ def test_rates_by_hand():
     assert found["exists"] == pytest.approx(100 / 3)
     assert found["left"] == 100
     assert yes_rates(hits, scenes) == (50, 100)  # the one absent thing: yes, wrongly
+
+
+def test_baselines_by_hand():
+    red3, blue3, red5 = Thing("3", "red"), Thing("3", "blue"), Thing("5", "red")
+    scenes = {
+        "kind": ["exists"] * 4,
+        "question": ["is there a red 3 ?"] * 3 + ["is there a dog ?"],
+        "answer": ["yes", "no", "no", "no"],
+        "things": [[red3], [blue3, red5], [red5], [red5]],
+    }
+    assert without_binding(scenes).tolist() == [True, False, True, True]
+    lesson = {"kind": [*KINDS, "exists", "exists"], "answer": ["yes"] * 6 + ["no"] * 2}
+    assert commonest(scenes, lesson).tolist() == [False, True, True, True]
+
+
+def test_what_was_measured_is_the_mean_of_the_seeds():
+    arm = f"full/{BRIDGES[2]}"
+    hits, runs = kept_hits(arm, "held-out"), kept_runs("vision_language", arm)
+    assert hits.shape == (len(runs), 1200)
+    first, second = measured({"a": arm, "b": arm}, "held-out", costs=False)
+    assert first["count"] == pytest.approx(
+        100 * np.mean([r["held-out"]["count"] for r in runs])
+    )
+    assert "beside the first" not in first
+    assert second["beside the first"].startswith("+0.0")
+
+
+def test_what_ships_reads(shipped, exam):
+    ids, last, answers = prompts(exam, told=True)
+    hits = predict(Answers(shipped["lm"]), (ids, last)).argmax(1) == answers
+    assert hits.float().mean() > 0.85
 
 
 def test_what_ships_answers(shipped, exam, exam_seen):
