@@ -2,22 +2,18 @@
 
     python data/make_vision_language.py
 
-Writes data/results/vision_language.json and data/vision_language.safetensors: an eye, a
-model with gated cross-attention, and a language model that reads scenes told in words.
+Writes data/results/vision_language.json and data/vision_language.safetensors: an eye,
+and a model with gated cross-attention.
 
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
-`told`: the language model alone, on scenes told in words. `shipped`: gated
-cross-attention, 6,000 updates, int8; seed 0 ships. `full` and `unpointed`: 2,000
-updates, the second without questions that ask in which row or column a thing is.
-
-All others have 600 updates. `fresh`: the language model begins with random weights.
-`frozen`: it is the one that was told of scenes, and only the bridge learns; `warmed`:
-it learns, too; `lora`: thin matrices in it learn. `nowhere`: fresh, without rows and
-columns in the tokens. `everything`: fresh, and the loss counts the questions, too.
-`tokens N`: fresh, and a resampler makes N tokens of the nine.
-
-`rate R`: 150 updates at this learning rate, judged by validation digits. `is there`:
-2,000 more such questions, about seen and about held-out combinations.
+`shipped`: gated cross-attention, 6,000 updates, int8; seed 0 ships. `is there`: 2,000
+more such questions to it. `full`: each bridge, 2,000 updates. `nowhere`: the same
+without rows and columns in the tokens. `unpointed`: without questions that ask in which
+row or column a thing is. `everything`: the loss counts the questions, too. `tokens N`:
+1,000 updates, and a resampler makes N tokens of the nine. `rate R`: 150 updates at this
+learning rate, judged by validation digits. `told`: the language model alone, on scenes
+told in words. `shots`: the model that ships learns prompts with an example, 150
+updates; `whole`: all weights learn, `lora`: thin matrices.
 
 `hits` holds 1 for each test question that was answered rightly. Test digits are those
 of `mnist`'s test part; nothing was chosen by them.
@@ -38,11 +34,13 @@ from mmcourse.bridges import (
     Answers,
     CellEye,
     add_lora,
+    after_example,
     answered,
     bridged,
     cell_labels,
     cells,
     front_of,
+    learn_shots,
     look_quickly,
     prompts,
     seen_by,
@@ -74,7 +72,7 @@ from mmcourse.vision_language import Resampler, answer_loss
 
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
-UPDATES, SHORT, BATCH, N = 2000, 600, 48, 48_000
+UPDATES, SHORT, BATCH, N = 2000, 1000, 48, 48_000
 RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
 
 
@@ -361,39 +359,38 @@ def main():
             add_to_file(weights)
         weights = {k.partition(".")[2]: w for k, w in grow(weights).items()}
         model.load_state_dict(weights)
-        return scored(model, kind) | {"is there": asked_for(model, lesson.eye)}
+        return scored(model, kind)
 
     nowhere, gated, three = Lesson(eye, "none"), BRIDGES[2], study.seeds(3)
 
     def arm(kind, seed, where=lesson, **how):
         return scored(learn(kind, seed, where=where, **how), kind, where)
 
-    def ship_reader():
-        add_to_file(
-            shrink({f"lm.{k}": w for k, w in train_reader().state_dict().items()}, 8)
-        )
-        return lesson.score(reader(), 0, told=True)
+    def read(kind, seed):
+        return lesson.score(train_reader(seed), 0, told=True)
 
-    def reader() -> nn.Module:
-        lm = small_lm()
-        lm.load_state_dict(part("lm"))
-        return lm
-
-    def frozen(kind, seed):
-        return arm(kind, seed, lm=reader().requires_grad_(False), updates=SHORT)
-
-    def warmed(kind, seed):
-        return arm(kind, seed, lm=reader(), updates=SHORT)
-
-    def thin(kind, seed):
-        lm = reader()
-        add_lora(lm, r=8)
-        return arm(kind, seed, lm=lm, updates=SHORT)
+    def shots(how, kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
+        model.load_state_dict(part("gated"))
+        if how == "lora":
+            add_lora(model, r=8)
+        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        scenes = make_scenes(7_200, seed=200 + seed, drawn=False)
+        seen = look_quickly(eye, scenes["things"], seed=seed)
+        start = time.process_time()
+        learn_shots(model, scenes, seen, seed=seed)
+        found = {"learnt": learnt, "seconds": round(time.process_time() - start, 1)}
+        for name, held in (("seen", False), ("held-out", True)):
+            scenes, seen = lesson.exam(held)
+            found[name] = marks(scenes, after_example(model, scenes, seen))
+            alone = marks(scenes, answered(model, kind, scenes, seen))
+            found[f"{name}, alone"] = alone
+        return found
 
     def everything(kind, seed):
         model = bridged(kind, small_lm(), eye.d)
-        data = every_word(lesson.train(0, seed, LESSON, SHORT * BATCH))
-        options = {"epochs": 1, "batch_size": BATCH, "metric": None}
+        data = every_word(lesson.train(0, seed))
+        options = {"epochs": UPDATES * BATCH // N, "batch_size": BATCH, "metric": None}
         options |= {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
         fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
         return scored(model, kind)
@@ -414,21 +411,25 @@ def main():
     for kind in BRIDGES:
         for lr in RATES:
             study(f"rate {lr}/{kind}/0", partial(at_rate, lr, kind, 0))
-    study("told/none/0", ship_reader)
+    study("told/none/0", partial(read, "none", 0))
     arms = {
-        "fresh": partial(arm, updates=SHORT),
-        "frozen": frozen,
-        "warmed": warmed,
-        "lora": thin,
-        "nowhere": partial(arm, where=nowhere, updates=SHORT),
+        "full": arm,
+        "nowhere": partial(arm, where=nowhere),
+        **{f"shots {how}": partial(shots, how) for how in ("lora", "whole")},
         **{f"tokens {n}": partial(resampled, n) for n in (1, 4, 16)},
         "everything": everything,
-        "full": arm,
         "unpointed": partial(arm, kinds=UNPOINTED),
         "shipped": ship,
     }
+
+    def ask_more(kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
+        model.load_state_dict(part("gated"))
+        return asked_for(model, eye)
+
+    study(f"is there/{gated}/0", partial(ask_more, gated, 0))
     for what, run in arms.items():
-        for kind in BRIDGES if what in ("fresh", "full") else [gated]:
+        for kind in BRIDGES if what == "full" else [gated]:
             for seed in three:
                 study(f"{what}/{kind}/{seed}", partial(run, kind, seed), seed)
 
