@@ -7,7 +7,8 @@ and a model with gated cross-attention.
 
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
 `shipped`: gated cross-attention, 6,000 updates, int8; seed 0 ships. `is there`: 2,000
-more such questions to it. `full`: each bridge, 2,000 updates. `nowhere`: the same
+more such questions to it. `full`: each bridge, 2,000 updates. `long`: 6,000, at a
+third of the learning rate. `nowhere`: the same
 without rows and columns in the tokens. `unpointed`: without questions that ask in which
 row or column a thing is. `everything`: the loss counts the questions, too. `tokens N`:
 1,000 updates, and a resampler makes N tokens of the nine. `rate R`: 150 updates at this
@@ -73,7 +74,7 @@ from mmcourse.vision_language import Resampler, answer_loss
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
 UPDATES, SHORT, BATCH, N = 2000, 1000, 48, 48_000
-RATES = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
+RATES = (1.5e-3, 3e-3, 6e-3)
 
 
 # ---------------------------------------------------------------------------- the eye
@@ -428,6 +429,8 @@ def main():
         return asked_for(model, eye)
 
     study(f"is there/{gated}/0", partial(ask_more, gated, 0))
+    long = partial(arm, BRIDGES[0], 0, updates=6000, lr=1e-3)
+    study(f"long/{BRIDGES[0]}/0", long)
     for what, run in arms.items():
         for kind in BRIDGES if what == "full" else [gated]:
             for seed in three:
