@@ -10,8 +10,7 @@ Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each
 more such questions to it. `full`: each bridge, 2,000 updates. `long`: 6,000, at a
 third of the learning rate. `nowhere`: the same
 without rows and columns in the tokens. `unpointed`: without questions that ask in which
-row or column a thing is. `everything`: the loss counts the questions, too. `tokens N`:
-1,000 updates, and a resampler makes N tokens of the nine. `rate R`: 150 updates at this
+row or column a thing is. `everything`: the loss counts the questions, too.  `rate R`: 150 updates at this
 learning rate, judged by validation digits. `told`: the language model alone, on scenes
 told in words. `shots`: the model that ships learns prompts with an example, 150
 updates; `whole`: all weights learn, `lora`: thin matrices.
@@ -69,11 +68,11 @@ from mmcourse.scenes import (
 )
 from mmcourse.store import data_path
 from mmcourse.training import count_parameters, fit, predict, warmup_cosine
-from mmcourse.vision_language import Resampler, answer_loss
+from mmcourse.vision_language import answer_loss
 
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
-UPDATES, SHORT, BATCH, N = 2000, 1000, 48, 48_000
+UPDATES, BATCH, N = 2000, 48, 48_000
 RATES = (1.5e-3, 3e-3, 6e-3)
 
 
@@ -396,13 +395,6 @@ def main():
         fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
         return scored(model, kind)
 
-    def resampled(n, kind, seed):
-        model = bridged(kind, small_lm(), eye.d)
-        model.resampler = Resampler(eye.d, n, depth=2, heads=4, width=16)
-        data = lesson.train(0, seed, LESSON, SHORT * BATCH)
-        trained(model, data, updates=SHORT, seed=seed)
-        return scored(model, kind)
-
     def at_rate(lr, kind, seed, updates=150):  # chosen on validation digits
         model = learn(kind, seed, updates=updates, lr=lr)
         scenes = make_scenes(900, "valid", seed=7)
@@ -417,7 +409,6 @@ def main():
         "full": arm,
         "nowhere": partial(arm, where=nowhere),
         **{f"shots {how}": partial(shots, how) for how in ("lora", "whole")},
-        **{f"tokens {n}": partial(resampled, n) for n in (1, 4, 16)},
         "everything": everything,
         "unpointed": partial(arm, kinds=UNPOINTED),
         "shipped": ship,
