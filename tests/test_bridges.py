@@ -27,6 +27,7 @@ from mmcourse.bridges import (
     shipped_models,
     small_lm,
     train_answers,
+    with_example,
     without_binding,
     yes_rates,
 )
@@ -218,10 +219,26 @@ def test_without_a_picture_nothing_is_there(shipped, exam):
 
 
 def test_an_example_is_another_picture(shipped, exam, exam_seen):
-    some = {k: v[:12] for k, v in exam.items()}
-    hits = after_example(shipped["gated"], some, exam_seen[:12])
-    assert hits.shape == (12,)
-    assert hits.dtype == torch.bool
+    some, seen = {k: v[:12] for k, v in exam.items()}, exam_seen[:12]
+    (ids, last, pictures, looks), answers = with_example(some, seen)
+    assert torch.equal(pictures[:, 1], seen)
+    assert torch.equal(pictures[7, 0], seen[1])  # six places before, of its kind
+    assert some["kind"][7] == some["kind"][1]
+    text = f"{some['question'][1]} {some['answer'][1]} {some['question'][7]}"
+    assert ids[7, : last[7] + 1].tolist() == encode(text)
+    n = len(encode(f"{some['question'][1]} {some['answer'][1]}"))
+    assert looks[7, :n].tolist() == [[True, False]] * n
+    assert looks[7, n:, 1].all()
+    assert not looks[7, n:, 0].any()
+    assert WORDS[answers[7]] == some["answer"][7]
+    own = with_example(some, seen, own=True)[0][2]
+    assert torch.equal(own[:, 0], own[:, 1])
+    hits = after_example(shipped["gated"], some, seen)
+    with torch.no_grad():
+        alone = shipped["gated"](
+            ids[7:8, : last[7] + 1], pictures[7:8], looks[7:8, : last[7] + 1]
+        )[0, -1].argmax()
+    assert bool(hits[7]) == (WORDS[alone] == some["answer"][7])
 
 
 def test_questions_that_point():

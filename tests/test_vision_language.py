@@ -865,6 +865,14 @@ def test_lora_begins_where_the_model_is():
             add_lora(lm, layers)
 
 
+def test_a_lora_can_learn():
+    torch.manual_seed(0)
+    lora = LoRA(torch.nn.Linear(3, 2), r=1)
+    lora(torch.randn(4, 3)).sum().backward()
+    assert lora.B.grad.abs().sum() > 0  # A is not zero, too
+    assert lora.layer.weight.grad is None
+
+
 def test_merging_leaves_the_lora_as_it_was():
     torch.manual_seed(0)
     lora, x = LoRA(torch.nn.Linear(3, 2), r=1), torch.randn(4, 3)
