@@ -151,7 +151,8 @@ def part_ids(
     parts: Callable = name_parts,  # name -> list of str
 ) -> Tensor:  # (N, L) from 1, filled up with 0
     "Each part hashed to a row; different parts may share one [Weinberger et al. 2009]."
-    said, size = each("names", names, lambda n, _: parts(n)), whole(size, "size", 2)
+    size = whole(size, "size", 2)
+    said = each("names", names, lambda name, _: parts(name))
     rows = [[1 + zlib.crc32(p.encode()) % (size - 1) for p in ps] for ps in said]
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True)
 
@@ -292,7 +293,7 @@ def mean_reciprocal_rank(ranks: Tensor) -> float:  # (N,) -> in (0, 1]
     return (1 / ranks).mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-081
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-082
 def class_vectors(
     model: DualEncoder,
     prompts: dict[str, list[str]],  # class -> its texts
@@ -305,13 +306,13 @@ def class_vectors(
     return F.normalize(torch.stack(found), dim=1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-091
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
 def modality_gap(u: Tensor, v: Tensor) -> float:  # (N, d) each, of length one
     "The distance between the means of two modalities [Liang et al. 2022]."
     return (u.mean(0) - v.mean(0)).norm().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-093
 def gap_closed(
     x: Tensor,  # (N, d)
     known: Tensor,  # (M, d), whose mean is taken away
@@ -320,13 +321,13 @@ def gap_closed(
     return F.normalize(x - known.mean(0), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-097
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-098
 def times_found(scores: Tensor, k: int = 10) -> Tensor:  # (N, M) -> (M,)
     "How often each candidate is among the first `k` answers."
     return scores.topk(k, 1).indices.flatten().bincount(minlength=scores.shape[1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-098
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-099
 def csls(
     u: Tensor,  # (N, d) questions
     v: Tensor,  # (M, d) candidates
@@ -339,7 +340,7 @@ def csls(
     return 2 * u @ v.T - near
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-111
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-114
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -358,7 +359,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-113
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-116
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -381,7 +382,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-114
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
 @patch
 def forward(
     self: TextTower,
@@ -400,7 +401,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-116
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-119
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -415,7 +416,7 @@ class CLIPText(TextTower):
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-118
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-121
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -427,7 +428,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-120
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-123
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -441,7 +442,7 @@ class CLIP(DualEncoder):
         return load_pair(cls(CLIPVision(**see), CLIPText(**read)), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-121
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-124
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 
