@@ -293,7 +293,7 @@ def mean_reciprocal_rank(ranks: Tensor) -> float:  # (N,) -> in (0, 1]
     return (1 / ranks).mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-082
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-084
 def class_vectors(
     model: DualEncoder,
     prompts: dict[str, list[str]],  # class -> its texts
@@ -306,13 +306,13 @@ def class_vectors(
     return F.normalize(torch.stack(found), dim=1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-092
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-094
 def modality_gap(u: Tensor, v: Tensor) -> float:  # (N, d) each, of length one
     "The distance between the means of two modalities [Liang et al. 2022]."
     return (u.mean(0) - v.mean(0)).norm().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-093
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-095
 def gap_closed(
     x: Tensor,  # (N, d)
     known: Tensor,  # (M, d), whose mean is taken away
@@ -321,13 +321,13 @@ def gap_closed(
     return F.normalize(x - known.mean(0), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-098
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-100
 def times_found(scores: Tensor, k: int = 10) -> Tensor:  # (N, M) -> (M,)
     "How often each candidate is among the first `k` answers."
     return scores.topk(k, 1).indices.flatten().bincount(minlength=scores.shape[1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-099
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-101
 def csls(
     u: Tensor,  # (N, d) questions
     v: Tensor,  # (M, d) candidates
@@ -340,7 +340,7 @@ def csls(
     return 2 * u @ v.T - near
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-114
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -359,7 +359,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-116
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-119
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -382,7 +382,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-120
 @patch
 def forward(
     self: TextTower,
@@ -401,7 +401,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-119
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-122
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -416,7 +416,7 @@ class CLIPText(TextTower):
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-121
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-124
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -428,7 +428,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-123
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-126
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -442,7 +442,7 @@ class CLIP(DualEncoder):
         return load_pair(cls(CLIPVision(**see), CLIPText(**read)), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-124
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-127
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 

@@ -7,6 +7,8 @@ both ways."""
 __all__ = [
     "WAYS",
     "TONES",
+    "FINDERS",
+    "TOLD",
     "RECIPES",
     "LEARNT_FROM",
     "moved",
@@ -31,6 +33,7 @@ __all__ = [
     "gain",
     "tune_rows",
     "arm_rows",
+    "style_rows",
     "found_rows",
     "other_styles",
 ]
@@ -337,6 +340,18 @@ def gain(
 
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-038
+FINDERS = {
+    "baseline/neighbours": "neighbours",
+    "baseline/ridge": "ridge",
+    "baseline/kernel ridge": "kernel ridge",
+    "live": "towers, live",
+    "shipped": "towers, shipped",
+}
+TOLD = {
+    "near": "all names whole",
+    "toneless, known": "tones lost, equal names known",
+    "toneless, negative": "tones lost, equal names negative",
+}
 RECIPES = {
     "near": "hard batches of 128",
     "chance": "batches by chance, 128",
@@ -376,13 +391,25 @@ def arm_rows(
     base: str | None = None,  # the arm that the others are compared with
     where: str = "halves",
     among: str = "R@1 (%)",  # the title
+    rows: np.ndarray | None = None,  # (questions,) bool: which count
 ) -> list[dict]:
     "R@1 of each arm, and the difference of the mean of both directions to `base`."
-    rows = [{among: text} | shares(arm, where) for arm, text in texts.items()]
+    table = [{among: text} | shares(arm, where, rows) for arm, text in texts.items()]
     if base is not None:
-        for row, arm in zip(rows, texts):
-            row[f"− {texts[base]}"] = gain(arm, base, where)
-    return rows
+        for row, arm in zip(table, texts):
+            row[f"− {texts[base]}"] = gain(arm, base, where, rows)
+    return table
+
+
+def style_rows(texts: dict[str, str], base: str) -> list[dict]:
+    "R@1 in each style, mean of both directions, and of Fluent the difference."
+    table = []
+    for arm, text in texts.items():
+        row = {"R@1 (%)": text}
+        for style in ("openmoji", "noto", "fluent"):
+            row[style] = mean_spread(first_hits(arm, style).mean(1))
+        table.append(row | {f"fluent − {texts[base]}": gain(arm, base, "fluent")})
+    return table
 
 
 def found_rows(
