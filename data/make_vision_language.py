@@ -11,7 +11,9 @@ more such questions to it. `full`: each bridge, 2,000 updates. `long`: 6,000, at
 of the learning rate. `nowhere`: without rows and columns in the tokens. `unpointed`:
 without questions that ask in which row or column a thing is. `everything`: the loss
 counts the questions, too. `rate R`: 150 updates at this learning rate, judged by
-validation digits. `told`: the language model alone, on scenes told in words. `shots`:
+validation digits. `told`: the language model alone, on scenes told in words; `frozen`,
+`lora`, `warmed`: a bridge into it, which stays, learns by thin matrices, or learns;
+`fresh`: as `full`, at the rate of these three. `shots`:
 the model that ships learns prompts with an example, 150 updates; `whole`: all weights
 learn, `lora`: thin matrices do.
 
@@ -20,6 +22,7 @@ of `mnist`'s test part; nothing was chosen by them.
 """
 
 import time
+from copy import deepcopy
 from functools import cache, lru_cache, partial
 
 import numpy as np
@@ -74,6 +77,7 @@ FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
 UPDATES, BATCH, N = 2000, 48, 48_000
 RATES = (1.5e-3, 3e-3, 6e-3)
+TOLD_RATE = 1e-3  # at 3e-3 questions of yes and no stay at chance
 
 
 # ---------------------------------------------------------------------------- the eye
@@ -123,7 +127,7 @@ def share(hits, where) -> float:
 
 # ------------------------------------------------------------- scenes told in words
 SEEN = [t for t in DIGIT_THINGS if not held_out(t)]
-TELLINGS, QUESTIONS = 12_000, 8
+TELLINGS, QUESTIONS = 24_000, 8
 
 
 def crowded_scene(rng) -> list[Thing]:
@@ -203,7 +207,8 @@ def tellings(n: int, seed: int) -> tuple[Tensor, Tensor]:  # ids, which are answ
     return tuple(map(pad, zip(*texts)))
 
 
-def train_reader(seed: int = 0, epochs: int = 5) -> nn.Module:
+@cache
+def train_reader(seed: int = 0, epochs: int = 6) -> nn.Module:
     "A language model that reads scenes told in words."
     with seeded(seed):
         lm = small_lm()
@@ -218,7 +223,7 @@ def train_reader(seed: int = 0, epochs: int = 5) -> nn.Module:
         right = {k: v for k, v in marks(scenes, hits).items() if k != "hits"}
         print(len(history), history.train_loss[-1], right, flush=True)
 
-    fit(lm, (data[0], data), epochs=epochs, lr=3e-3, on_epoch=show, **recipe)
+    fit(lm, (data[0], data), epochs=epochs, lr=TOLD_RATE, on_epoch=show, **recipe)
     return lm
 
 
@@ -369,6 +374,14 @@ def main():
     def read(kind, seed):
         return lesson.score(train_reader(seed), 0, told=True)
 
+    def joined(how, kind, seed):
+        "A bridge into the language model that reads: which of them learns?"
+        lm = small_lm() if how == "fresh" else deepcopy(train_reader())
+        lm.requires_grad_(how in ("fresh", "warmed"))
+        if how == "lora":
+            add_lora(lm, r=8)
+        return arm(kind, seed, lm=lm, lr=TOLD_RATE)
+
     def shots(how, kind, seed):
         model = bridged(kind, small_lm(), eye.d)
         model.load_state_dict(part("gated"))
@@ -422,6 +435,9 @@ def main():
     study(f"is there/{gated}/0", partial(ask_more, gated, 0))
     long = partial(arm, BRIDGES[0], 0, updates=6000, lr=1e-3)
     study(f"long/{BRIDGES[0]}/0", long)
+    for how in ("frozen", "warmed", "lora", "fresh"):
+        for kind in (BRIDGES[0], gated):
+            study(f"{how}/{kind}/0", partial(joined, how, kind, 0))
     for what, run in arms.items():
         for kind in BRIDGES if what == "full" else [gated]:
             for seed in three:
