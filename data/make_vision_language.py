@@ -77,7 +77,7 @@ FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
 UPDATES, BATCH, N = 2000, 48, 48_000
 RATES = (1.5e-3, 3e-3, 6e-3)
-TOLD_RATE = 1e-3  # at 3e-3 questions of yes and no stay at chance
+TOLD_RATE = 1e-3  # of the reader and of the bridges into it
 
 
 # ---------------------------------------------------------------------------- the eye
