@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from mmcourse.bridges import (
     BRIDGES,
+    FEWER,
     LESSON,
     Answers,
     CellEye,
@@ -42,6 +43,7 @@ from mmcourse.bridges import (
     bridged,
     cell_labels,
     cells,
+    fewer_tokens,
     front_of,
     learn_shots,
     look_quickly,
@@ -231,8 +233,13 @@ def train_reader(seed: int = 0, epochs: int = 6) -> nn.Module:
 class Lesson:
     "Scenes to learn from and to be asked about, seen by one eye."
 
-    def __init__(self, eye: CellEye, places: str = "rows and columns"):
-        self.eye = CellEye(places)
+    def __init__(
+        self,
+        eye: CellEye,
+        places: str = "rows and columns",
+        fewer=None,  # how nine tokens become fewer
+    ):
+        self.eye, self.fewer = CellEye(places), fewer or (lambda seen: seen)
         self.eye.load_state_dict(eye.state_dict())
         self.eye.requires_grad_(False)
         self.train, self.exam = lru_cache(3)(self.train), cache(self.exam)
@@ -241,11 +248,11 @@ class Lesson:
         scenes = make_scenes(n, seed=100 + seed, kinds=kinds, drawn=False)
         ids, last, answers = prompts(scenes, front)
         seen = look_quickly(self.eye, scenes["things"], seed=seed)
-        return (ids, last, seen), answers
+        return (ids, last, self.fewer(seen)), answers
 
     def exam(self, held: bool):
         scenes = exam_scenes(held)
-        return scenes, seen_by(self.eye, scenes["image"])
+        return scenes, self.fewer(seen_by(self.eye, scenes["image"]))
 
     def score(self, model, front: int, told=False) -> dict:
         found = {}
@@ -256,7 +263,7 @@ class Lesson:
             said = predict(Answers(model), inputs).argmax(1)
             found[name] = marks(scenes, said == answers)
             if not told:
-                blank = seen_by(self.eye, 0 * scenes["image"][:1] + 1)
+                blank = self.fewer(seen_by(self.eye, 0 * scenes["image"][:1] + 1))
                 inputs = ids, last, blank.expand(len(ids), -1, -1)
                 said = predict(Answers(model), inputs).argmax(1)
                 found[f"{name}, blank"] = marks(scenes, said == answers)
@@ -347,8 +354,8 @@ def main():
         kind, seed, *, where=lesson, updates=UPDATES, lm=None, kinds=LESSON, **how
     ):
         front = front_of(kind)
-        model = bridged(kind, lm or small_lm(), where.eye.d)
         data = where.train(front, seed, kinds, min(N, updates * BATCH))
+        model = bridged(kind, lm or small_lm(), data[0][2].shape[-1])
         return trained(model, data, updates=updates, seed=seed, **how)
 
     def scored(model, kind, where=lesson):
@@ -367,6 +374,11 @@ def main():
         return scored(model, kind)
 
     nowhere, gated, three = Lesson(eye, "none"), BRIDGES[2], study.seeds(3)
+    fewer = {
+        f"{n} by {how}": Lesson(eye, fewer=partial(fewer_tokens, n=n, how=how))
+        for n in (3, 1)
+        for how in FEWER
+    }
 
     def arm(kind, seed, where=lesson, **how):
         return scored(learn(kind, seed, where=where, **how), kind, where)
@@ -424,6 +436,7 @@ def main():
         **{f"shots {how}": partial(shots, how) for how in ("lora", "whole")},
         "everything": everything,
         "unpointed": partial(arm, kinds=UNPOINTED),
+        **{f"tokens {k}": partial(arm, where=v) for k, v in fewer.items()},
         "shipped": ship,
     }
 
@@ -435,9 +448,10 @@ def main():
     study(f"is there/{gated}/0", partial(ask_more, gated, 0))
     long = partial(arm, BRIDGES[0], 0, updates=6000, lr=1e-3)
     study(f"long/{BRIDGES[0]}/0", long)
-    for how in ("frozen", "warmed", "lora", "fresh"):
-        for kind in (BRIDGES[0], gated):
-            study(f"{how}/{kind}/0", partial(joined, how, kind, 0))
+    for seed in three:
+        for how in ("frozen", "warmed", "lora", "fresh"):
+            for kind in (BRIDGES[0], gated):
+                study(f"{how}/{kind}/{seed}", partial(joined, how, kind, seed), seed)
     for what, run in arms.items():
         for kind in BRIDGES if what == "full" else [gated]:
             for seed in three:

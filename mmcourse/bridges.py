@@ -8,6 +8,7 @@ __all__ = [
     "PLACES",
     "EYE_WORDS",
     "EYE_COLOURS",
+    "FEWER",
     "IMAGE",
     "BRIDGES",
     "LESSON",
@@ -18,6 +19,7 @@ __all__ = [
     "cells",
     "KeptEye",
     "seen_by",
+    "fewer_tokens",
     "look_quickly",
     "cell_labels",
     "prompts",
@@ -39,7 +41,6 @@ __all__ = [
     "after_example",
     "learn_shots",
     "kept_hits",
-    "kept_seconds",
     "measured",
     "best_rates",
     "asked_more",
@@ -47,7 +48,6 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-003
-import json
 from statistics import mode
 
 import numpy as np
@@ -171,6 +171,22 @@ def seen_by(eye: CellEye, images: np.ndarray, batch: int = 256) -> Tensor:
 
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-012
+FEWER = ("mean", "side by side")
+
+
+def fewer_tokens(
+    seen: Tensor,  # (N, n', d), row by row
+    n: int,  # tokens that are wanted, divides n'
+    how: str = FEWER[0],
+) -> Tensor:  # (N, n, d), or (N, n, d · n' / n) side by side
+    "Neighbours put together."
+    groups = seen.unflatten(1, (n, -1))  # (N, n, n' / n, d)
+    if choice(how, "how", FEWER) == "mean":
+        return groups.mean(2)
+    return groups.flatten(2)
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-014
 @torch.no_grad()
 def look_quickly(
     eye: CellEye,
@@ -208,7 +224,7 @@ def cell_labels(things: list[list[Thing]]) -> tuple[Tensor, Tensor]:  # each (N 
     return word.flatten(), colour.flatten()
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-014
+# %% ../nbs/0_tools/bridges.ipynb #cell-016
 IMAGE = WORDS.index("<image>")
 
 
@@ -242,7 +258,7 @@ class Answers(nn.Module):
         return logits[torch.arange(len(ids)), last]
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-017
+# %% ../nbs/0_tools/bridges.ipynb #cell-019
 BRIDGES = ("projector", "queries", "gated cross-attention")
 
 
@@ -275,7 +291,7 @@ def front_of(kind: str, queries: int = 9) -> int:
     return {"projector": 9, "queries": queries}.get(kind, 0)
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-019
+# %% ../nbs/0_tools/bridges.ipynb #cell-021
 LESSON = (*KINDS, "exists", "left", "above", *POINTING, "column")
 
 
@@ -297,7 +313,7 @@ def train_answers(
     return model
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-021
+# %% ../nbs/0_tools/bridges.ipynb #cell-023
 def add_lora(
     model: nn.Module,  # is changed: only the thin matrices will learn
     layers: tuple[str, ...] = ("to_q", "to_v"),  # last names of the layers
@@ -314,7 +330,7 @@ def add_lora(
     return found
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-023
+# %% ../nbs/0_tools/bridges.ipynb #cell-025
 def merge_lora(model: nn.Module):
     "Add every learnt change to the weights, and take the thin matrices away."
     for name, m in list(model.named_modules()):
@@ -327,7 +343,7 @@ def _replace(model: nn.Module, name: str, new: nn.Module):
     setattr(model.get_submodule(parent), last, new)
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-025
+# %% ../nbs/0_tools/bridges.ipynb #cell-027
 def answered(
     model: LLaVA | Flamingo,
     kind: str,  # of `BRIDGES`
@@ -396,7 +412,7 @@ def chances_of(
     return {WORDS[i]: p[i].item() for i in order if p[i] > 1e-3}
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-027
+# %% ../nbs/0_tools/bridges.ipynb #cell-029
 def with_example(
     scenes: dict,  # kinds of question in turn
     seen: Tensor,  # (N, 9, d) their tokens
@@ -445,7 +461,7 @@ def learn_shots(model: Flamingo, scenes: dict, seen: Tensor, seed: int = 0):
     fit(Shots(model), data, lr=1e-3, epochs=1, batch_size=48, seed=seed, **recipe)
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-029
+# %% ../nbs/0_tools/bridges.ipynb #cell-031
 STUDY = "vision_language"
 
 
@@ -453,12 +469,6 @@ def kept_hits(arm: str, part: str = "seen") -> np.ndarray:  # (seeds, questions)
     "Which questions were answered rightly."
     runs = kept_runs(STUDY, arm)
     return np.array([[int(h) for h in run[part]["hits"]] for run in runs])
-
-
-def kept_seconds(arm: str) -> list[float]:  # of one processor
-    "How long each training took, with its questions made and its exams."
-    took = json.loads(data_path(f"results/{STUDY}.json").read_text("utf-8"))["took"]
-    return [v for name, v in took.items() if name.rpartition("/")[0] == arm]
 
 
 def measured(
@@ -477,12 +487,12 @@ def measured(
             row["beside the first"] = paired_bootstrap(hits, first).points()
         if costs:
             row["weights trained"] = f"{runs[0]['learnt']:,}"
-            row["seconds"] = f"{np.mean(kept_seconds(arm)):.0f}"
+            row["seconds"] = f"{np.mean(kept_runs(STUDY, arm, 'took')):.0f}"
         rows.append(row)
     return rows
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-031
+# %% ../nbs/0_tools/bridges.ipynb #cell-033
 RATES = (0.0015, 0.003, 0.006)
 
 
@@ -513,7 +523,7 @@ def asked_more() -> list[dict]:  # rows for `table`
     return rows
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-033
+# %% ../nbs/0_tools/bridges.ipynb #cell-035
 def shipped_models() -> dict[str, nn.Module]:  # 'eye' and 'gated'
     "The trained models of chapter 22, in evaluation mode."
     weights = grow(read_tensors(data_path("vision_language.safetensors"))[0])

@@ -113,10 +113,11 @@ def _cache() -> Path:
 def kept_runs(
     study: str,  # 'training', of data/results/training.json
     arm: str,  # 'stop/falling rate', of 'stop/falling rate/0', …
+    part: str = "runs",  # or 'took', the seconds of one processor
 ) -> list:  # what each seed gave, in their order
     "What a study measured earlier. Raises `KeyError` for an arm it does not have."
     text = data_path(f"results/{study}.json").read_text("utf-8")
-    runs = json.loads(text)["runs"]
+    runs = json.loads(text)[part]
     found = [run for name, run in runs.items() if name.rpartition("/")[0] == arm]
     if not found:
         raise KeyError(f"{study}: no arm {arm!r}")
