@@ -79,7 +79,7 @@ from mmcourse.vision_language import (
 )
 
 from .checkpoint import grow, read_tensors
-from .inputs import choice, floats
+from .inputs import choice, image_floats
 from .language_model import LM
 from .measure import mean_spread, paired_bootstrap
 from .store import data_path, kept_runs
@@ -141,7 +141,7 @@ def opinion(self: CellEye, x: Tensor) -> Tensor:  # (N, 3, 16, 16) -> (N, 28)
 @patch
 def states(self: CellEye, pixels: Tensor) -> list[Tensor]:  # one of (N, 9, d)
     "The tokens, in a list of one, as a tower hands out its states."
-    pixels = floats(pixels, "pixels", (None, *self.shape))
+    pixels = image_floats(pixels, (None, *self.shape))
     return [self.placed(self.opinion(cells(pixels)).unflatten(0, (-1, 9)))]
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "numbers",
     "floats",
     "mask",
+    "image_floats",
     "probabilities",
     "labels",
     "token_ids",
@@ -194,7 +195,19 @@ def mask(
     return torch.as_tensor(a.astype(bool), device=device)
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-026
+# %% ../nbs/0_tools/inputs.ipynb #cell-025
+def image_floats(
+    x,  # array, tensor, list of floats
+    shape: tuple | None = None,  # wanted, None for an open size
+):  # Tensor float32, or the float type that came; on its own device
+    "Pictures for a network, as `floats`. Raises `TypeError` for whole numbers."
+    found = numbers(x, "pixels", shape)
+    if found.dtype.kind != "f":
+        raise TypeError(f"pixels: expected floats, scaled, got {what(x)}")
+    return floats(x, "pixels")
+
+
+# %% ../nbs/0_tools/inputs.ipynb #cell-029
 def probabilities(
     p,  # (N, classes) array or tensor, any float type
     name: str = "probs",  # of the argument, for errors
@@ -229,7 +242,7 @@ def labels(
     return a.astype(np.int64)
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-030
+# %% ../nbs/0_tools/inputs.ipynb #cell-033
 def token_ids(
     ids,  # (B, T) array, tensor or rows of equal length
     vocabulary: int,  # numbers run from 0 to one below
@@ -250,7 +263,7 @@ def token_ids(
     return torch.as_tensor(ids).long()
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-033
+# %% ../nbs/0_tools/inputs.ipynb #cell-036
 def leaves(
     data,  # an array or tensor, or a tuple or dict of them, nested as you like
     name: str = "data",
@@ -265,7 +278,7 @@ def leaves(
     return [leaf for k, v in items for leaf in leaves(v, f"{name}[{k!r}]")]
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-034
+# %% ../nbs/0_tools/inputs.ipynb #cell-037
 def as_data(
     data,  # an array or tensor, or a tuple or dict of them
     name: str,  # of the argument, for errors
@@ -299,7 +312,7 @@ def as_pair(
     return checked[0], _tensors(checked[1], device, whole_as_int64=True)
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-035
+# %% ../nbs/0_tools/inputs.ipynb #cell-038
 def _tensors(data, device, whole_as_int64=False):
     import torch
 
@@ -311,7 +324,7 @@ def _tensors(data, device, whole_as_int64=False):
     return t if t.is_floating_point() or not whole_as_int64 else t.long()
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-039
+# %% ../nbs/0_tools/inputs.ipynb #cell-042
 def modules(
     named,  # {name: nn.Module}
     name: str,  # of the argument, for errors
@@ -325,7 +338,7 @@ def modules(
     return nn.ModuleDict(named)
 
 
-# %% ../nbs/0_tools/inputs.ipynb #cell-041
+# %% ../nbs/0_tools/inputs.ipynb #cell-044
 def opened(
     x,  # path (str or Path), or bytes
     name: str,  # of the argument, for errors

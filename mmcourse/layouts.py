@@ -7,6 +7,7 @@ arguments."""
 __all__ = [
     "USUAL",
     "HEADS",
+    "LAYERS",
     "PARTS",
     "LLAMA",
     "LLAVA",
@@ -39,6 +40,7 @@ from torch import Tensor, nn
 
 from mmcourse.pretrained import (
     activation,
+    config_eps,
     config_sizes,
     load_weights,
     only,
@@ -155,6 +157,7 @@ def _fits(v, usual, option: str) -> bool:
 def llama_options(config: dict | None, source: str | Path, kind: str = "llama") -> dict:
     "Arguments of the chapter's `LM`. Raises `CheckpointError`."
     c = filled(config, kind, source)
+    config_sizes(c, source, LAYERS)
     d, heads = c["hidden_size"], c["num_attention_heads"]
     groups, width = c.get("num_key_value_heads", heads), c.get("head_dim", d // heads)
     even = type(width) is int and width > 0 and width % 2 == 0
@@ -173,14 +176,14 @@ def llama_options(config: dict | None, source: str | Path, kind: str = "llama") 
         "base": rotary_base(c, source),
         "longest": c["max_position_embeddings"],
         "tied": c["tie_word_embeddings"],
-        "eps": c["rms_norm_eps"],
+        "eps": config_eps(c, source, "rms_norm_eps"),
         "bias": c["attention_bias"],
         "mlp_bias": c["mlp_bias"],
         "activation": activation(c, source),
     }
 
 
-HEADS = "num_attention_heads"
+HEADS, LAYERS = "num_attention_heads", "num_hidden_layers"
 
 
 def _divides(small, large) -> bool:
@@ -202,7 +205,7 @@ def eye_options(config: dict | None, source: str | Path, kind: str) -> dict:
     "Arguments of the chapter's `VisionTower`. Raises `CheckpointError`."
     c = filled(config, kind, source)
     c["hidden_size"] = c.get("embed_dim", c["hidden_size"])  # two names for one
-    config_sizes(c, source, HEADS, heads=HEADS, width="hidden_size")
+    config_sizes(c, source, HEADS, LAYERS, heads=HEADS, width="hidden_size")
     return {
         "size": c["image_size"],
         "patch": c["patch_size"],
@@ -212,7 +215,7 @@ def eye_options(config: dict | None, source: str | Path, kind: str) -> dict:
         "depth": c["num_hidden_layers"],
         "hidden": c["intermediate_size"],
         "activation": activation(c, source),
-        "eps": c["layer_norm_eps"],
+        "eps": config_eps(c, source),
     }
 
 
@@ -387,7 +390,7 @@ def open_qformer(folder: str | Path) -> tuple[dict, dict]:
         weights = renamed(own, [("qformer.", "")])
     c = filled(c, "blip_2_qformer", folder)
     only(c, folder, use_qformer_text_input=False)
-    config_sizes(c, folder, HEADS, heads=HEADS, width="hidden_size")
+    config_sizes(c, folder, HEADS, LAYERS, heads=HEADS, width="hidden_size")
     options = {
         "d": c["hidden_size"],
         "heads": c["num_attention_heads"],
@@ -396,7 +399,7 @@ def open_qformer(folder: str | Path) -> tuple[dict, dict]:
         "hidden": c["intermediate_size"],
         "every": c["cross_attention_frequency"],
         "activation": activation(c, folder),
-        "eps": c["layer_norm_eps"],
+        "eps": config_eps(c, folder),
     }
     return options, renamed(weights, QFORMER)
 
@@ -424,6 +427,7 @@ def open_idefics(folder: str | Path) -> tuple[dict, dict, dict, dict, dict]:
 def resampler_options(config: dict, source: str | Path) -> dict:
     "Arguments of `Resampler`. Raises `CheckpointError`."
     c = filled(config.get("perceiver_config"), "perceiver", source)
+    config_sizes(c, source, "resampler_depth")
     return {
         "n": c["resampler_n_latents"],
         "depth": c["resampler_depth"],

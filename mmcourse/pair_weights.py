@@ -20,7 +20,6 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-003
-import math
 from pathlib import Path
 
 import torch
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from mmcourse.pretrained import (
     activation,
+    config_eps,
     config_sizes,
     load_weights,
     only,
@@ -95,11 +95,7 @@ def tower_options(c: dict, folder: str | Path) -> dict:  # of `TextTower` and `V
     keys = "hidden_size", "num_attention_heads", "num_hidden_layers"
     keys = *keys, "intermediate_size"
     sizes = config_sizes(c, folder, *keys, heads=keys[1], width=keys[0])
-    eps = c["layer_norm_eps"]
-    wrong = f"layer_norm_eps: expected a number above 0, got {eps!r}"
-    fits = type(eps) in (int, float) and 0 < eps < math.inf
-    refuse(folder, "size", [] if fits else [wrong])
-    said = {"activation": activation(c, folder), "eps": eps}
+    said = {"activation": activation(c, folder), "eps": config_eps(c, folder)}
     return dict(zip(("d", "heads", "depth", "hidden"), sizes)) | said
 
 

@@ -18,10 +18,12 @@ __all__ = [
     "QuickGELU",
     "activation",
     "config_sizes",
+    "config_eps",
 ]
 
 # %% ../nbs/0_tools/pretrained.ipynb #cell-003
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -230,10 +232,24 @@ def config_sizes(
     wrong = [k for k, n in found.items() if type(n) is not int or n < 1]
     says = [f"{k}: expected a whole number from 1, got {found[k]!r}" for k in wrong]
     refuse(source, "size", says)
-    deep = [k for k in keys if k.endswith("layers") and found[k] > DEEPEST]
+    layers = [k for k in keys if k.endswith(("layers", "depth"))]
+    deep = [k for k in layers if found[k] > DEEPEST]
     says = [f"{k}: expected at most {DEEPEST}, got {found[k]}" for k in deep]
     refuse(source, "size", says)
     if heads and config[width] % config[heads]:
         wanted = f"a divisor of {width}, {config[width]}"
         refuse(source, "size", [f"{heads}: expected {wanted}, got {config[heads]}"])
     return [config[k] for k in keys]
+
+
+def config_eps(
+    config: dict,
+    source: str | Path,  # where it comes from, for errors
+    key: str = "layer_norm_eps",
+) -> float:
+    "What is added to variances. Raises `CheckpointError` for what is no such number."
+    eps = config.get(key)
+    fits = type(eps) in (int, float) and 0 < eps < math.inf
+    wrong = f"{key}: expected a number above 0, got {eps!r}"
+    refuse(source, "size", [] if fits else [wrong])
+    return eps

@@ -200,10 +200,9 @@ def heard(lengths: Tensor | None, size: int) -> Tensor | None:  # (B, 1, size)
 
 @patch
 def forward(self: Ears, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    mask = heard(lengths, (x.shape[2] + 1) // 2)  # (B, 1, S)
     for layer in self.layers:
-        x = layer(x)
-        mask = heard(lengths, x.shape[2])  # (B, 1, S)
-        x = x if mask is None else x * mask
+        x = layer(x) if mask is None else layer(x) * mask
     return x.mT  # (B, frames/2, d)
 
 

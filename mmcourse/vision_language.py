@@ -32,7 +32,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention
-from .inputs import floats, mask, whole
+from .inputs import floats, image_floats, mask, whole
 from .language_model import LM, GatedMLP, GroupedAttention, KVCache, RMSNorm
 from .layouts import open_idefics, open_llava, open_qformer, with_weights
 from .vit import ViT
@@ -58,7 +58,7 @@ class VisionTower(ViT):
 
     def states(self, pixels: Tensor) -> list[Tensor]:  # each (N, 1 + P, d)
         "What goes into the first block, then what comes out of each."
-        pixels = floats(pixels, "pixels", (None, *self.shape))
+        pixels = image_floats(pixels, (None, *self.shape))
         found = [self.norm0(self.tokens(pixels))]
         for block in self.blocks:
             found.append(block(found[-1]))
@@ -93,7 +93,9 @@ class LLaVA(nn.Module):
     ):
         super().__init__()
         self.eye, self.lm, self.image_token = eye, lm, image_token
-        self.layers, self.cls = layers, cls
+        depth = len(getattr(eye, "blocks", ()))
+        self.layers = [whole(i, "layers", -depth - 1, depth) for i in layers]
+        self.cls = cls
         d = lm.embed.weight.shape[1]
         self.bridge = bridge or projector(eye.d * len(layers), d)
 
@@ -395,7 +397,7 @@ def see(
     "The pictures of each text, one after another."
     alone = pixels.ndim == 1 + len(self.eye.shape)
     pixels = pixels[:, None] if alone else pixels
-    pixels = floats(pixels, "pixels", (texts, None, *self.eye.shape))
+    pixels = image_floats(pixels, (texts, None, *self.eye.shape))
     states = self.eye.states(pixels.flatten(0, 1))[-1]  # (B · N, 1 + P, width)
     states = self.resampler(states)  # (B · N, n, width)
     return states.unflatten(0, pixels.shape[:2]).flatten(1, 2), pixels.shape[1]

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from mmcourse.pretrained import (
     activation,
+    config_eps,
     config_sizes,
     load_weights,
     only,
@@ -37,6 +38,7 @@ from mmcourse.pretrained import (
 )
 
 from .attention import TransformerBlock, rotary
+from .inputs import image_floats
 
 
 # %% ../nbs/5_crossmodal/20_vit.ipynb #cell-006
@@ -107,7 +109,8 @@ def whole_patches(
     channels: int,
     p: int,  # pixels on a side of a patch
 ) -> Tensor:  # `pixels`
-    "Raise `ValueError` unless `pixels` are pictures in whole patches."
+    "Raise unless `pixels` are finite floats, pictures in whole patches."
+    pixels = image_floats(pixels)
     shape = tuple(pixels.shape)
     fits = len(shape) == 4 and shape[1] == channels and min(shape[2:]) >= p
     if not fits or shape[2] % p or shape[3] % p:
@@ -174,7 +177,7 @@ def from_pretrained(
         *config_sizes(c, folder, "image_size", "patch_size"),
         **sizes,
         activation=activation(c, folder),
-        eps=c["layer_norm_eps"],
+        eps=config_eps(c, folder),
     )
     return load_weights(vit, renamed(read_weights(folder), NAMES, UNUSED), folder)
 

@@ -12,6 +12,7 @@ from mmcourse.inputs import (
     choice,
     each,
     floats,
+    image_floats,
     labels,
     leaves,
     mask,
@@ -170,6 +171,19 @@ def test_floats():
     assert a[0] == 0  # a copy: nobody writes into the caller's array
     with pytest.raises(ValueError, match=r"x: expected shape \(2\)"):
         floats([1, 2, 3], "x", (2,))
+
+
+def test_image_floats():
+    t = torch.zeros(1, 2)
+    assert image_floats(t) is t
+    assert image_floats(np.zeros((1, 2))).dtype == torch.float32
+    for whole_numbers in (np.zeros((1, 2), np.uint8), t.long(), [[0, 255]], t.bool()):
+        with pytest.raises(TypeError, match="pixels: expected floats, scaled, got"):
+            image_floats(whole_numbers)
+    with pytest.raises(ValueError, match="pixels: expected finite"):
+        image_floats(t / 0)
+    with pytest.raises(ValueError, match=r"pixels: expected shape \(any, 3\)"):
+        image_floats(t, (None, 3))
 
 
 def test_mask():

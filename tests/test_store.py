@@ -183,11 +183,13 @@ def test_data_path_in_a_checkout_and_in_a_wheel(tmp_path, monkeypatch):
 def test_kept_runs_are_those_of_one_arm_in_their_order(tmp_path, monkeypatch):
     runs = {"a/b/0": 1, "a/0": 2, "a/b/1": 3, "a/bc/0": 4, "a/b/x/0": 5}
     (tmp_path / "results").mkdir()
-    text = json.dumps({"about": {"ü": 0}, "runs": runs}, ensure_ascii=False)
+    kept = {"about": {"ü": 0}, "runs": runs, "took": {"a/b/0": 6.5}}
+    text = json.dumps(kept, ensure_ascii=False)
     (tmp_path / "results" / "made.json").write_text(text, "utf-8")
     monkeypatch.setattr(store, "data_path", lambda name: tmp_path / name)
     assert store.kept_runs("made", "a/b") == [1, 3]
     assert store.kept_runs("made", "a") == [2]
+    assert store.kept_runs("made", "a/b", "took") == [6.5]
     with pytest.raises(KeyError, match="made: no arm 'b'"):
         store.kept_runs("made", "b")
 

@@ -328,6 +328,23 @@ def small_llava(**options):
     return LLaVA(eye, LM(12, d=8, heads=2, depth=2), 11, **options).eval()
 
 
+@pytest.mark.parametrize("layers", [(-4,), (3,), (-2, 9)])
+def test_llava_sees_layers_that_are_there(layers):
+    small_llava(layers=(-3, 2))  # the first and the last of them
+    with pytest.raises(ValueError, match="layers: expected a whole number from -3"):
+        small_llava(layers=layers)
+
+
+@pytest.mark.parametrize("kind", ["llava", "flamingo"])
+def test_pictures_are_finite_floats(kind):
+    model = OPENS[kind].from_pretrained(data_path(f"published/{kind}"))
+    shape, ids = (1, *model.eye.shape), torch.zeros(1, 2, dtype=torch.long)
+    with pytest.raises(TypeError, match="pixels: expected floats, scaled, got Tensor"):
+        model(ids, torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="pixels: expected finite values"):
+        model(ids, torch.full(shape, torch.nan))
+
+
 def test_llava_writes_with_a_cache_what_it_writes_without():
     llava, pixels = small_llava(), torch.randn(2, 3, 8, 8)
     ids = torch.tensor([[1, 11, 11, 11, 11, 2], [11, 11, 11, 11, 3, 4]])
@@ -755,6 +772,20 @@ def changed(kind, part=None, **change):
         (changed("qformer", use_qformer_text_input=True), "use_qformer_text_input"),
         (changed("qformer", hidden_act="mish"), "hidden_act"),
         (changed("qformer", num_hidden_layers=-1), "num_hidden_layers: expected one"),
+        *[
+            (changed(where, num_hidden_layers=10**6), "layers: expected at most 1000")
+            for where in ("qformer", "flamingo")
+        ],
+        *[
+            (changed("llava", part, num_hidden_layers=10**6), "at most 1000")
+            for part in ("text_config", "vision_config")
+        ],
+        (
+            changed("flamingo", "perceiver_config", resampler_depth=10**6),
+            "resampler_depth: expected at most 1000",
+        ),
+        (changed("llava", "text_config", rms_norm_eps=-1.0), "rms_norm_eps: expected"),
+        (changed("flamingo", rms_norm_eps=0), "rms_norm_eps: expected a number above"),
         (changed("flamingo", alpha_type="matrix"), "alpha_type: expected"),
         (changed("flamingo", cross_layer_interval=3), "does not divide 2 layers"),
         (changed("flamingo", use_resampler=False), "is unknown here"),

@@ -153,6 +153,10 @@ def test_a_classifiers_folder_opens_too(tmp_path):
         ({"patch_size": 3}, "'embed.weight' is"),
         ({"num_attention_heads": 5}, "num_attention_heads: expected a divisor"),
         ({"hidden_size": None}, "hidden_size: expected a whole number from 1"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers: expected at most 1000"),
+        ({"layer_norm_eps": None}, "layer_norm_eps: expected a number above 0"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps: expected a number above 0"),
+        ({"layer_norm_eps": True}, "layer_norm_eps: expected a number above 0"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, change, why):
@@ -176,10 +180,17 @@ def test_what_does_not_fit_is_named(tmp_path, change, why):
 )
 def test_pictures_that_do_not_fit_are_refused(shape):
     vit = ViT(12, 4, channels=3, d=8, heads=2, depth=1)
-    with pytest.raises(
-        ValueError, match=r"pixels: expected \(B, 3, H, W\).* of 4, got"
-    ):
+    why = r"pixels: expected (\(B, 3, H, W\).* of 4|at least one value), got"
+    with pytest.raises(ValueError, match=why):
         vit(torch.zeros(shape))
+
+
+def test_pictures_are_finite_floats():
+    vit = ViT(8, 4, channels=3, d=8, heads=2, depth=1)
+    with pytest.raises(TypeError, match="pixels: expected floats, scaled, got Tensor"):
+        vit(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="pixels: expected finite values, got 1 of"):
+        vit(torch.tensor([torch.inf] + [0.0] * 191).view(1, 3, 8, 8))
 
 
 # many sizes
