@@ -7,15 +7,15 @@ and a model with gated cross-attention.
 
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
 `shipped`: gated cross-attention, 6,000 updates, int8; seed 0 ships. `is there`: 2,000
-more such questions to it. `full`: each bridge, 2,000 updates; `quarter`: 500. `long`: 6,000, at a third
-of the learning rate. `nowhere`: without rows and columns in the tokens. `unpointed`:
-without questions that ask in which row or column a thing is. `everything`: the loss
-counts the questions, too. `rate R`: 150 updates at this learning rate, judged by
-validation digits. `told`: the language model alone, on scenes told in words; `frozen`,
-`lora`, `warmed`: a bridge into it, which stays, learns by thin matrices, or learns;
-`fresh`: as `full`, at the rate of these three. `shots`:
-the model that ships learns prompts with an example, 150 updates; `whole`: all weights
-learn, `lora`: thin matrices do.
+more such questions to it. `full`: each bridge, 2,000 updates; `quarter`: 500. `long`:
+6,000, at a third of the learning rate. `nowhere`: without rows and columns in the
+tokens. `tokens N by HOW`: the nine tokens put together to N. `unpointed`: without
+questions that ask in which row or column a thing is. `everything`: the loss counts the
+questions, too. `rate R`: 150 updates at this learning rate, judged by validation
+digits. `told`: the language model alone, on scenes told in words; `frozen`, `lora`,
+`warmed`: a bridge into it, which stays, learns by thin matrices, or learns; `fresh`: as
+`full`, at the rate of these three. `shots`: the model that ships learns prompts with an
+example, 150 updates; `whole`: all weights learn, `lora`: thin matrices do.
 
 `hits` holds 1 for each test question that was answered rightly. Test digits are those
 of `mnist`'s test part; nothing was chosen by them.
