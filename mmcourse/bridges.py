@@ -13,6 +13,7 @@ __all__ = [
     "BRIDGES",
     "LESSON",
     "STUDY",
+    "LONGEST",
     "RATES",
     "place_table",
     "CellEye",
@@ -42,6 +43,7 @@ __all__ = [
     "learn_shots",
     "kept_hits",
     "measured",
+    "growth",
     "best_rates",
     "asked_more",
     "shipped_models",
@@ -474,9 +476,12 @@ def kept_hits(arm: str, part: str = "seen") -> np.ndarray:  # (seeds, questions)
 def measured(
     arms: dict[str, str],  # what the row is called -> the arm
     part: str = "seen",  # or 'held-out'
+    *,
+    kind: str = "",  # of `BRIDGES`; empty: the arms name theirs
     costs: bool = False,  # weights trained and seconds of one processor, too?
 ) -> list[dict]:  # rows for `table`
     "Right answers of each kind (%), means over seeds; beside the first (points)."
+    arms = {name: f"{arm}/{kind}" if kind else arm for name, arm in arms.items()}
     first, rows = kept_hits(next(iter(arms.values())), part), []
     for name, arm in arms.items():
         runs, hits = kept_runs(STUDY, arm), kept_hits(arm, part)
@@ -493,6 +498,20 @@ def measured(
 
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-033
+LONGEST = {BRIDGES[0]: "long", BRIDGES[2]: "shipped"}  # the queries have none
+
+
+def growth(
+    kind: str,  # of `BRIDGES`
+    part: str = "seen",  # or 'held-out'
+) -> dict[int, np.ndarray]:  # updates -> (seeds,)
+    "Right answers (%) after trainings of several lengths."
+    arms = {500: "quarter", 2000: "full", 6000: LONGEST.get(kind)}
+    arms = {n: f"{arm}/{kind}" for n, arm in arms.items() if arm}
+    return {n: 100 * kept_hits(arm, part).mean(1) for n, arm in arms.items()}
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-035
 RATES = (0.0015, 0.003, 0.006)
 
 
@@ -523,7 +542,7 @@ def asked_more() -> list[dict]:  # rows for `table`
     return rows
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-035
+# %% ../nbs/0_tools/bridges.ipynb #cell-037
 def shipped_models() -> dict[str, nn.Module]:  # 'eye' and 'gated'
     "The trained models of chapter 22, in evaluation mode."
     weights = grow(read_tensors(data_path("vision_language.safetensors"))[0])

@@ -19,6 +19,7 @@ __all__ = [
     "draw_listening",
     "draw_cosines",
     "draw_bridges",
+    "draw_growth",
     "show_scenes",
 ]
 
@@ -28,6 +29,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .explore import MODALITY, PALETTE
+from .measure import t_interval
 
 
 # %% ../nbs/0_tools/drawings.ipynb #cell-004
@@ -442,6 +444,32 @@ def draw_bridges():
             _arrow(ax, a, b, **line)
         ax.set(title=title, xlim=(-0.8, 2.4), ylim=(-0.4, 3.6))
         ax.axis("off")
+    plt.show()
+
+
+def draw_growth(
+    parts: dict[str, dict],  # title -> bridge -> updates -> (seeds,) right answers (%)
+    blind: dict[str, float],  # title -> right answers without sight (%)
+):
+    "How right answers grow with the length of training; bands: 95 % over seeds."
+    import matplotlib.pyplot as plt
+
+    fig, axs = plt.subplots(1, len(parts), figsize=(10, 3.6), sharey=True)
+    for ax, (title, curves) in zip(axs, parts.items()):
+        for (name, curve), color, mark in zip(curves.items(), PALETTE, "os^"):
+            mean = np.array([v.mean() for v in curve.values()])
+            several = [n for n, v in curve.items() if len(v) > 1]
+            band = [t_interval(curve[n]) for n in several]
+            ends = [[max(i.low, 0) for i in band], [min(i.high, 100) for i in band]]
+            ax.fill_between(several, *ends, color=color, alpha=0.2, lw=0)
+            ax.plot([*curve], mean, color=color, marker=mark, label=name)
+        ax.axhline(blind[title], color="black", lw=1, ls=":", label="without sight")
+        ax.set(title=title, xscale="log", xlabel="updates", ylim=(0, 102))
+        ticks = sorted({n for curve in curves.values() for n in curve})
+        ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        ax.minorticks_off()
+    axs[0].set_ylabel("right answers (%)")
+    axs[0].legend(fontsize=10, loc="upper left")
     plt.show()
 
 

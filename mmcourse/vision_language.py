@@ -119,7 +119,7 @@ def forward(
     if pixels is not None:
         seen = self.see(pixels)  # (N, P', d)
         self.fits(here, seen)
-        x = x.masked_scatter(here[..., None], seen.flatten(0, 1))
+        x = x.masked_scatter(here[..., None], seen)  # in their order
     elif cache is None and here.any():
         raise ValueError("pixels: expected the pictures of the image tokens, got None")
     return self.lm.read(x, cache)
@@ -151,7 +151,7 @@ def from_pretrained(
     return with_weights(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-036
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-038
 class QFormerBlock(nn.Module):
     "Queries look at each other, and at the picture if this block does."
 
@@ -180,7 +180,7 @@ class QFormerBlock(nn.Module):
         return self.norm3(x + self.mlp(x))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-037
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-039
 class QFormer(nn.Module):
     "Queries that collect what a picture's tokens hold [Li et al. 2023]."
 
@@ -205,7 +205,7 @@ class QFormer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-038
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-040
 @patch
 def forward(
     self: QFormer,
@@ -223,7 +223,7 @@ def forward(
     return x
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-040
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-042
 class QueryBridge(nn.Module):
     "A picture's tokens to `n` of the language model: (N, S, width) -> (N, n, d)."
 
@@ -237,7 +237,7 @@ class QueryBridge(nn.Module):
         return self.to_lm(self.qformer(self.queries, states))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-041
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-043
 @patch(cls_method=True)
 def from_pretrained(
     cls: QFormer,
@@ -248,7 +248,7 @@ def from_pretrained(
     return with_weights(partial(cls, **options), weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-044
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-046
 class GatedCrossBlock(nn.Module):
     "Words look at pictures, through gates that begin shut [Alayrac et al. 2022]."
 
@@ -273,7 +273,7 @@ class GatedCrossBlock(nn.Module):
         self.gate2 = nn.Parameter(torch.zeros(gates))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-045
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-047
 @patch
 def forward(
     self: GatedCrossBlock,
@@ -286,7 +286,7 @@ def forward(
     return x + self.gate2.tanh() * self.mlp(self.norm2(x))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-047
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-049
 class ResamplerBlock(nn.Module):
     "Latents look at a picture and at each other, then think."
 
@@ -304,7 +304,7 @@ class ResamplerBlock(nn.Module):
         return x + self.mlp(x)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-048
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-050
 class Resampler(nn.Module):
     "Any number of tokens to `n`: (N, S, d) -> (N, n, d) [Jaegle et al. 2021]."
 
@@ -321,7 +321,7 @@ class Resampler(nn.Module):
         return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-050
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-052
 class Flamingo(nn.Module):
     "A language model with blocks that look at pictures [Alayrac et al. 2022]."
 
@@ -346,7 +346,7 @@ class Flamingo(nn.Module):
         self.bridges = nn.ModuleList(bridges)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-051
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-053
 @patch
 def look(
     self: Flamingo,
@@ -361,7 +361,7 @@ def look(
     return x if between else self.bridges[k](x, states, looks)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-052
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-054
 @patch
 def forward(
     self: Flamingo,
@@ -387,7 +387,7 @@ def forward(
     return self.lm.read(x, cache, partial(self.look, states=states, looks=each))
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-053
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-055
 @patch
 def see(
     self: Flamingo,
@@ -403,7 +403,7 @@ def see(
     return states.unflatten(0, pixels.shape[:2]).flatten(1, 2), pixels.shape[1]
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-054
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-056
 def last_picture(
     ids: Tensor,  # (B, T)
     image_token: int,  # stands once for each picture
@@ -415,7 +415,7 @@ def last_picture(
     return number_of[..., None] == pictures
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-055
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-057
 @patch(cls_method=True)
 def from_pretrained(
     cls: Flamingo,
@@ -431,7 +431,7 @@ def from_pretrained(
     return with_weights(make, weights, folder)
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-062
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-064
 def answer_loss(
     logits: Tensor,  # (B, T, vocabulary)
     ids: Tensor,  # (B, T)
@@ -444,7 +444,7 @@ def answer_loss(
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted.flatten())
 
 
-# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-064
+# %% ../nbs/5_crossmodal/22_vision_language.ipynb #cell-066
 class LoRA(nn.Module):
     "A layer that stays, and a change of low rank that is learnt [Hu et al. 2021]."
 
