@@ -7,7 +7,7 @@ and a model with gated cross-attention.
 
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
 `shipped`: gated cross-attention, 6,000 updates, int8; seed 0 ships. `is there`: 2,000
-more such questions to it. `full`: each bridge, 2,000 updates; `quarter`: 500. `long`:
+more such questions to it. `full`: each bridge, 2,000 updates. `long`:
 6,000, at a third of the learning rate. `nowhere`: without rows and columns in the
 tokens. `tokens N by HOW`: the nine tokens put together to N. `unpointed`: without
 questions that ask in which row or column a thing is. `everything`: the loss counts the
@@ -432,7 +432,6 @@ def main():
     study("told/none/0", partial(read, "none", 0))
     arms = {
         "full": arm,
-        "quarter": partial(arm, updates=UPDATES // 4),
         "nowhere": partial(arm, where=nowhere),
         **{f"shots {how}": partial(shots, how) for how in ("lora", "whole")},
         "everything": everything,
@@ -454,7 +453,7 @@ def main():
             for kind in (BRIDGES[0], gated):
                 study(f"{how}/{kind}/{seed}", partial(joined, how, kind, seed), seed)
     for what, run in arms.items():
-        for kind in BRIDGES if what in ("full", "quarter") else [gated]:
+        for kind in BRIDGES if what == "full" else [gated]:
             for seed in three:
                 study(f"{what}/{kind}/{seed}", partial(run, kind, seed), seed)
 

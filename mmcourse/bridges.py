@@ -506,7 +506,7 @@ def growth(
     part: str = "seen",  # or 'held-out'
 ) -> dict[int, np.ndarray]:  # updates -> (seeds,)
     "Right answers (%) after trainings of several lengths."
-    arms = {500: "quarter", 2000: "full", 6000: LONGEST.get(kind)}
+    arms = {2000: "full", 6000: LONGEST.get(kind)}
     arms = {n: f"{arm}/{kind}" for n, arm in arms.items() if arm}
     return {n: 100 * kept_hits(arm, part).mean(1) for n, arm in arms.items()}
 

@@ -454,7 +454,8 @@ def draw_growth(
     "How right answers grow with the length of training; bands: 95 % over seeds."
     import matplotlib.pyplot as plt
 
-    fig, axs = plt.subplots(1, len(parts), figsize=(10, 3.6), sharey=True)
+    same = {"sharex": True, "sharey": True}
+    fig, axs = plt.subplots(1, len(parts), figsize=(10, 3.6), **same)
     for ax, (title, curves) in zip(axs, parts.items()):
         for (name, curve), color, mark in zip(curves.items(), PALETTE, "os^"):
             mean = np.array([v.mean() for v in curve.values()])
@@ -462,14 +463,15 @@ def draw_growth(
             band = [t_interval(curve[n]) for n in several]
             ends = [[max(i.low, 0) for i in band], [min(i.high, 100) for i in band]]
             ax.fill_between(several, *ends, color=color, alpha=0.2, lw=0)
+            ax.vlines(several, *ends, color=color, lw=3, alpha=0.5)
             ax.plot([*curve], mean, color=color, marker=mark, label=name)
         ax.axhline(blind[title], color="black", lw=1, ls=":", label="without sight")
         ax.set(title=title, xscale="log", xlabel="updates", ylim=(0, 102))
-        ticks = sorted({n for curve in curves.values() for n in curve})
-        ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
-        ax.minorticks_off()
+    ticks = {n for curves in parts.values() for curve in curves.values() for n in curve}
+    axs[0].set_xticks([*ticks], [f"{n:,}" for n in ticks])
+    axs[0].minorticks_off()
     axs[0].set_ylabel("right answers (%)")
-    axs[0].legend(fontsize=10, loc="upper left")
+    axs[-1].legend(fontsize=10, loc="upper left")
     plt.show()
 
 

@@ -17,7 +17,9 @@ from mmcourse.bridges import (
     cells,
     chances_of,
     commonest,
+    fewer_tokens,
     front_of,
+    growth,
     kept_hits,
     look_quickly,
     measured,
@@ -140,6 +142,18 @@ def test_fewer_queries_are_fewer_tokens():
         bridged("glue", small_lm(), 34)
 
 
+def test_neighbours_are_put_together():
+    seen = torch.arange(2 * 9 * 2.0).view(2, 9, 2)
+    beside = fewer_tokens(seen, 3, "side by side")
+    assert beside.shape == (2, 3, 6)
+    assert beside[0, 1].tolist() == [6, 7, 8, 9, 10, 11]  # the middle row
+    assert fewer_tokens(seen, 3)[0].tolist() == [[2, 3], [8, 9], [14, 15]]
+    assert fewer_tokens(seen, 1)[1].tolist() == [[26, 27]]
+    torch.testing.assert_close(fewer_tokens(seen, 9, "side by side"), seen)
+    with pytest.raises(ValueError, match="how: expected one of"):
+        fewer_tokens(seen, 3, "sum")
+
+
 def test_training_lowers_the_loss_and_repeats(shipped):
     lesson = make_scenes(96, kinds=("count",), drawn=False)
     ids, last, answers = prompts(lesson)
@@ -195,6 +209,20 @@ def test_what_was_measured_is_the_mean_of_the_seeds():
     )
     assert "beside the first" not in first
     assert second["beside the first"].startswith("+0.0")
+
+
+def test_growth_has_the_lengths_that_were_trained():
+    found = growth(BRIDGES[2], "held-out")
+    assert [*found] == [2000, 6000]
+    wanted = 100 * kept_hits(f"full/{BRIDGES[2]}", "held-out").mean(1)
+    np.testing.assert_allclose(found[2000], wanted)
+    assert [*growth("queries")] == [2000]
+
+
+def test_arms_of_one_bridge_can_be_named_together():
+    (one,) = measured({"a": f"full/{BRIDGES[2]}"})
+    (two,) = measured({"a": "full"}, kind=BRIDGES[2])
+    assert one == two
 
 
 def test_what_ships_answers(shipped, exam, exam_seen):

@@ -34,6 +34,7 @@ from mmcourse.vision_language import (
     LLaVA,
     LoRA,
     QFormer,
+    QFormerBlock,
     QueryBridge,
     Resampler,
     VisionTower,
@@ -396,6 +397,11 @@ def test_queries_are_a_bridge_too():
             [[11] * 5 + [1], [11] * 3 + [1] * 3],  # as many as there should be
             (2, 3, 8, 8),
             r"expected 8 image tokens for 2 pictures, 4 together, got \[5, 3\]",
+        ),
+        (
+            [[11] * k + [1] * (6 - k) for k in (5, 4, 3)],  # one of the texts is right
+            (3, 3, 8, 8),
+            r"expected 12 image tokens for 3 pictures, 4 together, got \[5, 4, 3\]",
         ),
         ([[11] * 4], (1, 1, 8, 8), r"pixels: expected shape \(any, 3, 8, 8\)"),
         ([[11] * 4], (1, 3, 8, 12), r"pixels: expected shape \(any, 3, 8, 8\)"),
@@ -825,6 +831,27 @@ def test_options_of_older_folders(tmp_path):
         torch.testing.assert_close(found, r["logits"], atol=1e-5, rtol=1e-5)
 
 
+def test_the_names_and_sizes_of_llava_1_5_are_those_of_transformers():
+    "Its published configuration, on no memory."
+    t = pytest.importorskip("transformers")
+    text = {"model_type": "llama", "max_position_embeddings": 4096}
+    text |= {"rms_norm_eps": 1e-5, "vocab_size": 32064}
+    vision = {"model_type": "clip_vision_model", "hidden_size": 1024, "patch_size": 14}
+    vision |= {"image_size": 336, "intermediate_size": 4096, "num_hidden_layers": 24}
+    vision |= {"num_attention_heads": 16, "projection_dim": 768}
+    with torch.device("meta"):
+        config = t.LlavaConfig(text_config=text, vision_config=vision)
+        theirs = t.LlavaForConditionalGeneration(config).state_dict()
+        lm = layouts.llama_options(text, "here")
+        eye = VisionTower(**layouts.eye_options(vision, "here", "clip_vision_model"))
+        ours = LLaVA(eye, LM(**lm), 32000).state_dict()
+        found = layouts.to_ours(theirs, layouts.LLAVA, lm)
+    assert {k: w.shape for k, w in found.items()} == {
+        k: w.shape for k, w in ours.items()
+    }
+    assert sum(w.numel() for w in ours.values()) == 7_063_427_072
+
+
 # learning
 def test_the_loss_of_answers_is_transformers():
     loss_function = pytest.importorskip("transformers.loss.loss_utils").ForCausalLMLoss
@@ -840,6 +867,37 @@ def test_the_loss_of_answers_is_transformers():
     torch.testing.assert_close(
         answer_loss(other, ids, answer), answer_loss(logits, ids, answer)
     )
+
+
+@pytest.mark.parametrize("learnt", [[0], []])
+def test_a_loss_of_no_answer_is_refused(learnt):
+    answer = torch.zeros(1, 3, dtype=torch.bool)
+    answer[:, learnt] = True  # nothing stands before the first token
+    with pytest.raises(ValueError, match="answer: expected a token to learn"):
+        answer_loss(torch.zeros(1, 3, 5), torch.tensor([[1, 2, 3]]), answer)
+    answer[:, 1] = True
+    loss = answer_loss(torch.zeros(1, 3, 5), torch.tensor([[1, 2, 3]]), answer)
+    torch.testing.assert_close(loss, torch.tensor(5.0).log())
+
+
+def test_what_is_usual():
+    torch.manual_seed(0)
+    eye, lm = VisionTower(depth=1), LM(12, d=24, heads=4, depth=2)
+    assert eye.positions.shape == (1, 37, 64) and eye.embed.kernel_size == (8, 8)
+    model = Flamingo(eye, lm)
+    assert len(model.bridges) == 2  # before every block
+    assert model.bridges[0].attend.heads == 4
+    assert model.bridges[0].mlp.gate.weight.shape == (64, 24)  # 8/3 d
+    assert isinstance(model.bridges[0].attend.norm_q, torch.nn.Identity)
+    sampler = Resampler(8, 3)
+    assert (len(sampler.blocks), sampler.blocks[0].attend.heads) == (2, 4)
+    qformer = QFormer(8, 2, 3, width=5)
+    assert [hasattr(b, "look") for b in qformer.blocks] == [True, False, True]
+    assert qformer.blocks[0].mlp[0].weight.shape == (32, 8)
+    norms = qformer.norm, qformer.blocks[0].norm1, QFormerBlock(4, 2, 8, width=5).norm2
+    assert {norm.eps for norm in norms} == {1e-12}
+    queries = QueryBridge(QFormer(64, width=5), 32, 8).queries
+    assert queries.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 @given(
