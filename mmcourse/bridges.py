@@ -13,6 +13,7 @@ __all__ = [
     "BRIDGES",
     "LESSON",
     "STUDY",
+    "FEW",
     "LONGEST",
     "RATES",
     "place_table",
@@ -498,6 +499,8 @@ def measured(
 
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-033
+FEW = {"nine tokens": "full"}  # how many tokens -> arms of the study
+FEW |= {f"{n}, {how}": f"tokens {n} by {how}" for how in FEWER for n in (3, 1)}
 LONGEST = {BRIDGES[0]: "long", BRIDGES[2]: "shipped"}  # the queries have none
 
 

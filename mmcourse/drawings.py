@@ -449,7 +449,7 @@ def draw_bridges():
 
 def draw_growth(
     parts: dict[str, dict],  # title -> bridge -> updates -> (seeds,) right answers (%)
-    blind: dict[str, float],  # title -> right answers without sight (%)
+    blind: dict[str, np.ndarray],  # title -> (N,) bool, right answers without sight
 ):
     "How right answers grow with the length of training; bands: 95 % over seeds."
     import matplotlib.pyplot as plt
@@ -465,7 +465,8 @@ def draw_growth(
             ax.fill_between(several, *ends, color=color, alpha=0.2, lw=0)
             ax.vlines(several, *ends, color=color, lw=3, alpha=0.5)
             ax.plot([*curve], mean, color=color, marker=mark, label=name)
-        ax.axhline(blind[title], color="black", lw=1, ls=":", label="without sight")
+        chance = 100 * np.mean(np.asarray(blind[title]))
+        ax.axhline(chance, color="black", lw=1, ls=":", label="without sight")
         ax.set(title=title, xscale="log", xlabel="updates", ylim=(0, 102))
     ticks = {n for curves in parts.values() for curve in curves.values() for n in curve}
     axs[0].set_xticks([*ticks], [f"{n:,}" for n in ticks])

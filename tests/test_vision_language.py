@@ -960,6 +960,8 @@ def test_a_lora_can_learn():
     lora(torch.randn(4, 3)).sum().backward()
     assert lora.B.grad.abs().sum() > 0  # A is not zero, too
     assert lora.layer.weight.grad is None
+    A = LoRA(torch.nn.Linear(100, 2), r=64).A.abs()
+    assert 0.098 < A.max() <= 0.1  # as a layer of torch begins: 1 / sqrt(100)
 
 
 def test_merging_leaves_the_lora_as_it_was():
