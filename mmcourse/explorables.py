@@ -16,6 +16,7 @@ __all__ = [
     "ctc_slider",
     "temperature_slider",
     "answer_slider",
+    "memory_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -455,7 +456,7 @@ def temperature_slider(
     return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])
 
 
-# %% ../nbs/0_tools/explorables.ipynb #cc09aab0
+# %% ../nbs/0_tools/explorables.ipynb #cell-035
 def answer_slider(
     image: Tensor,  # (H, W, 3) in [0, 1]
     chances: dict[str, tuple],  # question: {answer: chance} with the picture, without
@@ -483,3 +484,34 @@ def answer_slider(
         return f"It sees {it_sees} and is asked: {question} It says {', '.join(said)}."
 
     return slider(draw, say, question=[*chances], it_sees=[*shown])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-038
+def memory_slider(
+    needs: dict[str, dict],  # model: {(bits of a weight, words): GB}
+    limit: float = 8,  # GB that there are
+) -> Html:
+    "Which models fit into a memory."
+    import matplotlib.pyplot as plt
+
+    bits, words = (sorted({k[i] for n in needs.values() for k in n}) for i in (0, 1))
+    widest = max(max(n.values()) for n in needs.values())
+
+    def draw(bits, words):
+        fig, ax = plt.subplots(figsize=(6, 0.8 + 0.22 * len(needs)))
+        gb = [n[bits, words] for n in needs.values()]
+        ax.barh([*needs], gb, color=[PALETTE[0 if g <= limit else 1] for g in gb])
+        ax.axvline(limit, color="0.4", lw=1)
+        ax.set(xlim=(0, 1.05 * widest), xlabel="GB")
+        ax.tick_params(labelsize=7)
+        ax.invert_yaxis()
+        return fig
+
+    def say(bits, words):
+        fit = [name for name, n in needs.items() if n[bits, words] <= limit]
+        return (
+            f"{bits} bits a weight, {words} words: {len(fit)} of {len(needs)} models "
+            f"fit into {limit} GB: {', '.join(fit) or 'none'}."
+        )
+
+    return slider(draw, say, bits=bits[::-1], words=words)
