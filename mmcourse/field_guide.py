@@ -29,8 +29,6 @@ from collections import Counter
 from functools import cache
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .inputs import choice, whole
