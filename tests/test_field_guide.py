@@ -1,4 +1,4 @@
-"Chapter 28: the table says what it may say, and counts equal what is built and measured."
+"Chapter 28: the table says what it may, counts equal what is built and measured."
 
 import copy
 import math
