@@ -8,7 +8,7 @@ __all__ = [
     "read_guide",
     "matrices",
     "block_weights",
-    "model_weights",
+    "count_weights",
     "read_configs",
     "cache_bytes",
     "bytes_needed",
@@ -65,7 +65,7 @@ def block_weights(s: dict) -> int:
     return matrices(s) + sum(n * length[k] for k, n in s["vectors"].items())
 
 
-def model_weights(
+def count_weights(
     config: dict,  # of `read_configs`
     role: str | None = None,  # 'eye', 'bridge', 'look' or 'words' alone
 ) -> int:
@@ -111,7 +111,7 @@ def bytes_needed(
     pictures: int = 0,
 ) -> float:
     "Bytes of weights and cache; what is computed in between needs some more."
-    weights = model_weights(config) * whole(bits, "bits", 1) / 8
+    weights = count_weights(config) * whole(bits, "bits", 1) / 8
     return weights + cache_bytes(config, words, pictures)
 
 

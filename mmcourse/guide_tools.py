@@ -10,7 +10,7 @@ __all__ = [
     "family_rows",
     "names_below",
     "draw_family",
-    "leaves",
+    "count_ends",
     "draw_choice",
     "library_shelf",
 ]
@@ -102,9 +102,9 @@ def draw_family(rows: list[dict]):
 
 
 # %% ../nbs/0_tools/guide_tools.ipynb #cell-010
-def leaves(tree) -> int:
+def count_ends(tree) -> int:
     "How many pieces of advice a tree of decisions has."
-    return 1 if isinstance(tree, str) else leaves(tree[1]) + leaves(tree[2])
+    return 1 if isinstance(tree, str) else count_ends(tree[1]) + count_ends(tree[2])
 
 
 def draw_choice(
@@ -113,24 +113,24 @@ def draw_choice(
     "A tree of decisions, from left to right; the figure."
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(9, 0.62 * leaves(tree)))
+    fig, ax = plt.subplots(figsize=(9, 0.62 * count_ends(tree)))
 
     def put(node, depth, top):
-        y, question = top + leaves(node) / 2, not isinstance(node, str)
+        y, question = top + count_ends(node) / 2, not isinstance(node, str)
         box = {"boxstyle": "round", "fc": "0.93" if question else "white", "ec": "0.6"}
         text = node[0] if question else node
         ax.text(depth, y, text, fontsize=8, va="center", bbox=box)
         if not question:
             return
         for answer, child in zip(("yes", "no"), node[1:]):
-            below = top + leaves(child) / 2
+            below = top + count_ends(child) / 2
             ax.plot([depth + 0.1, depth + 0.7, depth + 0.95], [y, below, below], "0.6")
             ax.text(depth + 0.8, below - 0.12, answer, fontsize=7, ha="center")
             put(child, depth + 1, top)
-            top += leaves(child)
+            top += count_ends(child)
 
     put(tree, 0, 0)
-    ax.set(xlim=(-0.05, 4.6), ylim=(leaves(tree), 0))
+    ax.set(xlim=(-0.05, 4.6), ylim=(count_ends(tree), 0))
     ax.axis("off")
     return fig
 

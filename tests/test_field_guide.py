@@ -20,10 +20,10 @@ from mmcourse.field_guide import (
     cache_bytes,
     choose,
     cider,
+    count_weights,
     eye_flops,
     late_score,
     matrices,
-    model_weights,
     overlap,
     read_configs,
     read_guide,
@@ -32,9 +32,9 @@ from mmcourse.field_guide import (
     word_runs,
 )
 from mmcourse.guide_tools import (
+    count_ends,
     family_rows,
     half_years,
-    leaves,
     library_shelf,
     names_below,
 )
@@ -116,7 +116,7 @@ def test_sizes_of_the_table_are_those_of_the_configurations():
     "Where a family has one configuration, or its largest is among them."
     sizes = {}
     for c in CONFIGS.values():
-        sizes[c["family"]] = max(sizes.get(c["family"], 0), model_weights(c) / 1e9)
+        sizes[c["family"]] = max(sizes.get(c["family"], 0), count_weights(c) / 1e9)
     for r in read_guide():
         if r["name"] in sizes and isinstance(r["size"], (int, float)):
             assert r["size"] >= 0.99 * sizes[r["name"]], r["name"]
@@ -172,8 +172,8 @@ def test_half_years_and_crowded_names():
     assert names_below(places) == {"b"}
 
 
-def test_leaves():
-    assert leaves("x") == 1 and leaves(("?", "x", ("?", "y", "z"))) == 3
+def test_count_ends():
+    assert count_ends("x") == 1 and count_ends(("?", "x", ("?", "y", "z"))) == 3
 
 
 # --- weights
@@ -199,11 +199,11 @@ def test_matrices_are_those_that_torch_would_make(g, times, k, d, m, gated, look
 def test_a_formula_equals_the_stored_count_and_is_near_the_published(name):
     counts = kept_runs("field_guide", "counted")[0]
     assert set(counts) == set(CONFIGS)
-    n = model_weights(CONFIGS[name])
+    n = count_weights(CONFIGS[name])
     assert n == counts[name]
     assert abs(n / CONFIGS[name]["published"] - 1) < 0.01
     roles = ("eye", "bridge", "look", "words")
-    assert n == sum(model_weights(CONFIGS[name], role) for role in roles)
+    assert n == sum(count_weights(CONFIGS[name], role) for role in roles)
 
 
 def test_enough_models_are_counted():
@@ -221,12 +221,12 @@ def test_transformers_counts_the_same(name):
     with torch.device("meta"):
         model = kind(config)
     counted = sum(p.numel() for p in model.parameters())
-    assert counted == model_weights(CONFIGS[name])
+    assert counted == count_weights(CONFIGS[name])
 
 
 def test_a_number_that_is_stated_is_gpt2s():
     said = read_guide("stated")[0]
-    assert abs(said["says"] / model_weights(CONFIGS[said["model"]]) - 1) > 0.5
+    assert abs(said["says"] / count_weights(CONFIGS[said["model"]]) - 1) > 0.5
 
 
 # --- memory
@@ -257,7 +257,7 @@ def test_blocks_that_look_keep_the_picture_and_the_others_do_not():
 
 def test_memory_is_weights_and_cache():
     c = CONFIGS["LLaVA-1.5-7B"]
-    n = model_weights(c)
+    n = count_weights(c)
     assert bytes_needed(c) == 2 * n and bytes_needed(c, 4) == n / 2
     assert bytes_needed(c, 8, 100, 1) == n + cache_bytes(c, 100, 1)
     with pytest.raises(ValueError, match="bits"):
