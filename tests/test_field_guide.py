@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmcourse.explorables import memory_slider
 from mmcourse.field_guide import (
     above_guessing,
     block_weights,
@@ -262,6 +263,23 @@ def test_memory_is_weights_and_cache():
     assert bytes_needed(c, 8, 100, 1) == n + cache_bytes(c, 100, 1)
     with pytest.raises(ValueError, match="bits"):
         bytes_needed(c, 0)
+
+
+def test_the_slider_of_memory_tells_what_fits_and_is_small():
+    grid = [(b, w) for b in (16, 8, 4) for w in (1000, 8000, 32000)]
+    needs = {
+        n: {k: bytes_needed(c, *k) / 1e9 for k in grid} for n, c in CONFIGS.items()
+    }
+    page = memory_slider(needs, limit=8)._repr_html_()
+    assert len(page) < 200_000
+    told = re.findall('aria-label="(.*?)"', page)
+    assert len(set(told)) == len(told) == 9
+    for (bits, words), text in zip(grid, told):
+        fit = [n for n in needs if needs[n][bits, words] <= 8]
+        assert text == (
+            f"{bits} bits a weight, {words} words: {len(fit)} of {len(needs)} models"
+            f" fit into 8 GB: {', '.join(fit)}."
+        )
 
 
 def test_the_cache_of_our_own_model_is_as_large_as_the_formula_says():
