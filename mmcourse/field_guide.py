@@ -10,9 +10,10 @@ __all__ = [
     "block_weights",
     "count_weights",
     "read_configs",
+    "picture_tokens",
     "cache_bytes",
     "bytes_needed",
-    "word_flops",
+    "token_flops",
     "eye_flops",
     "vqa_accuracy",
     "word_runs",
@@ -25,13 +26,15 @@ __all__ = [
 
 # %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-003
 import math
+import re
 from collections import Counter
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
 from torch import Tensor
 
-from .inputs import choice, whole
+from .inputs import choice, each, number, whole
 from .store import data_path
 
 
@@ -47,7 +50,8 @@ def read_guide(
     part: str = "international",  # or 'chinese', 'stated', 'rumours', 'questions'
 ) -> list[dict]:  # of models: in the order of their dates
     "A part of the field guide."
-    return _guide()[choice(part, "part", [k for k in _guide() if k != "sources"])]
+    parts = [k for k in _guide() if k != "sources"]
+    return deepcopy(_guide()[choice(part, "part", parts)])
 
 
 # %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-024
@@ -67,9 +71,10 @@ def block_weights(s: dict) -> int:
 
 def count_weights(
     config: dict,  # of `read_configs`
-    role: str | None = None,  # 'eye', 'bridge', 'look' or 'words' alone
+    role: str | None = None,  # 'eye', 'bridge', 'cross' or 'text' alone
 ) -> int:
     "How many weights a model has."
+    choice(role, "role", (None, "eye", "bridge", "cross", "text"))
     stacks = [s for s in config["stacks"] if role in (None, s["role"])]
     tables = [t for t in config["tables"] if role is None or role == t["role"]]
     blocks = sum(s["depth"] * block_weights(s) for s in stacks)
@@ -86,55 +91,68 @@ def read_configs() -> dict[str, dict]:  # name -> stacks, tables and what is pub
     return {m["name"]: m for m in yaml.safe_load(text)}
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-044
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-042
+def picture_tokens(config: dict) -> int:
+    "The most tokens that one picture becomes, all tiles together."
+    return config["picture"]["tokens"] * config["picture"]["tiles"]
+
+
 def cache_bytes(
     config: dict,  # of `read_configs`
-    words: int,  # in the text, before and after
-    pictures: int = 0,  # of one tile each
+    tokens: int,  # of text, before and after
+    pictures: int = 0,  # of the largest size
 ) -> int:
     "Bytes of the keys and values that are kept, in 16 bits."
-    looks = any(s["role"] == "look" for s in config["stacks"])
-    seen = pictures * config["picture"]["tokens"]
-    text = words if looks else words + seen
+    seen = whole(pictures, "pictures", 0) * picture_tokens(config)
+    text = whole(tokens, "tokens", 0)
+    if not any(t.get("per") == "token" for t in config["tables"]):
+        raise ValueError(
+            f"config: expected a model that writes, got {config.get('name')}"
+        )
+    if not any(s["role"] == "cross" for s in config["stacks"]):
+        text += seen
     total = 0
     for s in config["stacks"]:
-        if s["role"] in ("words", "look"):
-            kept = seen if s["role"] == "look" else min(text, s.get("window") or text)
+        if s["role"] in ("text", "cross"):
+            kept = seen if s["role"] == "cross" else min(text, s.get("window") or text)
             total += s["depth"] * 2 * s["groups"] * s["width"] * 2 * kept
     return total
 
 
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-043
 def bytes_needed(
     config: dict,
-    bits: int = 16,  # of a weight
-    words: int = 0,
+    bits: int = 16,  # of a weight: 4, 8, 16 or 32
+    tokens: int = 0,
     pictures: int = 0,
 ) -> float:
     "Bytes of weights and cache; what is computed in between needs some more."
-    weights = count_weights(config) * whole(bits, "bits", 1) / 8
-    return weights + cache_bytes(config, words, pictures)
+    weights = count_weights(config) * choice(bits, "bits", (4, 8, 16, 32)) / 8
+    kept = cache_bytes(config, tokens, pictures) if tokens or pictures else 0
+    return weights + kept
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-049
-def word_flops(
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-048
+def token_flops(
     config: dict,
-    before: int,  # tokens in view, the word itself counted
+    before: int,  # tokens in view, the token itself counted
+    answers: bool = True,  # whether the last layer names the next token, too
 ) -> int:
-    "FLOPs of one new word, with a cache."
+    "FLOPs of one new token, with a cache."
     total = 0
     for s in config["stacks"]:
-        if s["role"] in ("words", "look"):
+        if s["role"] in ("text", "cross"):
             q, kv = s["heads"] * s["width"], s["groups"] * s["width"]
-            look = s["role"] == "look"
-            once = 2 * s.get("looks", s["d"]) * kv if look else 0  # K, V of the picture
-            keys = config["picture"]["tokens"] if look else before
+            cross = s["role"] == "cross"
+            once = 2 * s.get("looks", s["d"]) * kv if cross else 0  # K, V of pictures
+            keys = picture_tokens(config) if cross else before
             keys = min(keys, s.get("window") or keys)
             total += s["depth"] * (2 * (matrices(s) - once) + 4 * keys * q)
-    last = [t["size"] for t in config["tables"] if t.get("per") == "word"]
-    return total + sum(2 * math.prod(size) for size in last)
+    last = [t["size"] for t in config["tables"] if t.get("per") == "token"]
+    return total + answers * sum(2 * math.prod(size) for size in last)
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-051
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-050
 def eye_flops(config: dict) -> int:
     "FLOPs of the eye for one picture, or one tile of it."
     n, patches = config["picture"]["seen"], config["picture"]["patches"]
@@ -150,15 +168,26 @@ def eye_flops(config: dict) -> int:
     return total + sum(2 * patches * math.prod(size) for size in first)
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-062
-def vqa_accuracy(answer: str, humans: list[str]) -> float:
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-063
+def _plain_text(text: str, name: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: expected a text, got {text!r}")
+    return " ".join(re.sub(r"[^\w\s]", "", text.lower()).split())
+
+
+def vqa_accuracy(
+    answer: str,
+    humans: list[str],  # ten of them, as a rule; at least four
+) -> float:
     "The share of agreement with people [Antol et al. 2015], in [0, 1]."
-    agree = [h == answer for h in humans]
+    said = each("humans", humans, _plain_text)
+    whole(len(said), "how many humans", 4)
+    agree = [h == _plain_text(answer, "answer") for h in said]
     left_out = [min((sum(agree) - a) / 3, 1) for a in agree]
     return sum(left_out) / len(left_out)
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-065
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-066
 def word_runs(text: str, longest: int = 4) -> Counter:
     "How often each run of up to `longest` words occurs."
     w = text.split()
@@ -177,13 +206,15 @@ def _alike(a: dict, b: dict) -> float:
     return clipped / size if size else clipped
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-066
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-067
 def cider(
     captions: list[str],  # one a picture
     references: list[list[str]],  # people's captions of each picture
 ) -> np.ndarray:  # (N,) from 0 to 10
     "CIDEr-D [Vedantam et al. 2015]; equals pycocoevalcap's."
-    N = len(references)
+    N = whole(len(references), "how many pictures", 2)
+    if len(captions) != N or any(isinstance(r, str) or not r for r in references):
+        raise ValueError("references: expected a list of texts for each caption")
     seen = Counter(g for refs in references for g in set().union(*map(word_runs, refs)))
     rare = {g: math.log(N / n) for g, n in seen.items()} | {(): math.log(N)}
     scores = []
@@ -198,20 +229,23 @@ def cider(
     return np.array(scores)
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-072
-def above_guessing(score: float, choices: int) -> float:
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-077
+def above_guessing(
+    score: float,  # a share, in [0, 1]
+    choices: int,
+) -> float:
     "What is left of a share of right answers when guessing is taken out."
     guess = 1 / whole(choices, "choices", 2)
-    return (score - guess) / (1 - guess)
+    return (number(score, "score", 0, 1) - guess) / (1 - guess)
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-080
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-085
 def overlap(text: str, seen: set[tuple], n: int) -> bool:
     "Does a run of `n` words of `text` occur in what was seen?"
     return any(len(g) == n and g in seen for g in word_runs(text, n))
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-096
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-103
 def choose(
     rows: list[dict],  # of `read_guide`
     *,
@@ -220,17 +254,24 @@ def choose(
     largest: float = math.inf,  # billions of weights
     opened: bool = True,  # only models with open weights
 ) -> list[str]:  # names, the newest first
-    "Models that do what is wanted; one whose size is not known is left out."
+    "Models that do what is wanted; an unknown size fits only where there is no limit."
+    for column, wanted in (("takes", takes), ("gives", gives)):
+        senses = sorted({sense for r in rows for sense in r[column]})
+        if isinstance(wanted, str):
+            raise TypeError(f"{column}: expected a set such as {{{wanted!r}}}")
+        for sense in wanted:
+            choice(sense, column, senses)
     found = []
     for r in rows:
-        fits = isinstance(r["size"], (int, float)) and r["size"] <= largest
+        known = isinstance(r["size"], (int, float))
+        fits = r["size"] <= largest if known else largest == math.inf
         does = set(takes) <= set(r["takes"]) and set(gives) <= set(r["gives"])
         if fits and does and (r["weights"] == "open" or not opened):
             found.append(r["name"])
     return found[::-1]
 
 
-# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-101
+# %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-108
 def late_score(
     question: Tensor,  # (n, d) its words, of length one
     document: Tensor,  # (m, d) the parts of a document, of length one

@@ -26,18 +26,23 @@ from mmcourse.field_guide import (
     late_score,
     matrices,
     overlap,
+    picture_tokens,
     read_configs,
     read_guide,
+    token_flops,
     vqa_accuracy,
-    word_flops,
     word_runs,
 )
 from mmcourse.guide_tools import (
+    cell_scores,
+    costs,
     count_ends,
+    deepest,
     family_rows,
     half_years,
     library_shelf,
     names_below,
+    read_each_token,
 )
 from mmcourse.store import data_path, kept_runs
 
@@ -48,9 +53,10 @@ UNKNOWN = {"not found", "not published"}
 BRIDGES = {"two towers", "projector", "queries", "cross-attention"}
 BRIDGES |= {"raw patches", "discrete tokens", "diffusion"} | UNKNOWN
 LICENCES = {"MIT", "Apache-2.0", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0"}
+LICENCES |= {"CC-BY-NC-SA-4.0"}
 LICENCES |= {"Gemma", "Llama", "custom", "proprietary"} | UNKNOWN
 COLUMNS = "name maker date takes gives eye bridge lm tokens data size weights licence"
-COLUMNS = {*COLUMNS.split(), "arxiv", "from", "chapters", "source"}
+COLUMNS = {*COLUMNS.split(), "arxiv", "from", "chapters", "source", "tiles", "read"}
 SENSES = {"text", "image", "audio", "video", "vectors", "boxes", "points", "masks"}
 SENSES |= {"depth", "thermal", "motion", "sensors", "actions", "others"}
 
@@ -66,9 +72,12 @@ def test_a_row_is_whole(row):
     assert row["weights"] in {"open", "part", "closed"} | UNKNOWN
     tokens, size = row["tokens"], row["size"]
     if isinstance(tokens, str):
-        assert tokens in UNKNOWN | {"varies", "none"}
+        assert tokens in UNKNOWN | {"varies", "none", "of sound"}
+        assert row["tiles"] == tokens
     else:
         assert isinstance(tokens, int) and 1 <= tokens <= 10_000
+        assert row["tiles"] in range(1, 41) or row["tiles"] == "not found"
+    assert row["read"] in {"first-hand", "both", "second-hand"}
     assert size in UNKNOWN if isinstance(size, str) else 0.01 < size < 10_000
     assert all(row[k] for k in ("maker", "eye", "lm", "data", "source"))
     assert all(20 <= chapter <= 27 for chapter in row["chapters"])
@@ -87,6 +96,47 @@ def test_dates_and_numbers_of_papers_agree(row):
     year, month = 2000 + int(row["arxiv"][:2]), int(row["arxiv"][2:4])
     paper, model = date(year, month, 1), date.fromisoformat(f"{row['date']}-01")
     assert abs((paper - model).days) <= 370, row["name"]
+
+
+# name: arXiv, date, bridge, tokens, tiles, size, weights, licence
+FAMOUS = {
+    "CLIP": "2103.00020 2021-01 two-towers 1 1 0.43 open MIT",
+    "Flamingo": "2204.14198 2022-04 cross-attention 64 1 80 closed not-found",
+    "Whisper": "2212.04356 2022-09 cross-attention 1500 1 1.54 open MIT",
+    "BLIP-2": "2301.12597 2023-01 queries 32 1 12.2 open MIT",
+    "LLaVA": "2304.08485 2023-04 projector not-found not-found not-found open Llama",
+    "LLaVA-1.5": "2310.03744 2023-10 projector 576 1 13 open Llama",
+    "ImageBind": "2305.05665 2023-05 two-towers 1 1 not-found open CC-BY-NC-SA-4.0",
+    "IDEFICS": "2306.16527 2023-08 cross-attention 64 1 80 open custom",
+    "GPT-4V": "None 2023-09 not-published varies varies not-published closed "
+    "proprietary",
+    "Fuyu": "None 2023-10 raw-patches 2304 1 9.41 open CC-BY-NC-4.0",
+    "Gemini": "2312.11805 2023-12 not-found varies varies not-found closed not-found",
+    "Chameleon": "2405.09818 2024-05 discrete-tokens 1024 1 34 part custom",
+    "Idefics2": "2405.02246 2024-04 queries 64 5 8.4 open Apache-2.0",
+    "PaliGemma": "2407.07726 2024-05 projector 256 1 2.92 open Gemma",
+    "Idefics3": "2408.12637 2024-08 projector 169 17 8.46 open Apache-2.0",
+    "Llama 3.2 Vision": "None 2024-09 cross-attention varies varies 88.8 open Llama",
+    "SmolVLM": "2504.05299 2024-11 projector 81 17 2.25 open Apache-2.0",
+    "Gemma 3": "2503.19786 2025-03 projector 256 1 27.43 open Gemma",
+    "Llama 4": "None 2025-04 projector 144 17 400 open Llama",
+    "Gemma 4": "2607.02770 2026-03 projector varies varies 31 open Apache-2.0",
+    "Janus": "2410.13848 2024-10 projector 576 1 1.3 open MIT",
+}
+
+
+@pytest.mark.parametrize("name", FAMOUS)
+def test_facts_of_famous_rows_are_frozen(name):
+    "Whoever changes one of them has seen a source, and changes it here, too."
+    row = next(r for part in PARTS for r in read_guide(part) if r["name"] == name)
+    columns = "arxiv", "date", "bridge", "tokens", "tiles", "size", "weights", "licence"
+    assert " ".join(str(row[c]).replace(" ", "-") for c in columns) == FAMOUS[name]
+
+
+def test_what_is_read_may_be_changed_by_the_reader():
+    read_guide()[0]["name"] = "another"
+    read_guide().append({})
+    assert read_guide()[0]["name"] == "CLIP" and {} not in read_guide()
 
 
 def test_there_are_enough_models_and_none_stands_twice():
@@ -110,17 +160,20 @@ def test_rows_stand_in_order_and_parents_come_first(part):
 
 def test_a_closed_model_has_no_size_unless_somebody_published_it():
     closed = [r for r in read_guide() if r["weights"] == "closed"]
-    assert closed and all(r["size"] in UNKNOWN for r in closed)
+    assert [r["name"] for r in closed if r["size"] not in UNKNOWN] == ["Flamingo"]
 
 
 def test_sizes_of_the_table_are_those_of_the_configurations():
-    "Where a family has one configuration, or its largest is among them."
+    "The largest counted, or what the table says of a still larger one."
+    larger = {"BLIP-2": 12.2, "IDEFICS": 80, "LLaVA-1.5": 13, "Chameleon": 34}
+    larger |= {"Llama 3.2 Vision": 88.8, "PaliGemma 2": 27.65}
     sizes = {}
     for c in CONFIGS.values():
         sizes[c["family"]] = max(sizes.get(c["family"], 0), count_weights(c) / 1e9)
     for r in read_guide():
         if r["name"] in sizes and isinstance(r["size"], (int, float)):
-            assert r["size"] >= 0.99 * sizes[r["name"]], r["name"]
+            wanted = larger.get(r["name"], sizes[r["name"]])
+            assert r["size"] == pytest.approx(wanted, rel=0.01), r["name"]
     named = {r["name"] for r in read_guide()}
     assert {c["family"] for c in CONFIGS.values()} <= named
 
@@ -131,6 +184,32 @@ def test_tokens_of_the_table_are_those_of_the_configurations():
         tokens = rows[c["family"]]["tokens"]
         if isinstance(tokens, int) and c["name"] != "SmolVLM-256M":
             assert c["picture"]["tokens"] == tokens, c["name"]
+            assert c["picture"]["tiles"] == rows[c["family"]]["tiles"], c["name"]
+
+
+@pytest.mark.parametrize(
+    "name,side,patch,merged,tiles",
+    [
+        ("LLaVA-1.5-7B", 336, 14, 1, 1),
+        ("PaliGemma-3B", 224, 14, 1, 1),
+        ("PaliGemma-2-3B", 224, 14, 1, 1),
+        ("Gemma-3-4B", 896, 14, 4, 1),
+        ("Idefics3-8B", 364, 14, 2, 1 + 4 * 4),
+        ("SmolVLM-2.2B", 384, 14, 3, 1 + 4 * 4),
+        ("SmolVLM-256M", 512, 16, 4, 1 + 4 * 4),
+    ],
+)
+def test_tokens_of_a_picture_follow_from_its_side(name, side, patch, merged, tiles):
+    picture = CONFIGS[name]["picture"]
+    assert picture["tokens"] == (side // patch // merged) ** 2
+    assert picture_tokens(CONFIGS[name]) == picture["tokens"] * tiles
+    across = side * math.isqrt(max(1, tiles - 1))
+    assert picture["pixels"] == f"{across} × {across}"
+
+
+def test_fuyu_reads_a_screen_in_patches_of_30():
+    assert picture_tokens(CONFIGS["Fuyu-8B"]) == 64 * 36 == 1920 // 30 * -(-1080 // 30)
+    assert CONFIGS["Fuyu-8B"]["tables"][0]["size"][0] == 3 * 30 * 30
 
 
 def test_parts_that_do_not_exist_are_refused():
@@ -175,6 +254,7 @@ def test_half_years_and_crowded_names():
 
 def test_count_ends():
     assert count_ends("x") == 1 and count_ends(("?", "x", ("?", "y", "z"))) == 3
+    assert deepest("x") == 0 and deepest(("?", "x", ("?", "y", "z"))) == 2
 
 
 # --- weights
@@ -203,7 +283,7 @@ def test_a_formula_equals_the_stored_count_and_is_near_the_published(name):
     n = count_weights(CONFIGS[name])
     assert n == counts[name]
     assert abs(n / CONFIGS[name]["published"] - 1) < 0.01
-    roles = ("eye", "bridge", "look", "words")
+    roles = ("eye", "bridge", "cross", "text")
     assert n == sum(count_weights(CONFIGS[name], role) for role in roles)
 
 
@@ -225,6 +305,30 @@ def test_transformers_counts_the_same(name):
     assert counted == count_weights(CONFIGS[name])
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_windows_are_those_of_the_configuration_that_is_built(name):
+    "transformers knows which blocks look back through a window, and how far."
+    transformers = pytest.importorskip("transformers", minversion="5")
+    kind = getattr(transformers, CONFIGS[name]["model"])
+    config = kind.config_class(**copy.deepcopy(CONFIGS[name]["arguments"]))
+    text = config.get_text_config()
+    stacks = [s for s in CONFIGS[name]["stacks"] if s["role"] == "text"]
+    near = sum(s["depth"] for s in stacks if "window" in s)
+    if kinds := getattr(text, "layer_types", None):
+        assert near == kinds.count("sliding_attention")
+    else:
+        wide = getattr(text, "sliding_window", None)
+        assert near == (sum(s["depth"] for s in stacks) if wide else 0)
+    # Gemma 3 publishes 1,024; what the class builds without being told is 4,096
+    wide = 1024 if "Gemma-3" in name else getattr(text, "sliding_window", None)
+    assert {s["window"] for s in stacks if "window" in s} == ({wide} if near else set())
+
+
+def test_a_role_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="role: expected one of"):
+        count_weights(CONFIGS["LLaVA-1.5-7B"], "eyes")
+
+
 def test_a_number_that_is_stated_is_gpt2s():
     said = read_guide("stated")[0]
     assert abs(said["says"] / count_weights(CONFIGS[said["model"]]) - 1) > 0.5
@@ -234,10 +338,11 @@ def test_a_number_that_is_stated_is_gpt2s():
 
 
 def words_alone(**more):
-    s = {"role": "words", "depth": 3, "d": 8, "heads": 4, "groups": 2, "width": 5}
+    s = {"role": "text", "depth": 3, "d": 8, "heads": 4, "groups": 2, "width": 5}
     s |= {"mlp": 7, "vectors": {"d": 1}} | more
-    picture = {"patches": 0, "seen": 0, "tokens": 6}
-    return {"stacks": [s], "tables": [], "picture": picture}
+    picture = {"patches": 0, "seen": 0, "tokens": 3, "tiles": 2, "pixels": "1 × 1"}
+    last = {"role": "text", "size": [8, 0], "per": "token"}
+    return {"name": "made", "stacks": [s], "tables": [last], "picture": picture}
 
 
 def test_the_cache_by_hand():
@@ -251,9 +356,32 @@ def test_the_cache_by_hand():
 
 def test_blocks_that_look_keep_the_picture_and_the_others_do_not():
     c = words_alone()
-    c["stacks"].append(c["stacks"][0] | {"role": "look", "looks": 9, "depth": 1})
+    c["stacks"].append(c["stacks"][0] | {"role": "cross", "looks": 9, "depth": 1})
     assert cache_bytes(c, 10) == 120 * 10
     assert cache_bytes(c, 10, 1) == 120 * 10 + 40 * 6
+
+
+def test_a_window_keeps_the_cache_of_idefics2_small():
+    c = CONFIGS["Idefics2-8B"]
+    assert cache_bytes(c, 32_000) == cache_bytes(c, 4096) == 32 * 2 * 8 * 128 * 2 * 4096
+    assert cache_bytes(c, 4095) < cache_bytes(c, 4096)
+    half = cache_bytes(CONFIGS["PaliGemma-2-3B"], 8192)
+    assert half == 13 * 2 * 4 * 256 * 2 * (4096 + 8192)
+    a_third = cache_bytes(CONFIGS["Gemma-3-4B"], 2048)
+    assert a_third == 2 * 4 * 256 * 2 * (29 * 1024 + 5 * 2048)
+
+
+@pytest.mark.parametrize("tokens,pictures", [(-5, 0), (5, -1), (1.5, 0), (True, 0)])
+def test_a_cache_of_less_than_nothing_is_refused(tokens, pictures):
+    with pytest.raises((TypeError, ValueError), match="tokens|pictures"):
+        cache_bytes(CONFIGS["LLaVA-1.5-7B"], tokens, pictures)
+
+
+@pytest.mark.parametrize("name", ["CLIP ViT-B/32", "SigLIP B/16"])
+def test_towers_have_no_cache(name):
+    with pytest.raises(ValueError, match=f"a model that writes, got {name}"):
+        cache_bytes(CONFIGS[name], 10)
+    assert bytes_needed(CONFIGS[name]) == 2 * count_weights(CONFIGS[name])
 
 
 def test_memory_is_weights_and_cache():
@@ -261,14 +389,16 @@ def test_memory_is_weights_and_cache():
     n = count_weights(c)
     assert bytes_needed(c) == 2 * n and bytes_needed(c, 4) == n / 2
     assert bytes_needed(c, 8, 100, 1) == n + cache_bytes(c, 100, 1)
-    with pytest.raises(ValueError, match="bits"):
-        bytes_needed(c, 0)
+    for bits in (0, 5, 400):
+        with pytest.raises(ValueError, match="bits"):
+            bytes_needed(c, bits)
 
 
 def test_the_slider_of_memory_tells_what_fits_and_is_small():
     grid = [(b, w) for b in (16, 8, 4) for w in (1000, 8000, 32000)]
+    writers = {n: c for n, c in CONFIGS.items() if "CLIP" not in n and "SigL" not in n}
     needs = {
-        n: {k: bytes_needed(c, *k) / 1e9 for k in grid} for n, c in CONFIGS.items()
+        n: {k: bytes_needed(c, *k) / 1e9 for k in grid} for n, c in writers.items()
     }
     page = memory_slider(needs, limit=8)._repr_html_()
     assert len(page) < 200_000
@@ -277,7 +407,7 @@ def test_the_slider_of_memory_tells_what_fits_and_is_small():
     for (bits, words), text in zip(grid, told):
         fit = [n for n in needs if needs[n][bits, words] <= 8]
         assert text == (
-            f"{bits} bits a weight, {words} words: {len(fit)} of {len(needs)} models"
+            f"{bits} bits a weight, {words} tokens: {len(fit)} of {len(needs)} models"
             f" fit into 8 GB: {', '.join(fit)}."
         )
 
@@ -324,18 +454,39 @@ def test_flops_of_words_are_those_that_torch_counts(heads, groups, depth, T):
         x = torch.zeros(1, T, 12 * heads)
     c = words_alone(depth=depth, d=12 * heads, heads=heads, groups=groups, width=12)
     c["stacks"][0] |= {"mlp": 40, "gated": True}
-    c["tables"] = [{"role": "words", "size": [12 * heads, 50], "per": "word"}]
-    assert T * word_flops(c, T) == counted(lm.read, x)
+    c["tables"] = [{"role": "text", "size": [12 * heads, 50], "per": "token"}]
+    assert T * token_flops(c, T) == counted(lm.read, x)
+    last = 2 * 12 * heads * 50
+    assert token_flops(c, T, answers=False) == token_flops(c, T) - last
 
 
 def test_flops_with_a_window_and_with_blocks_that_look():
     near, far = words_alone(window=4), words_alone()
-    assert word_flops(near, 9) == word_flops(far, 4) < word_flops(far, 9)
+    assert token_flops(near, 9) == token_flops(far, 4) < token_flops(far, 9)
     s = far["stacks"][0]
-    look = s | {"role": "look", "looks": 9, "depth": 1}
-    both = far | {"stacks": [s, look]}
+    look = s | {"role": "cross", "looks": 9, "depth": 1}
+    both = far | {"stacks": [s, look]}  # two tiles of three tokens
     extra = 2 * (2 * 8 * 20 + 2 * 8 * 7) + 4 * 6 * 20  # no keys, no values, 6 tokens
-    assert word_flops(both, 9) == word_flops(far, 9) + extra
+    assert token_flops(both, 9) == token_flops(far, 9) + extra
+
+
+def test_what_is_read_for_each_token_leaves_out_the_table_of_words():
+    c = CONFIGS["LLaVA-1.5-7B"]
+    n = sum(math.prod(t["size"]) for t in c["tables"] if t["name"] == "words")
+    text = count_weights(c, "text")
+    assert text - read_each_token(c) == n + 4096  # and the norm before the last layer
+    tied = CONFIGS["PaliGemma-3B"]  # here the last layer is the table of words
+    assert count_weights(tied, "text") - read_each_token(tied) == 2048
+
+
+def test_costs_count_all_tiles_and_no_last_layer_while_reading():
+    c = CONFIGS["Idefics3-8B"]
+    row = costs("x", c)
+    assert row["look (GFLOPs)"] == pytest.approx(17 * eye_flops(c) / 1e9)
+    n = picture_tokens(c)
+    each = [token_flops(c, t, answers=False) for t in range(1, n + 1)]
+    assert row["read it"] == pytest.approx(sum(each) / 1e9, rel=0.01)
+    assert costs("x", CONFIGS["Llama-3.2-11B-Vision"])["read it"] == 0
 
 
 def test_flops_of_an_eye_are_those_that_torch_counts():
@@ -370,6 +521,13 @@ def test_vqa_by_hand():
     humans = ["a"] * 3 + ["b"] * 7
     assert vqa_accuracy("a", humans) == pytest.approx((3 * 2 / 3 + 7) / 10)
     assert vqa_accuracy("b", humans) == 1 and vqa_accuracy("c", humans) == 0
+    assert vqa_accuracy("a!", ["A"] * 3 + ["b."] * 7) == vqa_accuracy("a", humans)
+
+
+@pytest.mark.parametrize("humans", [[], ["a"] * 3, "aaaa", ["a"] * 4 + [3]])
+def test_vqa_wants_enough_people(humans):
+    with pytest.raises((TypeError, ValueError), match="humans"):
+        vqa_accuracy("a", humans)
 
 
 def test_runs_of_words():
@@ -407,17 +565,31 @@ def test_cider_is_ten_for_the_same_words_and_nought_for_others():
     assert cider(["x y z", "u v w"], people) == pytest.approx([0, 0])
 
 
+@pytest.mark.parametrize(
+    "captions,references",
+    [(["a"], [["a"]]), (["a"], [["a"], ["b"]]), (["a", "b"], ["a", "b"])]
+    + [(["a", "b"], [["a"], []])],
+)
+def test_cider_refuses_what_it_cannot_score(captions, references):
+    with pytest.raises(ValueError, match="pictures|references"):
+        cider(captions, references)
+
+
 def test_guessing_taken_out():
     assert above_guessing(0.25, 4) == 0 and above_guessing(1, 7) == 1
     assert above_guessing(0.7, 10) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="choices"):
         above_guessing(0.5, 1)
+    with pytest.raises(ValueError, match="score"):
+        above_guessing(50.7, 4)
 
 
 def test_overlap_needs_a_run_of_the_right_length():
     seen = set(word_runs("the red fox runs far", 3))
     assert overlap("a red fox runs", seen, 3)
     assert not overlap("red fox walks far", seen, 3) and not overlap("red fox", seen, 3)
+    longer = seen | set(word_runs("a red fox", 2))
+    assert not overlap("a red cat sat", longer, 3)  # two words do not make a run of 3
 
 
 # --- choosing and finding
@@ -439,16 +611,44 @@ def test_choose():
         {"name": "d", "takes": ["image"], "gives": ["text"], "size": "not found"}
         | {"weights": "open"},
     ]
-    assert choose(rows) == ["b", "a"]
-    assert choose(rows, takes={"image"}) == ["b"]
+    assert choose(rows) == ["d", "b", "a"]  # the newest first, also without a size
+    assert choose(rows, takes={"image"}, largest=100) == ["b"]
+    assert choose(rows, takes={"image"}, largest=9) == ["b"]
+    assert choose(rows, takes={"image"}, largest=8.9) == []
     assert choose(rows, takes={"image"}, opened=False, largest=5) == ["c"]
-    assert choose(rows, gives={"image"}) == []
+    newest = choose([rows[1], rows[0]])
+    assert newest == ["a", "b"]
+
+
+def test_choose_refuses_typos_and_bare_words():
+    with pytest.raises(ValueError, match="takes: expected one of"):
+        choose(read_guide(), takes={"picture"})
+    with pytest.raises(TypeError, match="gives: expected a set"):
+        choose(read_guide(), gives="image")
+
+
+def test_there_are_open_models_that_draw():
+    assert "Stable Diffusion" in choose(read_guide(), takes={"text"}, gives={"image"})
 
 
 def test_late_score_by_hand():
     q, D = torch.eye(3)[:2], torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
     assert late_score(q, D).item() == pytest.approx(1.4)
     assert late_score(q, D[[1, 0, 0]]) == late_score(q, D)
+    assert late_score(q, -D[:1]).item() == pytest.approx(-1.4)  # no part fits
+
+
+def test_scores_of_cells_by_loops():
+    generator = torch.Generator().manual_seed(0)
+    words = [torch.randn(n, 5, generator=generator) for n in (1, 3)]
+    cells = torch.randn(4, 6, 5, generator=generator)
+    for best in (True, False):
+        found = cell_scores(words, cells, best)
+        for i, parts in enumerate(words):
+            for j, picture in enumerate(cells):
+                products = parts @ picture.T
+                each = products.max(1).values if best else products.sum(1)
+                torch.testing.assert_close(found[i, j], each.sum())
 
 
 def test_the_files_are_plain_yaml():

@@ -75,12 +75,15 @@ def count_block(d, h, g, k, m, gated):
 # %% ../../nbs/0_tools/exercises/28_field_guide.ipynb #cell-007
 @prediction(
     "field_guide.2",
-    wrong=[37.748736, 150.994944, 18.874368, 0.131072, 302.0, 75497472],
+    wrong=[37.748736, 150.994944, 18.874368, 0.131072, 302.0, 75497472, 72.0, 0.0755],
+    right=[75.5, 75, 76, 75.4974],
+    tol=0.75,
     hint=(
         "For one token: how many vectors does a block keep for each group, and how "
-        "many bytes has a number? Then all blocks, then all tokens."
+        "many bytes has a number? Then all blocks, then all tokens. Half of the right "
+        "number: values are kept, too. A millionth of bytes is asked for, not MiB."
     ),
-    why="A page of text is shorter than one picture, for the cache as for the model.",
+    why="Keys and values, in each block and group, for each token of the picture.",
 )
 def megabytes_of_a_picture():
     return 32 * 2 * 8 * 128 * 2 * 576 / 1e6
@@ -150,25 +153,25 @@ def _caches(rng):
     return made
 
 
-def _cache_size_in_one_line(blocks, words):
+def _cache_size_in_one_line(blocks, tokens):
     "Another right answer: one expression."
-    return sum(4 * g * k * min(words, w or words) for g, k, w in blocks)
+    return sum(4 * g * k * min(tokens, w or tokens) for g, k, w in blocks)
 
 
-def _cache_as_it_was(blocks, words):
-    return sum(g * k * 2 * max(words, w) for g, k, w in blocks)
+def _cache_as_it_was(blocks, tokens):
+    return sum(g * k * 2 * max(tokens, w) for g, k, w in blocks)
 
 
-def _keys_alone(blocks, words):
-    return sum(g * k * 2 * min(words, w or words) for g, k, w in blocks)
+def _keys_alone(blocks, tokens):
+    return sum(g * k * 2 * min(tokens, w or tokens) for g, k, w in blocks)
 
 
-def _windows_ignored(blocks, words):
-    return sum(4 * g * k * words for g, k, _ in blocks)
+def _windows_ignored(blocks, tokens):
+    return sum(4 * g * k * tokens for g, k, _ in blocks)
 
 
-def _nothing_without_window(blocks, words):
-    return sum(4 * g * k * min(words, w) for g, k, w in blocks)
+def _nothing_without_window(blocks, tokens):
+    return sum(4 * g * k * min(tokens, w) for g, k, w in blocks)
 
 
 # %% ../../nbs/0_tools/exercises/28_field_guide.ipynb #cell-013
@@ -178,16 +181,16 @@ def _nothing_without_window(blocks, words):
     wrong=[_cache_as_it_was, _keys_alone, _windows_ignored, _nothing_without_window],
     right=[_cache_size_in_one_line],
     hint=(
-        "Try one block without a window and count by hand: what is kept for a word, "
-        "besides its key? Then try a short window and a long text: how many words "
+        "Try one block without a window and count by hand: what is kept for a token, "
+        "besides its key? Then try a short window and a long text: how many tokens "
         "can still be seen? A window of zero means that there is none."
     ),
     why="Blocks that look back a little keep a long text cheap, as in Gemma 3.",
 )
-def cache_size(blocks, words):
+def cache_size(blocks, tokens):
     total = 0
     for groups, width, window in blocks:
-        kept = min(words, window) if window else words
+        kept = min(tokens, window) if window else tokens
         total += 2 * groups * width * 2 * kept
     return total
 
@@ -278,12 +281,13 @@ question(
 )
 question(
     "field_guide.q3",
-    "A caption names the right things in another order and gets a low CIDEr. Why?",
+    "A caption names the right things in another order than the one reference, and "
+    "loses CIDEr. Why?",
     {
         "a": ("it is false", "All that it says is true, and CIDEr cannot know that."),
         "b": (
             "runs of words differ, and CIDEr counts runs",
-            "Yes: runs of two to four words change at each joint.",
+            "Yes: runs of two to four words change at each joint, and nobody wrote so.",
         ),
         "c": (
             "CIDEr punishes long captions only",
@@ -294,8 +298,9 @@ question(
 )
 question(
     "field_guide.q4",
-    "A model is right in 28 % of questions with four choices, and 70 % of its answers "
-    "change with the order of the choices. What do you conclude?",
+    "A model is right in 28 % of questions with four choices. 70 % of its answers "
+    "change with the order of the choices, and it takes the first place in 45 %. "
+    "What do you conclude?",
     {
         "a": (
             "it knows about a quarter of the answers",
@@ -303,7 +308,7 @@ question(
         ),
         "b": (
             "it mostly guesses, and the place guides its guess",
-            "Yes: what it knew would not change when the choices change places.",
+            "Yes: what it knew would not change; fair guesses take each place in 25 %.",
         ),
         "c": ("the exam has leaked", "Then it would be right far more often."),
     },
