@@ -508,7 +508,7 @@ def memory_slider(
         for bar, g in zip(bars, gb):
             bar.set_hatch("" if g <= limit else "///")
         ax.axvline(limit, color="0.4", lw=1)
-        ax.text(limit, -0.8, f"{limit} GB", fontsize=7, ha="center")
+        ax.text(limit, -0.7, f" {limit} GB", fontsize=7)
         ax.set(xlim=(0, 1.05 * widest), xlabel="GB")
         ax.set_title("hatched: does not fit", fontsize=8, loc="right")
         ax.tick_params(labelsize=7)

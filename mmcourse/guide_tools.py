@@ -88,7 +88,7 @@ def draw_family(rows: list[dict]):
     known = dict.fromkeys(r["bridge"] for r in rows if r["bridge"] not in UNKNOWN)
     colour = dict(zip(known, PALETTE)) | dict.fromkeys(UNKNOWN, "0.75")
     lines = 1 + max(line for _, line in places.values())
-    fig, ax = plt.subplots(figsize=(9, 0.36 * lines + 1))
+    fig, ax = plt.subplots(figsize=(9, 0.44 * lines + 1))
     for r in rows:
         x, y = places[r["name"]]
         if r["from"]:
