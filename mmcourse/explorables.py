@@ -458,7 +458,7 @@ def temperature_slider(
     return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])
 
 
-# %% ../nbs/0_tools/explorables.ipynb #cell-035
+# %% ../nbs/0_tools/explorables.ipynb #cc09aab0
 def answer_slider(
     image: Tensor,  # (H, W, 3) in [0, 1]
     chances: dict[str, tuple],  # question: {answer: chance} with the picture, without
