@@ -169,12 +169,15 @@ def costs(
     from mmcourse.field_guide import eye_flops, picture_tokens, token_flops
 
     n = picture_tokens(config)
-    among = not any(s["role"] == "cross" for s in config["stacks"])
-    some = range(1, n + 1, max(1, n // 16)) if among else [0]
+    looks = [s for s in config["stacks"] if s["role"] == "cross"]
+    some = range(1, n + 1, max(1, n // 16))
     each = [token_flops(config, t, answers=False) for t in some]
+    if looks:  # only keys and values of the picture, in the blocks that look at it
+        pairs = [2 * s["looks"] * s["groups"] * s["width"] for s in looks]
+        each = [sum(2 * s["depth"] * p for s, p in zip(looks, pairs))]
     row = {"model": name, "picture": config["picture"]["pixels"]}
     row["look (GFLOPs)"] = config["picture"]["tiles"] * eye_flops(config) / 1e9
-    row["read it"] = among * n * sum(each) / len(each) / 1e9
+    row["read it"] = n * sum(each) / len(each) / 1e9
     row["write a token"] = token_flops(config, 500) / 1e9
     return row | {"tokens a second, at most": memory / read_each_token(config)}
 
