@@ -35,7 +35,9 @@ setup(
     long_description_content_type="text/markdown",
     packages=[*find_packages(include=["mmcourse", "mmcourse.*"]), *data],
     package_dir=data,  # the wheel carries data/ as mmcourse/data
-    package_data={name: ["*.npz", "*.json", "*.safetensors", "*.md"] for name in data},
+    package_data={
+        name: ["*.npz", "*.json", "*.safetensors", "*.md", "*.yml"] for name in data
+    },
     include_package_data=False,
     zip_safe=False,
     install_requires=requires("requirements"),

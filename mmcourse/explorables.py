@@ -16,6 +16,7 @@ __all__ = [
     "ctc_slider",
     "temperature_slider",
     "answer_slider",
+    "memory_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -485,3 +486,40 @@ def answer_slider(
         return f"It sees {it_sees} and is asked: {question} It says {', '.join(said)}."
 
     return slider(draw, say, question=[*chances], it_sees=[*shown])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-038
+def memory_slider(
+    needs: dict[str, dict],  # model: {(bits of a weight, tokens of text): GB}
+    limit: float = 8,  # GB that there are
+) -> Html:
+    "Which models fit into a memory."
+    import matplotlib.pyplot as plt
+
+    bits, tokens = (sorted({k[i] for n in needs.values() for k in n}) for i in (0, 1))
+    widest = max(max(n.values()) for n in needs.values())
+
+    def draw(bits, tokens):
+        fig, ax = plt.subplots(figsize=(6, 0.8 + 0.22 * len(needs)))
+        gb = [n[bits, tokens] for n in needs.values()]
+        bars = ax.barh(
+            [*needs], gb, color=[PALETTE[0 if g <= limit else 1] for g in gb]
+        )
+        for bar, g in zip(bars, gb):
+            bar.set_hatch("" if g <= limit else "///")
+        ax.axvline(limit, color="0.4", lw=1)
+        ax.text(limit, -0.7, f" {limit} GB", fontsize=7)
+        ax.set(xlim=(0, 1.05 * widest), xlabel="GB")
+        ax.set_title("hatched: does not fit", fontsize=8, loc="right")
+        ax.tick_params(labelsize=7)
+        ax.invert_yaxis()
+        return fig
+
+    def say(bits, tokens):
+        fit = [name for name, n in needs.items() if n[bits, tokens] <= limit]
+        return (
+            f"{bits} bits a weight, {tokens} tokens: {len(fit)} of {len(needs)} models "
+            f"fit into {limit} GB: {', '.join(fit) or 'none'}."
+        )
+
+    return slider(draw, say, bits=bits[::-1], tokens=tokens)

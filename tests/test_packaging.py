@@ -107,7 +107,7 @@ def test_wheel_is_small_and_carries_the_data(wheel):
         p
         for p in tracked()
         if p.parent == ROOT / "data"
-        and p.suffix in (".npz", ".json", ".safetensors", ".md")
+        and p.suffix in (".npz", ".json", ".safetensors", ".md", ".yml")
     ]
     assert data and all(f"mmcourse/data/{p.name}" in names for p in data)
     assert all(m.replace(".", "/") + ".py" in names for m in MODULES)
