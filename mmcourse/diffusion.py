@@ -29,6 +29,7 @@ __all__ = [
     "DiTBlock",
     "DiT",
     "paint",
+    "as_guesser",
 ]
 
 # %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-003
@@ -462,3 +463,18 @@ def _steered(net, x, t, *, told, guidance):
     both = torch.cat([told, torch.zeros_like(told)])
     said = net(torch.cat([x, x]), torch.cat([t, t]), both)
     return guided(*said.chunk(2), guidance)
+
+
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-101
+def as_guesser(
+    field: Callable,  # (x, t of (B,)) -> velocities of a flow
+) -> Callable:  # (x, ᾱ) -> the picture under the noise, for `walk_back`
+    "What a flow's field says to a diffusion's question."
+
+    def guess(x, left):
+        a, b = left.sqrt(), (1 - left).sqrt()
+        t = b / (a + b)
+        x = x / (a + b)  # the same point, on the straight line
+        return x - t * field(x, t.expand(len(x)))
+
+    return guess

@@ -16,6 +16,11 @@ __all__ = [
     "portrait_words",
     "word_numbers",
     "portrait_ranks",
+    "word_bags",
+    "linear_portraits",
+    "word_neighbours",
+    "name_found",
+    "sharpness",
     "load_painter",
     "reference",
 ]
@@ -29,10 +34,13 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import grow, read_tensors
+from .contrastive import DualEncoder, NameTower, part_ids
 from .diffusion import UNet
 from .emoji import emoji, name_words
+from .emoji_pairs import PictureTower
 from .inputs import choice
 from .store import data_path
+from .training import evaluating
 
 # %% ../nbs/0_tools/portraits.ipynb #cell-006
 WHO = {"man", "woman", "person", "boy", "girl", "child", "baby", "older", "old"}
@@ -117,6 +125,65 @@ def portrait_ranks(
 
 
 # %% ../nbs/0_tools/portraits.ipynb #cell-016
+def word_bags(
+    pairs: bool = True,  # also a column for each pair
+) -> Tensor:  # (N, columns) 0 or 1, float64; the first column is constant
+    "Which words, and pairs of words, each portrait's name holds."
+    told = word_numbers(portraits()["name"])
+    bags = nn.functional.one_hot(told, 1 + len(portrait_words())).sum(1).double()
+    bags[:, 0] = 1  # in the place of what fills the rows
+    return torch.einsum("ni,nj->nij", bags, bags).flatten(1) if pairs else bags
+
+
+def linear_portraits(
+    rows: list[int],  # n of `portraits()`
+    *,
+    pairs: bool = True,
+    ridge: float = 0.3,
+) -> Tensor:  # (n, 3, 32, 32) in [0, 1]
+    "Least squares from the names of the training portraits to their pixels."
+    people, bags = portraits(), word_bags(pairs)
+    train = torch.tensor(people["split"] == "train")
+    x, y = bags[train], people["pixels"][train].flatten(1).double()
+    k = x @ x.T
+    dual = torch.linalg.solve(k + ridge * torch.eye(len(k)), y)  # (n, pixels)
+    painted = bags[rows] @ (x.T @ dual)
+    return painted.clamp(0, 1).float().unflatten(1, (3, 32, 32))
+
+
+def word_neighbours(rows: list[int]) -> Tensor:  # (n, 3, 32, 32)
+    "The training portraits whose names share most words, for their length."
+    people, bags = portraits(), word_bags(pairs=False)
+    train = torch.tensor(people["split"] == "train")
+    alike = bags[rows] @ bags[train].T / bags[train].norm(dim=1)
+    return people["pixels"][train][alike.argmax(1)]
+
+
+# %% ../nbs/0_tools/portraits.ipynb #cell-019
+def name_found(
+    painted: Tensor,  # (n, 3, 32, 32)
+    rows: list[int],  # n: whose names they should have
+) -> float:  # share
+    "Of all portraits' names, chapter 21's towers find the right one."
+    model = DualEncoder(PictureTower(), NameTower())
+    tensors, _ = read_tensors(data_path("contrastive.safetensors"))
+    model.load_state_dict(grow(tensors))
+    people = portraits()
+    ids = part_ids(people["name"], model.read.parts.num_embeddings)
+    with evaluating(model):
+        scores = model.image_vectors(painted) @ model.text_vectors(ids).T
+    said, picture = scores.argmax(1), people["picture"]
+    return (picture[said] == picture[rows]).double().mean().item()
+
+
+def sharpness(
+    x: Tensor,  # (n, 3, H, W)
+) -> Tensor:  # ()
+    "The mean difference of pixels that are neighbours."
+    return (x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean()) / 2
+
+
+# %% ../nbs/0_tools/portraits.ipynb #cell-021
 def load_painter(
     of: str = "digits",  # or 'portraits'
     path: str | Path | None = None,  # None: the file that ships
