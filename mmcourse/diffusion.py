@@ -29,6 +29,7 @@ __all__ = [
     "DiTBlock",
     "DiT",
     "paint",
+    "steered",
     "as_guesser",
 ]
 
@@ -452,12 +453,20 @@ def paint(
     times, ends = flow_times(whole(steps, "steps", 1), shift), []
     with evaluating(net):
         for x, words in zip(x.split(128), told.split(128)):
-            field = partial(_steered, net, told=words, guidance=guidance)
+            field = partial(steered, net, told=words, guidance=guidance)
             ends.append(follow(field, x, times)[-1])
     return ((torch.cat(ends) + 1) / 2).clamp(0, 1)
 
 
-def _steered(net, x, t, *, told, guidance):
+def steered(
+    net: nn.Module,
+    x: Tensor,  # (B, C, H, W)
+    t: Tensor,  # (B,)
+    *,
+    told: Tensor,  # (B, L)
+    guidance: float,
+) -> Tensor:  # (B, C, H, W)
+    "The velocity with guidance: the network is asked twice."
     if guidance == 1:
         return net(x, t, told)
     both = torch.cat([told, torch.zeros_like(told)])
