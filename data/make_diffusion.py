@@ -1,7 +1,7 @@
 """What chapter 26 ships and repeats: painters of digits and portraits, their measures.
 
     pip install -e ".[parity]"       # diffusers, for the reference alone
-    python data/make_diffusion.py    # data/diffusion.safetensors, data/results/diffusion.json
+    python data/make_diffusion.py    # data/diffusion.safetensors and its results
 
 Arms are named kind/…/seed. `live`: the chapter's own training of a U-Net, and of a DiT
 for as long. `shipped`: what is in the file (trained where it is missing: an hour of one
