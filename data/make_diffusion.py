@@ -23,27 +23,15 @@ from study import Study
 from mmcourse.checkpoint import shrink, write_tensors
 from mmcourse.datasets import mnist
 from mmcourse.diffusion import (
-    DiT,
     DiTBlock,
     UNet,
-    as_guesser,
     linear_betas,
-    paint,
     signal_left,
     spaced,
-    train_flow,
     walk_back,
 )
-from mmcourse.gan import (
-    density_coverage,
-    fidelity,
-    frechet_distance,
-    load_gan,
-    nearest,
-    sample_digits,
-    train_gan,
-)
-from mmcourse.judging import load_reader, photocopies, reader_features
+from mmcourse.gan import load_gan, sample_digits, train_gan
+from mmcourse.judging import photocopies
 from mmcourse.measure import seeded
 from mmcourse.portraits import (
     load_painter,
@@ -52,6 +40,7 @@ from mmcourse.portraits import (
     portraits,
     word_numbers,
 )
+from mmcourse.studio import DiT, as_guesser, judged_digits, paint, steered, train_flow
 from mmcourse.training import evaluating
 
 FILE = Path(__file__).with_name("diffusion.safetensors")
@@ -169,22 +158,8 @@ def dit_block() -> dict:
 
 
 # how they are measured
-def measured(pictures: torch.Tensor) -> dict:  # (1000, 28, 28)
-    reader, test = load_reader(), torch.as_tensor(mnist("test")["image"])
-    real, seen = [reader_features(reader, x) for x in (test, pictures)]
-    density, coverage = density_coverage(real, seen)
-    train = torch.as_tensor(mnist("train")["image"])
-    return {
-        "fidelity (%)": 100 * fidelity(pictures, ASKED, reader),
-        "density": density,
-        "coverage": coverage,
-        "Fréchet²": frechet_distance(real, seen),
-        "nearest": nearest(pictures, train)[0].median().item(),
-    }
-
-
 def painted(net, seed: int, **how) -> dict:
-    return measured(paint(net, WORDS, seed=seed, **how)[:, 0].float())
+    return judged_digits(paint(net, WORDS, seed=seed, **how)[:, 0].float())
 
 
 def live(kind: str, seed: int) -> dict:
@@ -203,7 +178,7 @@ DIT_STEPS = 600
 def live_gan(seed: int) -> dict:
     images, labels = map(torch.tensor, mnist("train").values())
     g = train_gan(images, labels, **GAN, seed=seed).generator
-    return measured(sample_digits(g, ASKED, seed=1))
+    return judged_digits(sample_digits(g, ASKED, seed=1))
 
 
 def in_half(run):
@@ -216,8 +191,6 @@ def walked(way: str, steps: int, seed: int) -> dict:
     net, rng = load_painter(), torch.Generator().manual_seed(seed)
     if way == "flow":
         return painted(net, seed, steps=steps)
-    from mmcourse.diffusion import steered
-
     levels, parts = signal_left(linear_betas())[spaced(steps)], []
     with evaluating(net):
         for words in WORDS.split(128):
@@ -226,7 +199,7 @@ def walked(way: str, steps: int, seed: int) -> dict:
             how = {"eta": float(way == "DDPM"), "generator": rng}
             parts.append(walk_back(guess, x, levels, **how))
     pictures = ((torch.cat(parts) + 1) / 2).clamp(0, 1).float()
-    return measured(pictures[:, 0])
+    return judged_digits(pictures[:, 0])
 
 
 def portrayed(split: str, seed: int, **how) -> dict:
@@ -250,9 +223,9 @@ def main():
     for seed in range(5):
         study(f"shipped/digits/{seed}", lambda s=seed: painted(load_painter(), s))
         draw = partial(sample_digits, load_gan(), ASKED, seed=seed + 1)
-        study(f"gan/shipped/{seed}", lambda draw=draw: measured(draw()))
+        study(f"gan/shipped/{seed}", lambda draw=draw: judged_digits(draw()))
         copies = partial(photocopies, ASKED, seed=seed)
-        study(f"photocopies/{seed}", lambda copies=copies: measured(copies()))
+        study(f"photocopies/{seed}", lambda copies=copies: judged_digits(copies()))
     for guidance in (1.0, 2.0, 3.0):
         run = partial(portrayed, "valid", 0, guidance=guidance)
         study(f"valid/portraits/{guidance:g}/0", run)

@@ -19,24 +19,16 @@ __all__ = [
     "follow",
     "level_at",
     "flow_loss",
-    "train_flow",
     "time_features",
-    "log_likelihood",
     "guided",
     "Told",
     "ToldBlock",
     "UNet",
     "DiTBlock",
-    "DiT",
-    "paint",
-    "steered",
-    "as_guesser",
 ]
 
 # %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-003
-import math
 from collections.abc import Callable
-from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -44,11 +36,6 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .attention import MultiHeadAttention, frequencies
-from .duel import average_into, endless
-from .inputs import token_ids, whole
-from .measure import seeded
-from .training import evaluating, scale_lr, warmup_cosine
-from .vit import patchify
 
 
 # %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-006
@@ -214,41 +201,7 @@ def flow_loss(
     return (said.float() - (noise - x)).square().mean()
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-054
-def train_flow(
-    net: nn.Module,  # trained in place
-    x: Tensor,  # (N, ...) data
-    told: Tensor,  # (N, L)
-    *,
-    steps: int,
-    batch_size: int = 64,
-    lr: float = 2e-3,
-    ema: float = 0.995,  # share of the average that a step keeps
-    half: bool = False,  # multiply in bfloat16, faster where a processor can
-    seed: int = 0,
-    on_step: Callable | None = None,  # (steps done, loss)
-) -> nn.Module:  # the average of the weights on the way
-    "A network that knows the field of `x`."
-    mean = deepcopy(net).eval()
-    optimizer = torch.optim.AdamW(net.parameters(), lr, (0.9, 0.99))
-    rows = endless(len(x), batch_size, torch.Generator().manual_seed(seed))
-    with seeded(seed):
-        for i in range(whole(steps, "steps", 1)):
-            scale_lr(optimizer, warmup_cosine(i, steps))
-            now = next(rows)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
-                loss = flow_loss(net, x[now], told[now])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            average_into(mean, net, min(ema, (1 + i) / (10 + i)))
-            if on_step:
-                on_step(i + 1, loss.item())
-    return mean
-
-
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-056
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-055
 def time_features(
     t: Tensor,  # (B,) from 0 to 1
     d: int,  # an even number
@@ -258,26 +211,7 @@ def time_features(
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-063
-def log_likelihood(
-    field: Callable,  # (x, t of (B,)) -> velocities
-    x: Tensor,  # (B, f) data
-    times: Tensor,  # (steps + 1,) growing, to 1
-) -> Tensor:  # (B,) nats
-    "How dense the data of a flow are at x [Chen et al. 2018, eq. 8]."
-    total = torch.zeros(len(x))
-    for t, after in zip(times[:-1], times[1:]):
-        x = x.detach().requires_grad_()
-        u = field(x, t.expand(len(x)))
-        for f in range(x.shape[1]):
-            slope = torch.autograd.grad(u[:, f].sum(), x, retain_graph=True)[0]
-            total += (after - t) * slope[:, f]
-        x = x + (after - t) * u
-    normal = -(x.square() + math.log(math.tau)).sum(1) / 2
-    return (normal + total).detach()
-
-
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-069
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-067
 def guided(
     told: Tensor,  # velocities with words
     untold: Tensor,  # and without
@@ -287,7 +221,7 @@ def guided(
     return untold + guidance * (told - untold)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-074
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-072
 class Told(nn.Module):
     "A time and words, as one vector."
 
@@ -305,7 +239,7 @@ class Told(nn.Module):
         return F.silu(self.time(time_features(t, 64)) + self.words(told))
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-076
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-074
 class ToldBlock(nn.Module):
     "Two convolutions that hear what was told, and what came in is added."
 
@@ -329,7 +263,7 @@ class ToldBlock(nn.Module):
         return self.short(x) + h
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-078
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-076
 class UNet(nn.Module):
     "A picture under noise in, its velocity out."
 
@@ -356,7 +290,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.last.weight)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-079
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-077
 @patch
 def forward(
     self: UNet,
@@ -374,7 +308,7 @@ def forward(
     return F.pixel_shuffle(self.last(F.silu(self.norm(h))), 2)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-081
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-079
 class DiTBlock(nn.Module):
     "A transformer block that hears what was told [Peebles and Xie 2023, adaLN-Zero]."
 
@@ -402,88 +336,3 @@ class DiTBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
         x = x + gate1 * self.attend(self.norm1(x) * (1 + scale1) + shift1)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
-
-
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-083
-class DiT(nn.Module):
-    "Patches under noise in, their velocities out."
-
-    def __init__(
-        self,
-        words: int = 10,
-        *,
-        channels: int = 1,
-        size: int = 28,  # pixels on a side, a multiple of `p`
-        p: int = 4,  # pixels on a side of a patch
-        d: int = 96,  # features of a token
-        heads: int = 4,
-        depth: int = 5,  # blocks
-    ):
-        super().__init__()
-        self.shape, self.p, n = (channels, size, size), p, channels * p * p
-        self.hear, self.embed = Told(words, d), nn.Linear(n, d)
-        self.places = nn.Parameter(0.02 * torch.randn((size // p) ** 2, d))
-        self.blocks = nn.ModuleList([DiTBlock(d, heads) for _ in range(depth)])
-        self.norm, self.last = nn.LayerNorm(d), nn.Linear(d, n)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor, t: Tensor, told: Tensor) -> Tensor:  # as `UNet`
-        c = self.hear(t, told)
-        h = self.embed(patchify(x, self.p)) + self.places  # (B, N, d)
-        for block in self.blocks:
-            h = block(h, c)
-        pixels = self.last(self.norm(h)).mT  # (B, C · p · p, N)
-        return F.fold(pixels, x.shape[2:], self.p, stride=self.p)
-
-
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-086
-def paint(
-    net: nn.Module,  # a `UNet` or `DiT`
-    told,  # (N, L) words from 1, filled up with 0
-    *,
-    steps: int = 10,
-    guidance: float = 2.0,
-    shift: float = 1.0,  # of `flow_times`
-    seed: int = 0,
-) -> Tensor:  # (N, C, H, W) in [0, 1]
-    "Pictures of what was told; the same seed gives the same pictures."
-    told = token_ids(told, net.hear.words.num_embeddings, 64)
-    rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(len(told), *net.shape, generator=rng)
-    times, ends = flow_times(whole(steps, "steps", 1), shift), []
-    with evaluating(net):
-        for x, words in zip(x.split(128), told.split(128)):
-            field = partial(steered, net, told=words, guidance=guidance)
-            ends.append(follow(field, x, times)[-1])
-    return ((torch.cat(ends) + 1) / 2).clamp(0, 1)
-
-
-def steered(
-    net: nn.Module,
-    x: Tensor,  # (B, C, H, W)
-    t: Tensor,  # (B,)
-    *,
-    told: Tensor,  # (B, L)
-    guidance: float,
-) -> Tensor:  # (B, C, H, W)
-    "The velocity with guidance: the network is asked twice."
-    if guidance == 1:
-        return net(x, t, told)
-    both = torch.cat([told, torch.zeros_like(told)])
-    said = net(torch.cat([x, x]), torch.cat([t, t]), both)
-    return guided(*said.chunk(2), guidance)
-
-
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-101
-def as_guesser(
-    field: Callable,  # (x, t of (B,)) -> velocities of a flow
-) -> Callable:  # (x, ᾱ) -> the picture under the noise, for `walk_back`
-    "What a flow's field says to a diffusion's question."
-
-    def guess(x, left):
-        a, b = left.sqrt(), (1 - left).sqrt()
-        t = b / (a + b)
-        x = x / (a + b)  # the same point, on the straight line
-        return x - t * field(x, t.expand(len(x)))
-
-    return guess
