@@ -11,6 +11,7 @@ __all__ = [
     "as_guesser",
     "log_likelihood",
     "judged_digits",
+    "show_settings",
 ]
 
 # %% ../nbs/0_tools/studio.ipynb #cell-003
@@ -26,10 +27,12 @@ from torch import Tensor, nn
 from .datasets import mnist
 from .diffusion import DiTBlock, Told, flow_loss, flow_times, follow, guided
 from .duel import average_into, endless
+from .explore import PALETTE
 from .gan import density_coverage, fidelity, frechet_distance, nearest
 from .inputs import token_ids, whole
 from .judging import load_reader, reader_features
 from .measure import seeded
+from .store import kept_runs
 from .training import evaluating, scale_lr, warmup_cosine
 from .vit import patchify
 
@@ -75,6 +78,7 @@ def paint(
     *,
     steps: int = 10,
     guidance: float = 2.0,
+    below: float = 1.0,  # guidance is used where t is at most this
     shift: float = 1.0,  # of `flow_times`
     seed: int = 0,
 ) -> Tensor:  # (N, C, H, W) in [0, 1]
@@ -85,7 +89,8 @@ def paint(
     times, ends = flow_times(whole(steps, "steps", 1), shift), []
     with evaluating(net):
         for noise, words in zip(x.split(128), told.split(128)):
-            field = partial(steered, net, told=words, guidance=guidance)
+            how = {"told": words, "guidance": guidance, "below": below}
+            field = partial(steered, net, **how)
             ends.append(follow(field, noise, times)[-1])
     return ((torch.cat(ends) + 1) / 2).clamp(0, 1)
 
@@ -97,9 +102,10 @@ def steered(
     *,
     told: Tensor,  # (B, L)
     guidance: float,
+    below: float = 1.0,  # guidance is used where t is at most this
 ) -> Tensor:  # (B, C, H, W)
     "The velocity with guidance: the network is asked twice."
-    if guidance == 1:
+    if guidance == 1 or t[0] > below:
         return net(x, t, told)
     both = torch.cat([told, torch.zeros_like(told)])
     said = net(torch.cat([x, x]), torch.cat([t, t]), both)
@@ -194,3 +200,28 @@ def judged_digits(
         "Fréchet²": frechet_distance(real, seen),
         "nearest": nearest(images, train)[0].median().item(),
     }
+
+
+# %% ../nbs/0_tools/studio.ipynb #cell-023
+def show_settings(
+    arms: dict[str, dict],  # label -> {setting: arm of the study}
+    columns: tuple[str, ...],  # of `judged_digits`
+    xlabel: str,
+    level: dict[str, float] | None = None,  # column -> a line to compare with
+    **axes,  # of every panel
+):
+    "One panel a measure, one line a label, a point for the mean of each arm."
+    import matplotlib.pyplot as plt
+
+    size = 3.3 * len(columns), 2.9
+    fig, axs = plt.subplots(1, len(columns), figsize=size, layout="constrained")
+    for ax, c in zip(axs, columns):
+        for label, found in arms.items():
+            runs = [kept_runs("diffusion", arm) for arm in found.values()]
+            mean = [sum(r[c] for r in arm) / len(arm) for arm in runs]
+            ax.plot([*found], mean, "o-", label=label)
+        if level:
+            ax.axhline(level[c], ls="--", color=PALETTE[1], label="GAN, shipped")
+        ax.set(title=c, xlabel=xlabel, **axes)
+    axs[-1].legend(fontsize=9)
+    plt.show()

@@ -247,8 +247,8 @@ def _by_numbers(said, x, levels):
     wrong=[_as_given, _root_repaired_alone, _end_repaired_alone],
     right=[_by_the_library, _by_numbers],
     hint=(
-        "Give it one level and a network that knows the noise exactly: must the picture "
-        "come back? Then look at which level the walk ends."
+        "Give it one level and a network that knows the noise exactly: must the "
+        "picture come back? Then look at which level the walk ends."
     ),
     why=(
         "Neither fault raises an error. Pictures come out a little too grey, or with a "
@@ -317,8 +317,8 @@ def _one_after_another(untold, told, weights):
     ],
     right=[_one_by_one, _by_einsum],
     hint=(
-        "Each word pulls away from the field that is told nothing, always from the same "
-        "one. How must the weights be shaped to meet the first axis?"
+        "Each word pulls away from the field that is told nothing, always from the "
+        "same one. How must the weights be shaped to meet the first axis?"
     ),
     why="With one word it is guidance; a negative weight is a negative prompt.",
 )
