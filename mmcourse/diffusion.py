@@ -211,7 +211,7 @@ def time_features(
     return torch.cat([angle.cos(), angle.sin()], 1)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-067
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-068
 def guided(
     told: Tensor,  # velocities with words
     untold: Tensor,  # and without
@@ -221,7 +221,7 @@ def guided(
     return untold + guidance * (told - untold)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-072
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-073
 class Told(nn.Module):
     "A time and words, as one vector."
 
@@ -239,7 +239,7 @@ class Told(nn.Module):
         return F.silu(self.time(time_features(t, 64)) + self.words(told))
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-074
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-075
 class ToldBlock(nn.Module):
     "Two convolutions that hear what was told, and what came in is added."
 
@@ -263,7 +263,7 @@ class ToldBlock(nn.Module):
         return self.short(x) + h
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-076
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-077
 class UNet(nn.Module):
     "A picture under noise in, its velocity out."
 
@@ -290,7 +290,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.last.weight)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-077
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-078
 @patch
 def forward(
     self: UNet,
@@ -308,7 +308,7 @@ def forward(
     return F.pixel_shuffle(self.last(F.silu(self.norm(h))), 2)
 
 
-# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-079
+# %% ../nbs/5_crossmodal/26_diffusion.ipynb #cell-080
 class DiTBlock(nn.Module):
     "A transformer block that hears what was told [Peebles and Xie 2023, adaLN-Zero]."
 
@@ -317,21 +317,19 @@ class DiTBlock(nn.Module):
         d: int,  # features of a token, and of what was told
         heads: int,  # divides `d`
         *,
-        hidden: int | None = None,  # of the small network; None: 4d
         eps: float = 1e-6,  # of the second norm
     ):
         super().__init__()
-        hidden = hidden or 4 * d
         self.told = nn.Linear(d, 6 * d)
         self.norm1 = nn.LayerNorm(d, 1e-6, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(d, eps, elementwise_affine=False)
         self.attend = MultiHeadAttention(d, heads)
-        layers = nn.Linear(d, hidden), nn.GELU("tanh"), nn.Linear(hidden, d)
+        layers = nn.Linear(d, 4 * d), nn.GELU("tanh"), nn.Linear(4 * d, d)
         self.mlp = nn.Sequential(*layers)
         nn.init.zeros_(self.told.weight)
         nn.init.zeros_(self.told.bias)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # (B, T, d), (B, d) -> (B, T, d)
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # (B, T, d), (B, d)
         parts = self.told(c)[:, None].chunk(6, -1)  # (B, 1, d) each
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
         x = x + gate1 * self.attend(self.norm1(x) * (1 + scale1) + shift1)
