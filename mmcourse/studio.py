@@ -180,17 +180,18 @@ def log_likelihood(
 
 # %% ../nbs/0_tools/studio.ipynb #cell-020
 @lru_cache
-def _judge():
-    test, train = [torch.as_tensor(mnist(s)["image"]) for s in ("test", "train")]
+def _judge(split: str):
+    real, train = [torch.as_tensor(mnist(s)["image"]) for s in (split, "train")]
     reader = load_reader()
-    return reader, reader_features(reader, test), train
+    return reader, reader_features(reader, real), train
 
 
 def judged_digits(
-    images: Tensor,  # (1000, 28, 28) in [0, 1]; picture n should be digit n % 10
+    images: Tensor,  # (N, 28, 28) in [0, 1]; picture n should be digit n % 10
+    split: str = "test",  # whose digits they are compared with
 ) -> dict[str, float]:
-    "Chapter 13's measures of 1,000 digits."
-    reader, real, train = _judge()
+    "Chapter 13's measures of digits."
+    reader, real, train = _judge(split)
     seen, order = reader_features(reader, images), torch.arange(len(images)) % 10
     density, coverage = density_coverage(real, seen)
     return {
