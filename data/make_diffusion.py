@@ -52,7 +52,7 @@ NETS = {
     "portraits": {"words": 72, "channels": 3, "size": 32, "width": 40},
 }
 LONG = {"ema": 0.999, "half": True, "seed": 0}
-STEPS = {"digits": 12_000, "portraits": 9_000}
+STEPS = {"digits": 9_000, "portraits": 7_500}
 GUIDANCE = 1.25  # of the shipped painter of digits, chosen by `tune`
 GAN = {"steps": 700, "batch_size": 32, "lr": 3e-3}
 
