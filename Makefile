@@ -69,7 +69,7 @@ $(VENV)/.demo: $(VENV)/.course
 
 $(VENV)/.test: $(VENV)/.course
 	@echo "==> installing what the tests need"
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev,real]'
 	@touch $@
 
 course: $(VENV)/.course

@@ -4,19 +4,28 @@
 
 Writes data/results/vision_language.json and data/vision_language.safetensors: an eye,
 and a model with gated cross-attention.
+
 Arms are named what/bridge/seed. `eye`: a CNN that names word and colour of each cell.
-`shipped`: gated cross-attention, 6,000 updates. `full`: each bridge, 2,000 updates.
-`nowhere`: the same without rows and columns in the tokens. `unpointed`: without
-questions that ask in which row or column a thing is. `told`: the language model alone,
-on scenes told in words. `frozen`: it stays as it is, and only the bridge learns;
-`warmed`: it learns, too. `everything`: the loss counts the questions, too. `lora`:
-thin matrices in a model that stays. `hits` holds 1 for each test question that was
-answered rightly. Test digits are those of `mnist`'s test part; nothing was chosen by
-them.
+`shipped`: gated cross-attention, 6,000 updates, int8; seed 0 ships. `is there`: 2,000
+more such questions to it. `full`: each bridge, 2,000 updates. `long`: 6,000, at a third
+of the learning rate. `nowhere`: without rows and columns in the tokens. `unpointed`:
+without questions that ask in which row or column a thing is. `everything`: the loss
+counts the questions, too. `rate R`: 150 updates at this learning rate, judged by
+validation digits. `told`: the language model alone, on scenes told in words; `frozen`,
+`lora`, `warmed`: a bridge into it, which stays, learns by thin matrices, or learns;
+`fresh`: as `full`, at the rate of these three. `shots`:
+the model that ships learns prompts with an example, 150 updates; `whole`: all weights
+learn, `lora`: thin matrices do.
+
+`hits` holds 1 for each test question that was answered rightly. Test digits are those
+of `mnist`'s test part; nothing was chosen by them.
 """
 
-from functools import cache, partial
+import time
+from copy import deepcopy
+from functools import cache, lru_cache, partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from study import Study
@@ -28,10 +37,13 @@ from mmcourse.bridges import (
     Answers,
     CellEye,
     add_lora,
+    after_example,
+    answered,
     bridged,
     cell_labels,
     cells,
     front_of,
+    learn_shots,
     look_quickly,
     prompts,
     seen_by,
@@ -40,7 +52,23 @@ from mmcourse.bridges import (
 )
 from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
 from mmcourse.measure import seeded
-from mmcourse.scenes import DIGITS, KINDS, POINTING, make_scenes
+from mmcourse.scenes import (
+    COLUMNS,
+    COUNTS,
+    DIGIT_THINGS,
+    DIGITS,
+    EMOJI_THINGS,
+    KINDS,
+    POINTING,
+    ROWS,
+    Thing,
+    caption,
+    encode,
+    held_out,
+    held_out_pair,
+    make_scenes,
+    told,
+)
 from mmcourse.store import data_path
 from mmcourse.training import count_parameters, fit, predict, warmup_cosine
 from mmcourse.vision_language import answer_loss
@@ -48,6 +76,8 @@ from mmcourse.vision_language import answer_loss
 FILE = data_path("vision_language.safetensors")
 UNPOINTED = tuple(k for k in LESSON if k not in POINTING)
 UPDATES, BATCH, N = 2000, 48, 48_000
+RATES = (1.5e-3, 3e-3, 6e-3)
+TOLD_RATE = 1e-3  # of the reader and of the bridges into it
 
 
 # ---------------------------------------------------------------------------- the eye
@@ -95,6 +125,108 @@ def share(hits, where) -> float:
     return round(hits[where].float().mean().item(), 4)
 
 
+# ------------------------------------------------------------- scenes told in words
+SEEN = [t for t in DIGIT_THINGS if not held_out(t)]
+TELLINGS, QUESTIONS = 24_000, 8
+
+
+def crowded_scene(rng) -> list[Thing]:
+    "Mostly four things, mostly digits that share digit or colour with another."
+    pool = SEEN if rng.random() < 0.7 else SEEN + 4 * EMOJI_THINGS
+    n = 4 if rng.random() < 0.7 else rng.integers(1, 5)
+    things = [pool[rng.integers(len(pool))]]
+    while len(things) < n:
+        kin = [t for t in pool if shares(t, things[0])]
+        allowed = kin if kin and rng.random() < 0.5 else pool
+        t = allowed[rng.integers(len(allowed))]
+        things += [t] * (t not in things)
+    at = rng.permutation(9)
+    return [t._replace(row=i // 3, column=i % 3) for t, i in zip(things, at.tolist())]
+
+
+def shares(a: Thing, b: Thing) -> bool:
+    return bool(a.colour) and (a.word == b.word) != (a.colour == b.colour)
+
+
+def questions_about(things: list[Thing], rng) -> dict[str, list[tuple[str, str]]]:
+    "Questions of each kind, with their answers; none about what is held out."
+    names = {t.name for t in things}
+    found = {"count": [("how many things are there ?", COUNTS[len(things) - 1])]}
+    found |= {k: [] for k in ("exists", "colour", "digit", "place", "pair")}
+    for t in things:
+        absent = [u for u in SEEN + EMOJI_THINGS if u.name not in names]
+        kin = [u for u in absent if shares(u, t)]
+        near = kin or [u for u in absent if not u.colour]
+        other = near[rng.integers(len(near))]
+        found["exists"] += [(f"is there {caption([t])} ?", "yes")]
+        found["exists"] += [(f"is there {caption([other])} ?", "no")]
+        found["place"] += [(f"which row is the {t.name} ?", ROWS[t.row])]
+        found["place"] += [(f"which column is the {t.name} ?", COLUMNS[t.column])]
+        if t.colour and sum(u.word == t.word for u in things) == 1:
+            found["colour"] += [(f"what colour is the {t.word} ?", t.colour)]
+        if t.colour and sum(u.colour == t.colour for u in things) == 1:
+            found["digit"] += [(f"which digit is {t.colour} ?", t.word)]
+        for u in things:
+            if u.word != t.word and not held_out_pair(t, u):
+                found["pair"] += list(compared(t, u))
+    return {k: v for k, v in found.items() if v}
+
+
+def compared(a: Thing, b: Thing):
+    for axis, words in (("column", "left of"), ("row", "above")):
+        first, second = getattr(a, axis), getattr(b, axis)
+        if first != second:
+            answer = "yes" if first < second else "no"
+            yield f"is the {a.name} {words} the {b.name} ?", answer
+
+
+def some_of(asked: dict[str, list], rng) -> list[tuple[str, str]]:
+    "Up to eight of them, each once, those about two things more often."
+    often = {"count": 1, "exists": 3, "pair": 5}
+    weight = np.concatenate(
+        [np.full(len(v), often.get(k, 3) / len(v)) for k, v in asked.items()]
+    )
+    rows = [row for v in asked.values() for row in v]
+    n = min(QUESTIONS, len(rows))
+    return [rows[i] for i in rng.choice(len(rows), n, False, weight / weight.sum())]
+
+
+def tellings(n: int, seed: int) -> tuple[Tensor, Tensor]:  # ids, which are answers
+    "Scenes told in words, half of them twice, then questions with their answers."
+    rng, texts = np.random.default_rng(seed), []
+    for _ in range(n):
+        things = crowded_scene(rng)
+        scene = encode(told(things))
+        again = scene if rng.random() < 0.5 else []
+        ids, counts = scene + again, [0] * len(scene) + [1] * len(again)
+        for question, answer in some_of(questions_about(things, rng), rng):
+            ids = ids + encode(question) + encode(answer)
+            counts += [0] * (len(ids) - len(counts) - 1) + [1]
+        texts.append((torch.tensor(ids), torch.tensor(counts)))
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    return tuple(map(pad, zip(*texts)))
+
+
+@cache
+def train_reader(seed: int = 0, epochs: int = 6) -> nn.Module:
+    "A language model that reads scenes told in words."
+    with seeded(seed):
+        lm = small_lm()
+    data = tellings(TELLINGS, seed)
+    recipe = {"batch_size": 16, "weight_decay": 0.05, "clip": 1.0, "metric": None}
+    recipe |= {"schedule": warmup_cosine, "loss": whole_loss, "seed": seed}
+    scenes = make_scenes(1200, "valid", seed=5, drawn=False)
+    ids, last, answers = prompts(scenes, told=True)
+
+    def show(history):
+        hits = predict(Answers(lm), (ids, last)).argmax(1) == answers
+        right = {k: v for k, v in marks(scenes, hits).items() if k != "hits"}
+        print(len(history), history.train_loss[-1], right, flush=True)
+
+    fit(lm, (data[0], data), epochs=epochs, lr=TOLD_RATE, on_epoch=show, **recipe)
+    return lm
+
+
 # -------------------------------------------------------------------------- questions
 class Lesson:
     "Scenes to learn from and to be asked about, seen by one eye."
@@ -103,12 +235,11 @@ class Lesson:
         self.eye = CellEye(places)
         self.eye.load_state_dict(eye.state_dict())
         self.eye.requires_grad_(False)
+        self.train, self.exam = lru_cache(3)(self.train), cache(self.exam)
 
-    def train(self, front: int, seed: int, kinds=LESSON, told=False):
-        scenes = make_scenes(N, seed=100 + seed, kinds=kinds, drawn=False)
-        ids, last, answers = prompts(scenes, front, told)
-        if told:
-            return (ids, last), answers
+    def train(self, front: int, seed: int, kinds=LESSON, n: int = N):
+        scenes = make_scenes(n, seed=100 + seed, kinds=kinds, drawn=False)
+        ids, last, answers = prompts(scenes, front)
         seen = look_quickly(self.eye, scenes["things"], seed=seed)
         return (ids, last, seen), answers
 
@@ -136,6 +267,19 @@ class Lesson:
 def exam_scenes(held: bool) -> dict:
     "1,200 questions about test digits."
     return make_scenes(1200, "test", held=held, seed=7)
+
+
+def asked_for(model: nn.Module, eye: CellEye) -> dict:
+    "Recall and false yes of a gated model, from 2,000 questions of this kind."
+    found = {}
+    for name, held in (("seen", False), ("held-out", True)):
+        scenes = make_scenes(2000, "test", held=held, kinds=("exists",), seed=9)
+        hits = answered(model, BRIDGES[2], scenes, seen_by(eye, scenes["image"]))
+        there = torch.tensor([a == "yes" for a in scenes["answer"]])
+        found[name] = {"recall": share(hits, there), "false yes": share(~hits, ~there)}
+        found[name]["yes"] = "".join("01"[int(a)] for a in there)
+        found[name]["hits"] = "".join("01"[int(h)] for h in hits)
+    return found
 
 
 class Everything(nn.Module):
@@ -176,6 +320,14 @@ def marks(scenes, hits) -> dict:
     return found | {"hits": "".join("01"[int(h)] for h in hits)}
 
 
+def trained(model: nn.Module, data: tuple, **how) -> nn.Module:
+    "The model, and how many seconds of one processor its training took."
+    start = time.process_time()
+    train_answers(model, data, batch_size=BATCH, **how)
+    model.seconds = round(time.process_time() - start, 1)
+    return model
+
+
 def main():
     study = Study("vision_language", __doc__, chapter=22, updates=UPDATES)
 
@@ -196,72 +348,100 @@ def main():
     ):
         front = front_of(kind)
         model = bridged(kind, lm or small_lm(), where.eye.d)
-        data = where.train(front, seed % 10, kinds)
-        train_answers(model, data, updates=updates, seed=seed, batch_size=BATCH, **how)
-        return model
+        data = where.train(front, seed, kinds, min(N, updates * BATCH))
+        return trained(model, data, updates=updates, seed=seed, **how)
 
     def scored(model, kind, where=lesson):
         learnt = [p.numel() for p in model.parameters() if p.requires_grad]
         found = {"learnt": sum(learnt), "weights": count_parameters(model)}
+        found |= {"seconds": getattr(model, "seconds", None)}
         return found | where.score(model, front_of(kind))
 
-    def ship(updates=6000):
-        kind = BRIDGES[2]
-        model = learn(kind, 0, updates=updates)
-        weights = {f"gated.{k}": w for k, w in model.state_dict().items()}
-        add_to_file(shrink(weights, 8))
-        model.load_state_dict(part("gated"))
+    def ship(kind, seed, updates=6000):
+        model = learn(kind, seed, updates=updates)
+        weights = shrink({f"gated.{k}": w for k, w in model.state_dict().items()}, 8)
+        if seed == 0:
+            add_to_file(weights)
+        weights = {k.partition(".")[2]: w for k, w in grow(weights).items()}
+        model.load_state_dict(weights)
         return scored(model, kind)
 
-    study("shipped/gated cross-attention/0", ship)
-    nowhere, gated = Lesson(eye, "none"), BRIDGES[2]
+    nowhere, gated, three = Lesson(eye, "none"), BRIDGES[2], study.seeds(3)
 
     def arm(kind, seed, where=lesson, **how):
         return scored(learn(kind, seed, where=where, **how), kind, where)
 
-    @cache
-    def told():  # a language model that reads scenes told in words
-        with seeded(0):
-            lm = small_lm()
-        data = lesson.train(0, 0, LESSON, told=True)
-        return train_answers(lm, data, updates=3000, batch_size=BATCH)
+    def read(kind, seed):
+        return lesson.score(train_reader(seed), 0, told=True)
 
-    def told_lm(learns=True):
-        lm = small_lm()
-        lm.load_state_dict(told().state_dict())
-        return lm.requires_grad_(learns)
+    def joined(how, kind, seed):
+        "A bridge into the language model that reads: which of them learns?"
+        lm = small_lm() if how == "fresh" else deepcopy(train_reader())
+        lm.requires_grad_(how in ("fresh", "warmed"))
+        if how == "lora":
+            add_lora(lm, r=8)
+        return arm(kind, seed, lm=lm, lr=TOLD_RATE)
 
-    def tell():
-        return lesson.score(told(), 0, told=True)
+    def shots(how, kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
+        model.load_state_dict(part("gated"))
+        if how == "lora":
+            add_lora(model, r=8)
+        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        scenes = make_scenes(7_200, seed=200 + seed, drawn=False)
+        seen = look_quickly(eye, scenes["things"], seed=seed)
+        start = time.process_time()
+        learn_shots(model, scenes, seen, seed=seed)
+        found = {"learnt": learnt, "seconds": round(time.process_time() - start, 1)}
+        for name, held in (("seen", False), ("held-out", True)):
+            scenes, seen = lesson.exam(held)
+            found[name] = marks(scenes, after_example(model, scenes, seen))
+            alone = marks(scenes, answered(model, kind, scenes, seen))
+            found[f"{name}, alone"] = alone
+        return found
 
-    def from_told(learns):
-        return arm(gated, 0, lm=told_lm(learns))
-
-    def everything(seed):
-        model = bridged(gated, small_lm(), eye.d)
+    def everything(kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
         data = every_word(lesson.train(0, seed))
         options = {"epochs": UPDATES * BATCH // N, "batch_size": BATCH, "metric": None}
         options |= {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
         fit(Everything(model), data, lr=3e-3, loss=whole_loss, seed=seed, **options)
-        return scored(model, gated)
+        return scored(model, kind)
 
-    def thin(kind, seed):
-        lm = told_lm()
-        add_lora(lm, r=8)
-        return arm(kind, seed, lm=lm)
+    def at_rate(lr, kind, seed, updates=150):  # chosen on validation digits
+        model = learn(kind, seed, updates=updates, lr=lr)
+        scenes = make_scenes(900, "valid", seed=7)
+        hits = answered(model, kind, scenes, seen_by(eye, scenes["image"]))
+        return {"valid": marks(scenes, hits)}
 
-    three = study.seeds(3)
-    for seed in three:
-        for kind in reversed(BRIDGES):
-            study(f"full/{kind}/{seed}", partial(arm, kind, seed), seed)
-        study(f"nowhere/{gated}/{seed}", partial(arm, gated, seed, nowhere), seed)
-        run = partial(arm, gated, seed, kinds=UNPOINTED)
-        study(f"unpointed/{gated}/{seed}", run, seed)
-        study(f"everything/{gated}/{seed}", partial(everything, seed), seed)
-    study("told/none/0", tell)
-    for what, learns in (("frozen", False), ("warmed", True)):
-        study(f"{what}/{gated}/0", partial(from_told, learns))
-    study(f"lora/{gated}/0", partial(thin, gated, 0))
+    for kind in BRIDGES:
+        for lr in RATES:
+            study(f"rate {lr}/{kind}/0", partial(at_rate, lr, kind, 0))
+    study("told/none/0", partial(read, "none", 0))
+    arms = {
+        "full": arm,
+        "nowhere": partial(arm, where=nowhere),
+        **{f"shots {how}": partial(shots, how) for how in ("lora", "whole")},
+        "everything": everything,
+        "unpointed": partial(arm, kinds=UNPOINTED),
+        "shipped": ship,
+    }
+
+    def ask_more(kind, seed):
+        model = bridged(kind, small_lm(), eye.d)
+        model.load_state_dict(part("gated"))
+        return asked_for(model, eye)
+
+    study(f"is there/{gated}/0", partial(ask_more, gated, 0))
+    long = partial(arm, BRIDGES[0], 0, updates=6000, lr=1e-3)
+    study(f"long/{BRIDGES[0]}/0", long)
+    for how in ("frozen", "warmed", "lora", "fresh"):
+        for kind in (BRIDGES[0], gated):
+            study(f"{how}/{kind}/0", partial(joined, how, kind, 0))
+    for what, run in arms.items():
+        for kind in BRIDGES if what == "full" else [gated]:
+            for seed in three:
+                study(f"{what}/{kind}/{seed}", partial(run, kind, seed), seed)
 
 
 def add_to_file(weights: dict):

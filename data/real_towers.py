@@ -1,4 +1,5 @@
-"""What chapter 21's study asks of real networks, and of other companies' drawings."""
+"""What chapter 21's study asks of real networks, of another company's drawings, and of
+no towers at all."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,24 +68,54 @@ def name_features(names: list[str]) -> Tensor:  # (N, 384)
     return torch.cat(found).clone()
 
 
-def in_styles(
+def in_style(
     pixels: Tensor,  # (N, 3, H, W)
     characters: list[str],  # N
-    folders: list[str],  # of styles
-) -> Tensor:  # (N, 1 + styles, 3, H, W)
-    "Each picture, and the same as others draw it; ours again where they do not."
-    found = [pixels]
-    for folder in folders:
-        style, new = drawings(Path(folder)), pixels.clone()
-        for i, c in enumerate(characters):
-            if code_points(c) in style:
-                x = np.array(draw(style[code_points(c)]))
-                new[i] = torch.as_tensor(x).permute(2, 0, 1) / 255
-        found.append(new)
-    return torch.stack(found, 1)
+    folder: str,  # of the style
+) -> Tensor:  # (N, 3, H, W)
+    "The pictures as others draw them; ours again where they do not."
+    style, new = drawings(Path(folder)), pixels.clone()
+    for i, c in enumerate(characters):
+        if code_points(c) in style:
+            x = np.array(draw(style[code_points(c)]))
+            new[i] = torch.as_tensor(x).permute(2, 0, 1) / 255
+    return new
 
 
 def one_style(x: Tensor, generator: torch.Generator) -> Tensor:
     "Of each picture's styles one by chance: (B, S, ...) -> (B, ...)."
     which = torch.randint(x.shape[1], (len(x),), generator=generator)
     return x[torch.arange(len(x)), which]
+
+
+SETTINGS = {
+    "neighbours": [0.005, 0.02, 0.05],  # the temperature
+    "ridge": [0.3, 1.0, 3.0, 30.0],  # the penalty
+    "kernel ridge": [60.0, 120.0, 240.0],  # the squared width; the penalty is 0.1
+}
+
+
+def without_towers(
+    way: str,  # of SETTINGS
+    pixels: Tensor,  # (N, 3, H, W)
+    ids: Tensor,  # (N, L) of `part_ids`
+    known: Tensor,  # (M,) rows
+    setting: float,
+) -> tuple[Tensor, Tensor]:  # vectors of pictures and of names, of length one
+    "Bags of weighted parts for names; for pictures, what the known ones foretell."
+    holds = torch.zeros(len(ids), int(ids.max()) + 1).scatter_(1, ids, 1.0)
+    holds[:, 0] = 0
+    rarity = torch.log((1 + len(known)) / (1 + holds[known].sum(0)))
+    bags, x = F.normalize(holds * rarity, dim=1), pixels.flatten(1)
+    x = x - x[known].mean(0)
+    if way == "neighbours":
+        x = F.normalize(x, dim=1)
+        near = (x @ x[known].T / setting).softmax(1)
+        return F.normalize(near @ bags[known], dim=1), bags
+    kernel, penalty = x @ x[known].T, setting
+    if way == "kernel ridge":
+        kernel, penalty = (-(torch.cdist(x, x[known]) ** 2) / setting).exp(), 0.1
+    bags = bags - bags[known].mean(0)
+    square = kernel[known] + penalty * torch.eye(len(known))
+    found = kernel @ torch.linalg.solve(square, bags[known])
+    return F.normalize(found, dim=1), F.normalize(bags, dim=1)

@@ -11,6 +11,8 @@ __all__ = [
     "IMAGE",
     "BRIDGES",
     "LESSON",
+    "STUDY",
+    "RATES",
     "place_table",
     "CellEye",
     "cells",
@@ -29,12 +31,25 @@ __all__ = [
     "answered",
     "by_kind",
     "yes_rates",
+    "commonest",
+    "without_binding",
     "chances_of",
+    "with_example",
+    "Shots",
     "after_example",
+    "learn_shots",
+    "kept_hits",
+    "kept_seconds",
+    "measured",
+    "best_rates",
+    "asked_more",
     "shipped_models",
 ]
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-003
+import json
+from statistics import mode
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -66,7 +81,8 @@ from mmcourse.vision_language import (
 from .checkpoint import grow, read_tensors
 from .inputs import choice, floats
 from .language_model import LM
-from .store import data_path
+from .measure import mean_spread, paired_bootstrap
+from .store import data_path, kept_runs
 from .training import fit, predict, warmup_cosine
 
 # %% ../nbs/0_tools/bridges.ipynb #cell-006
@@ -288,7 +304,8 @@ def add_lora(
     **options,  # of `LoRA`
 ) -> list[str]:  # the layers that were found
     "Put a `LoRA` in the place of each of these layers."
-    found = [k for k, m in model.named_modules() if k.split(".")[-1] in layers]
+    linear = [k for k, m in model.named_modules() if isinstance(m, nn.Linear)]
+    found = [k for k in linear if k.split(".")[-1] in layers]
     if not found:
         raise ValueError(f"layers: none of {layers} in {type(model).__name__}")
     model.requires_grad_(False)
@@ -316,9 +333,10 @@ def answered(
     kind: str,  # of `BRIDGES`
     scenes: dict,  # from `make_scenes`
     seen: Tensor,  # (N, 9, d) their tokens
+    queries: int = 9,  # of the query transformer
 ) -> Tensor:  # (N,) bool
     "Which questions a model answers rightly."
-    ids, last, answers = prompts(scenes, front_of(kind))
+    ids, last, answers = prompts(scenes, front_of(kind, queries))
     return predict(Answers(model), (ids, last, seen)).argmax(1) == answers
 
 
@@ -340,6 +358,31 @@ def yes_rates(hits: Tensor, scenes: dict) -> tuple[float, float]:
     return there, 100 - absent
 
 
+def commonest(
+    scenes: dict,  # to be asked about
+    lesson: dict,  # where answers are counted
+) -> Tensor:  # (N,) bool
+    "Right answers of one who says, whatever is shown, the kind's commonest answer."
+    says = {}
+    for kind in KINDS:
+        rows = zip(lesson["kind"], lesson["answer"])
+        says[kind] = mode(answer for k, answer in rows if k == kind)
+    asked = zip(scenes["kind"], scenes["answer"])
+    return torch.tensor([says[kind] == answer for kind, answer in asked])
+
+
+def without_binding(scenes: dict) -> Tensor:  # (N,) bool
+    "*Is there a red 3?* is answered by: something is red, and something is a 3."
+    right = []
+    for question, answer, things in zip(
+        scenes["question"], scenes["answer"], scenes["things"]
+    ):
+        shown = {w for t in things for w in (t.word, t.colour)}
+        yes = set(question.split()[3:-1]) <= shown  # is there a … ?
+        right.append(yes == (answer == "yes"))
+    return torch.tensor(right)
+
+
 @torch.no_grad()
 def chances_of(
     model: Flamingo,
@@ -353,27 +396,124 @@ def chances_of(
     return {WORDS[i]: p[i].item() for i in order if p[i] > 1e-3}
 
 
-@torch.no_grad()
+# %% ../nbs/0_tools/bridges.ipynb #cell-027
+def with_example(
+    scenes: dict,  # kinds of question in turn
+    seen: Tensor,  # (N, 9, d) their tokens
+    own: bool = False,  # does the example look at the picture that is asked about?
+) -> tuple[tuple, Tensor]:  # (ids, last, pictures, looks), answers
+    "Prompts that begin with an example: another picture, its question, its answer."
+    rows = []
+    for i, question in enumerate(scenes["question"]):
+        j = i - len(KINDS)
+        shot = encode(f"{scenes['question'][j]} {scenes['answer'][j]}")
+        rows.append((shot, shot + encode(question)))
+    last = torch.tensor([len(text) - 1 for _, text in rows])
+    texts = [torch.tensor(text) for _, text in rows]
+    ids = nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    first = torch.arange(ids.shape[1]) < torch.tensor([[len(s)] for s, _ in rows])
+    looks = torch.stack([first, ~first], 2)  # (N, T, 2)
+    pictures = torch.stack([seen if own else seen.roll(len(KINDS), 0), seen], 1)
+    answers = torch.tensor([encode(a)[0] for a in scenes["answer"]])
+    return (ids, last, pictures, looks), answers
+
+
+class Shots(Answers):
+    "What a gated model says after each of these prompts."
+
+    def forward(self, inputs: tuple) -> Tensor:
+        ids, last, pictures, looks = inputs
+        logits = self.model(ids, pictures, looks)
+        return logits[torch.arange(len(ids)), last]
+
+
 def after_example(
     model: Flamingo,
     scenes: dict,  # kinds of question in turn
     seen: Tensor,  # (N, 9, d) their tokens
+    own: bool = False,
 ) -> Tensor:  # (N,) bool
-    "Right answers after an example of the same kind: picture, question, answer."
-    pictures = torch.stack([seen.roll(len(KINDS), 0), seen], 1)
-    right = []
-    for i, question in enumerate(scenes["question"]):
-        j = i - len(KINDS)
-        shot = encode(f"{scenes['question'][j]} {scenes['answer'][j]}")
-        ids = torch.tensor([shot + encode(question)])
-        looks = torch.zeros(1, ids.shape[1], 2, dtype=torch.bool)
-        looks[:, : len(shot), 0] = looks[:, len(shot) :, 1] = True
-        found = model(ids, pictures[i : i + 1], looks)[0, -1].argmax()
-        right.append(WORDS[found] == scenes["answer"][i])
-    return torch.tensor(right)
+    "Right answers after an example of the same kind."
+    inputs, answers = with_example(scenes, seen, own)
+    return predict(Shots(model), inputs).argmax(1) == answers
 
 
-# %% ../nbs/0_tools/bridges.ipynb #cell-027
+def learn_shots(model: Flamingo, scenes: dict, seen: Tensor, seed: int = 0):
+    "One pass over such prompts, at a third of the usual rate; trained in place."
+    recipe = {"weight_decay": 0.05, "clip": 1.0, "schedule": warmup_cosine}
+    data = with_example(scenes, seen)
+    fit(Shots(model), data, lr=1e-3, epochs=1, batch_size=48, seed=seed, **recipe)
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-029
+STUDY = "vision_language"
+
+
+def kept_hits(arm: str, part: str = "seen") -> np.ndarray:  # (seeds, questions)
+    "Which questions were answered rightly."
+    runs = kept_runs(STUDY, arm)
+    return np.array([[int(h) for h in run[part]["hits"]] for run in runs])
+
+
+def kept_seconds(arm: str) -> list[float]:  # of one processor
+    "How long each training took, with its questions made and its exams."
+    took = json.loads(data_path(f"results/{STUDY}.json").read_text("utf-8"))["took"]
+    return [v for name, v in took.items() if name.rpartition("/")[0] == arm]
+
+
+def measured(
+    arms: dict[str, str],  # what the row is called -> the arm
+    part: str = "seen",  # or 'held-out'
+    costs: bool = False,  # weights trained and seconds of one processor, too?
+) -> list[dict]:  # rows for `table`
+    "Right answers of each kind (%), means over seeds; beside the first (points)."
+    first, rows = kept_hits(next(iter(arms.values())), part), []
+    for name, arm in arms.items():
+        runs, hits = kept_runs(STUDY, arm), kept_hits(arm, part)
+        row = {part: name, "seeds": len(runs)}
+        row |= {k: 100 * np.mean([r[part][k] for r in runs]) for k in KINDS}
+        row["all"] = mean_spread(hits.mean(1))
+        if rows:
+            row["beside the first"] = paired_bootstrap(hits, first).points()
+        if costs:
+            row["weights trained"] = f"{runs[0]['learnt']:,}"
+            row["seconds"] = f"{np.mean(kept_seconds(arm)):.0f}"
+        rows.append(row)
+    return rows
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-031
+RATES = (0.0015, 0.003, 0.006)
+
+
+def best_rates() -> tuple[list[dict], dict[str, float]]:  # rows; bridge -> rate
+    "Right answers (%) after 150 updates, and the rate with most of them."
+    rows, best = [], {}
+    for kind in BRIDGES:
+        runs = {rate: kept_runs(STUDY, f"rate {rate}/{kind}") for rate in RATES}
+        found = {rate: 100 * run[0]["valid"]["all"] for rate, run in runs.items()}
+        rows.append({"learning rate": kind} | {str(k): v for k, v in found.items()})
+        best[kind] = max(found, key=found.get)
+    return rows, best
+
+
+def asked_more() -> list[dict]:  # rows for `table`
+    "How often what ships says yes (%): to what is there, and to what is not."
+    (run,), rows = kept_runs(STUDY, f"is there/{BRIDGES[2]}"), []
+    for part in ("seen", "held-out"):
+        yes, hits = (
+            np.array([int(x) for x in run[part][k]], bool) for k in ("yes", "hits")
+        )
+        row = {"2,000 questions": part}
+        for name, said in (("is there", hits[yes]), ("is not there", ~hits[~yes])):
+            i = paired_bootstrap(said, 0 * said)
+            between = f"{100 * i.low:.1f} to {100 * i.high:.1f}"
+            row[f"yes: {name} (%)"] = f"{100 * said.mean():.1f} ({between})"
+        rows.append(row)
+    return rows
+
+
+# %% ../nbs/0_tools/bridges.ipynb #cell-033
 def shipped_models() -> dict[str, nn.Module]:  # 'eye' and 'gated'
     "The trained models of chapter 22, in evaluation mode."
     weights = grow(read_tensors(data_path("vision_language.safetensors"))[0])

@@ -56,8 +56,8 @@ from mmcourse.pair_weights import (
 
 from .attention import TransformerBlock, causal_mask
 from .emoji import name_words
+from .inputs import each, token_ids, whole
 from .inputs import mask as as_mask
-from .inputs import token_ids
 from .training import evaluating, param_groups, scale_lr, warmup_cosine
 from .vit import ViT
 
@@ -67,7 +67,7 @@ def info_nce(
     logits: Tensor,  # (B, B): pairs stand on the diagonal
     same: Tensor | None = None,  # (B, B) bool: also right, so no negative
 ) -> Tensor:  # () nats
-    "Which name belongs to each picture, and back [van den Oord et al. 2018]."
+    "Which name belongs to each picture, and back [CLIP: Radford et al. 2021]."
     right = logits.diagonal()
     if same is not None:
         itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -114,13 +114,13 @@ def sigmoid_loss_grad(logits: Tensor) -> Tensor:  # (B, B) -> (B, B)
     return -y * torch.sigmoid(-y * logits) / len(logits)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-027
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-029
 def _sums(part: Tensor, v: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     z = scale * part @ v.T
     return z.logsumexp(1), z.logsumexp(0)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-028
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-030
 def chunked_info_nce(
     u: Tensor,  # (B, d) of pictures, of length one
     v: Tensor,  # (B, d) of names
@@ -135,7 +135,7 @@ def chunked_info_nce(
     return (torch.cat(rows) + columns - 2 * right).mean() / 2
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-033
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-035
 def name_parts(name: str) -> list[str]:
     "Its words, alone, with their places from the end, and in pairs of neighbours."
     words = name_words(name)
@@ -144,18 +144,20 @@ def name_parts(name: str) -> list[str]:
     return words + placed + pairs
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-035
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-037
 def part_ids(
     names: Iterable[str],  # N
     size: int,  # rows in the table of parts
     parts: Callable = name_parts,  # name -> list of str
 ) -> Tensor:  # (N, L) from 1, filled up with 0
     "Each part hashed to a row; different parts may share one [Weinberger et al. 2009]."
-    rows = [[1 + zlib.crc32(p.encode()) % (size - 1) for p in parts(n)] for n in names]
+    size = whole(size, "size", 2)
+    said = each("names", names, lambda name, _: parts(name))
+    rows = [[1 + zlib.crc32(p.encode()) % (size - 1) for p in ps] for ps in said]
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-038
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-040
 class NameTower(nn.Module):
     "The sum of the vectors of a name's parts: (B, L) ids -> (B, d)."
 
@@ -169,7 +171,7 @@ class NameTower(nn.Module):
         return self.parts(ids if mask is None else ids * mask)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-042
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-044
 class DualEncoder(nn.Module):
     "Two towers that never see each other's input [CLIP: Radford et al. 2021]."
 
@@ -183,7 +185,7 @@ class DualEncoder(nn.Module):
     ):
         super().__init__()
         self.see, self.read = see, read
-        self.scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.bias = None if bias is None else nn.Parameter(torch.tensor(bias))
 
     def image_vectors(self, pixels: Tensor) -> Tensor:  # (B, d), of length one
@@ -193,7 +195,7 @@ class DualEncoder(nn.Module):
         return F.normalize(self.read(ids, mask), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-043
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-045
 @patch
 def forward(
     self: DualEncoder,
@@ -202,11 +204,11 @@ def forward(
     mask: Tensor | None = None,  # (T, L) bool: real, not padding?
 ) -> Tensor:  # (I, T) logits
     u, v = self.image_vectors(pixels), self.text_vectors(ids, mask)
-    z = self.scale.exp() * u @ v.T
+    z = self.log_scale.exp() * u @ v.T
     return z if self.bias is None else z + self.bias
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-046
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-048
 def hard_batch(
     near: Tensor,  # (N, k)
     size: int,  # pairs in a batch, at most
@@ -214,13 +216,14 @@ def hard_batch(
     friends: int = 3,  # near names with each one by chance
 ) -> Tensor:  # (≤ size,) row numbers, each once
     "Some rows by chance, and with each of them some of its near ones."
+    size = whole(size, "size", 1 + friends)
     N, k = near.shape
     first = torch.randint(N, (size // (1 + friends), 1), generator=generator)
     which = torch.randint(k, (len(first), friends), generator=generator)
     return torch.cat([first, near[first, which]], 1).unique()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-047
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-049
 def batch_rows(n: int, near: Tensor | None, size: int, generator) -> Tensor:
     "By chance where `near` is None, else a `hard_batch`."
     if near is None:
@@ -228,16 +231,15 @@ def batch_rows(n: int, near: Tensor | None, size: int, generator) -> Tensor:
     return hard_batch(near, size, generator)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-049
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-051
 def train_pairs(
     model: DualEncoder,  # trained in place
-    data: tuple,  # pixels, ids and numbers of the drawings, (N, ...) each
+    data: tuple,  # pixels, ids and numbers, (N, ...) each; equal numbers: equal things
     *,
     steps: int,
     size: int = 128,  # pairs in a batch
     near: Tensor | None = None,  # (N, k) of `near_names`; None: batches by chance
     loss: Callable = info_nce,  # (logits, same) -> ()
-    twins: bool = True,  # equal drawings are no negatives
     augment: Callable | None = None,  # (pixels, generator) -> pixels
     seed: int = 0,
 ) -> list[float]:  # the loss, step by step
@@ -247,15 +249,15 @@ def train_pairs(
     model.train()
     for step in range(steps):
         rows = batch_rows(n, near, size, g)
-        x, ids, drawing = [t[rows] for t in data]
+        x, ids, number = [t[rows] for t in data]
         x = augment(x, g) if augment else x
-        same = drawing[:, None] == drawing if twins else None
+        same = number[:, None] == number  # equal things are no negatives
         scale_lr(optimizer, warmup_cosine(step, steps))
         losses.append(descend_once(model, optimizer, loss(model(x, ids), same)))
     return losses
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-050
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-052
 def descend_once(model: nn.Module, optimizer, value: Tensor) -> float:
     optimizer.zero_grad()
     value.backward()
@@ -264,17 +266,19 @@ def descend_once(model: nn.Module, optimizer, value: Tensor) -> float:
     return value.item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-052
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-054
 def first_ranks(
     scores: Tensor,  # (N, M), the larger the better
     right: Tensor,  # (N, M) bool, at least one in a row
 ) -> Tensor:  # (N,) from 1
     "The place of the best right answer; a tie counts against it."
+    if not right.any(1).all():
+        raise ValueError("right: expected at least one right answer in each row")
     best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-    return 1 + ((scores >= best) & ~right).sum(1)
+    return 1 + (~(scores < best) & ~right).sum(1)  # what is no number is no better
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-053
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-055
 def recall_at(
     ranks: Tensor,  # (N,)
     k: int,
@@ -283,33 +287,32 @@ def recall_at(
     return (ranks <= k).float().mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-054
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-056
 def mean_reciprocal_rank(ranks: Tensor) -> float:  # (N,) -> in (0, 1]
     "1 where every first answer is right [Voorhees 1999]."
     return (1 / ranks).mean().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-082
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-084
 def class_vectors(
     model: DualEncoder,
     prompts: dict[str, list[str]],  # class -> its texts
-    size: int,  # of `part_ids`
 ) -> Tensor:  # (classes, d), of length one
     "The mean direction of each class's texts [Radford et al. 2021, 3.1.4]."
-    found = []
+    found, size = [], model.read.parts.num_embeddings
     with evaluating(model):
         for texts in prompts.values():
             found.append(model.text_vectors(part_ids(texts, size)).mean(0))
     return F.normalize(torch.stack(found), dim=1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-090
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-094
 def modality_gap(u: Tensor, v: Tensor) -> float:  # (N, d) each, of length one
     "The distance between the means of two modalities [Liang et al. 2022]."
     return (u.mean(0) - v.mean(0)).norm().item()
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-091
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-095
 def gap_closed(
     x: Tensor,  # (N, d)
     known: Tensor,  # (M, d), whose mean is taken away
@@ -318,26 +321,26 @@ def gap_closed(
     return F.normalize(x - known.mean(0), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-096
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-100
 def times_found(scores: Tensor, k: int = 10) -> Tensor:  # (N, M) -> (M,)
     "How often each candidate is among the first `k` answers."
     return scores.topk(k, 1).indices.flatten().bincount(minlength=scores.shape[1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-097
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-101
 def csls(
     u: Tensor,  # (N, d) questions
     v: Tensor,  # (M, d) candidates
-    known: tuple[Tensor, Tensor],  # vectors of other questions and candidates
+    others: Tensor,  # (K, d) vectors of other questions
+    same: Tensor,  # (M, K) bool: belong together, so left out
     k: int = 10,
 ) -> Tensor:  # (N, M) scores
-    "Cosines, less how near both are to everything [Conneau et al. 2018]."
-    near_u = (u @ known[1].T).topk(k, 1).values.mean(1)
-    near_v = (v @ known[0].T).topk(k, 1).values.mean(1)
-    return 2 * u @ v.T - near_u[:, None] - near_v
+    "Twice the cosine, less how near a candidate is to others [Conneau et al. 2018]."
+    near = (v @ others.T).masked_fill(same, -torch.inf).topk(k, 1).values.mean(1)
+    return 2 * u @ v.T - near
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-108
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
 class CLIPVision(ViT):
     "A ViT with a norm before its blocks: (B, C, H, W) -> (B, dim)."
 
@@ -356,7 +359,7 @@ class CLIPVision(ViT):
         return self.project(super().forward(pixels)[:, 0])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-110
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-119
 class TextTower(nn.Module):
     "Ids to hidden states: words, places, blocks, a norm."
 
@@ -379,7 +382,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(d, blocks[0].norm1.eps)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-111
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-120
 @patch
 def forward(
     self: TextTower,
@@ -398,7 +401,7 @@ def forward(
     return self.norm(x)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-113
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-122
 class CLIPText(TextTower):
     "The hidden state at the end, in the common space: (B, T) -> (B, dim)."
 
@@ -408,11 +411,12 @@ class CLIPText(TextTower):
         self.project = nn.Linear(options["d"], dim, bias=False)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        ids = torch.as_tensor(ids)
         hidden = super().forward(ids, mask)
         return self.project(hidden[torch.arange(len(ids)), end_of_text(ids, self.eos)])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-115
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-124
 class SigLIPText(TextTower):
     "The hidden state of the last place: (B, T) -> (B, dim)."
 
@@ -424,7 +428,7 @@ class SigLIPText(TextTower):
         return self.project(super().forward(ids, mask)[:, -1])
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-117
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-126
 class CLIP(DualEncoder):
     "CLIP: pictures, ids and mask -> logits (pictures, texts) [Radford et al. 2021]."
 
@@ -438,7 +442,7 @@ class CLIP(DualEncoder):
         return load_pair(cls(CLIPVision(**see), CLIPText(**read)), folder)
 
 
-# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-118
+# %% ../nbs/5_crossmodal/21_contrastive.ipynb #cell-127
 class SigLIP(DualEncoder):
     "SigLIP: pictures, ids and mask -> logits (pictures, texts) [Zhai et al. 2023]."
 

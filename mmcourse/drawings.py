@@ -19,6 +19,7 @@ __all__ = [
     "draw_listening",
     "draw_cosines",
     "draw_bridges",
+    "show_scenes",
 ]
 
 # %% ../nbs/0_tools/drawings.ipynb #cell-002
@@ -418,22 +419,43 @@ def draw_bridges():
     fig, axs = plt.subplots(1, 3, figsize=(11, 4))
     line = {"lw": 1.6, "shrinkA": 2, "shrinkB": 2}
     titles = "projector (LLaVA)", "queries (BLIP-2)", "gated cross-attention (Flamingo)"
-    bridges = "projector\n36 tokens", "Q-Former\n8 queries", "resampler\n8 latents"
+    bridges = (
+        "projector:\nall tokens",
+        "Q-Former:\na few tokens",
+        "resampler:\na few tokens",
+    )
     for ax, title, text in zip(axs, titles, bridges):
         eye = _box(ax, 0, 0, "picture → eye", PALETTE[2])
         bridge = _box(ax, 0, 1, text, PALETTE[1])
         words = _box(ax, 1.6, 0, "question", PALETTE[0])
-        blocks = [_box(ax, 1.6, y, "block", "grey") for y in (2, 2.8)]
         _arrow(ax, eye, bridge, **line)
         if ax is not axs[2]:
+            blocks = [_box(ax, 1.6, y, "block", "grey") for y in (2, 2.8)]
             both = _box(ax, 1.6, 1, "one row of tokens", PALETTE[0])
             steps = [bridge, both], [words, both], [both, blocks[0]], blocks
         else:
-            gates = [_box(ax, 0.75, y, "look", PALETTE[1]) for y in (2, 2.8)]
-            steps = [words, blocks[0]], blocks, *zip([bridge, bridge], gates)
-            steps = *steps, *zip(gates, blocks)
+            looks = [_box(ax, 1.6, y, "gated look", PALETTE[1]) for y in (0.8, 2.4)]
+            blocks = [_box(ax, 1.6, y, "block", "grey") for y in (1.6, 3.2)]
+            way = [words, looks[0], blocks[0], looks[1], blocks[1]]
+            steps = *zip(way, way[1:]), *((bridge, look) for look in looks)
         for a, b in steps:
             _arrow(ax, a, b, **line)
-        ax.set(title=title, xlim=(-0.8, 2.4), ylim=(-0.4, 3.3))
+        ax.set(title=title, xlim=(-0.8, 2.4), ylim=(-0.4, 3.6))
         ax.axis("off")
+    plt.show()
+
+
+def show_scenes(scenes: dict):  # six of `make_scenes`
+    "Canvases with their cells and captions."
+    import matplotlib.pyplot as plt
+
+    fig, axs = plt.subplots(2, 3, figsize=(8, 5.6))
+    for ax, image, text in zip(axs.flat, scenes["image"], scenes["caption"]):
+        ax.imshow(image.transpose(1, 2, 0), interpolation="nearest")
+        ax.set_title(text.replace(" and ", "\nand "), fontsize=8)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(True)
+        for at in (15.5, 31.5):
+            ax.axhline(at, color="lightgrey", lw=0.6)
+            ax.axvline(at, color="lightgrey", lw=0.6)
     plt.show()

@@ -131,14 +131,15 @@ def _digest(*arrays: np.ndarray) -> str:
 
 # %% ../nbs/0_tools/emoji.ipynb #cell-018
 def _twins(image: np.ndarray) -> np.ndarray:  # (N,) int64
-    "Equal numbers for pictures that differ by rounding at most."
+    "Equal numbers for pictures that are one drawing to the eye."
     flat = image.reshape(len(image), -1).astype(np.int16)
-    ink, near = flat.sum(1, dtype=np.int64), flat.shape[1] // 48
+    ink, near = flat.sum(1, dtype=np.int64), flat.shape[1] // 24
+    limit = 3 * image.shape[1] // 8  # levels of 255; 12 at 32 pixels
     order, number = ink.argsort(kind="stable"), np.arange(len(flat))
     for k, i in enumerate(order):
         first = np.searchsorted(ink[order[:k]], ink[i] - near)
         for j in order[first:k]:
-            if np.abs(flat[i] - flat[j]).max() <= 2:
+            if np.abs(flat[i] - flat[j]).max() <= limit:
                 number[i] = number[j]
                 break
     return np.unique(number, return_inverse=True)[1].astype(np.int64)

@@ -7,6 +7,10 @@ both ways."""
 __all__ = [
     "WAYS",
     "TONES",
+    "FINDERS",
+    "TOLD",
+    "RECIPES",
+    "LEARNT_FROM",
     "moved",
     "restyle",
     "Residual",
@@ -20,14 +24,25 @@ __all__ = [
     "search_rows",
     "show_found",
     "kind_of_name",
+    "without_tones",
     "tone_of",
     "show_gap",
     "first_hits",
+    "families",
+    "shares",
+    "gain",
+    "tune_rows",
+    "arm_rows",
+    "style_rows",
+    "found_rows",
     "other_styles",
 ]
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-003
+import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -41,9 +56,11 @@ from mmcourse.contrastive import (
     recall_at,
 )
 
-from .emoji import name_words
+from .emoji import emoji, name_words
 from .explore import PALETTE
 from .image import random_affine, random_blur, random_contrast
+from .inputs import what
+from .measure import mean_spread, paired_bootstrap
 from .store import data_path, kept_runs
 from .training import evaluating
 
@@ -95,6 +112,9 @@ class PictureTower(nn.Module):
         self.layers = nn.Sequential(*layers, *last)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        if pixels.shape[1:] != (3, 32, 32) or not pixels.is_floating_point():
+            wanted = "floats of shape (B, 3, 32, 32)"
+            raise ValueError(f"pixels: expected {wanted}, got {what(pixels)}")
         x = (pixels - 0.5).contiguous(memory_format=torch.channels_last)
         return self.layers(x)
 
@@ -194,15 +214,16 @@ def show_found(
     asked: list[int],  # n of the N
     drawing: Tensor,  # (N,)
 ):
-    "A row for each name: the five nearest pictures, the nearest first."
+    "A row for each name: the five nearest pictures and their names, the nearest first."
     import matplotlib.pyplot as plt
 
-    size = 6, 1.4 * len(asked)
+    size = 7, 1.9 * len(asked)
     fig, axs = plt.subplots(len(asked), 5, figsize=size, squeeze=False)
     for row, i, line in zip(axs, asked, scores):
-        row[0].set_title(names[i], fontsize=8, loc="left")
+        row[0].set_ylabel(fill(names[i], 16), fontsize=7)
         for ax, j in zip(row, line.topk(5).indices):
             ax.imshow(images[j])
+            ax.set_title(fill(names[j], 20), fontsize=6)
             ax.set(xticks=[], yticks=[])
             for side in ax.spines.values():
                 side.set_visible(bool(drawing[i] == drawing[j]))
@@ -221,6 +242,12 @@ def kind_of_name(name: str) -> str:
 
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-026
+def without_tones(name: str) -> str:
+    "A name without what it says of skin tones."
+    return re.sub(r"\W*\b(medium-)?(light|medium|dark) skin tone\b", "", name)
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-029
 _FIVE = "light", "medium-light", "medium", "medium-dark", "dark"
 TONES = [f"{tone} skin tone" for tone in _FIVE]
 
@@ -232,7 +259,7 @@ def tone_of(name: str) -> str:
     return " ".join(name_words(name)[-3:])
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-029
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-032
 def show_gap(
     spaces: dict[str, tuple[Tensor, Tensor]],  # title -> (N, d) pictures and names
 ):
@@ -248,15 +275,15 @@ def show_gap(
         along = both @ gap
         across = pca((both - along[:, None] * gap).double().numpy(), 1)[:, 0]
         parts = zip(("pictures", "names"), along.chunk(2), np.split(across, 2))
-        for what, x, y in parts:
-            ax.plot(x, y, ".", ms=3, alpha=0.5, label=what, rasterized=True)
+        for kind, x, y in parts:
+            ax.plot(x, y, ".", ms=3, alpha=0.5, label=kind, rasterized=True)
         ax.set(title=title, xlabel="along the gap")
     axs[0, 0].set(ylabel="the widest direction across")
     axs[0, -1].legend(markerscale=3, loc="upper left", bbox_to_anchor=(1, 1))
     plt.show()
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-031
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-034
 def first_hits(
     arm: str,  # of the study
     where: str = "halves",  # or 'all', or a style
@@ -270,7 +297,138 @@ def first_hits(
     return np.array(rows)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-033
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-036
+@lru_cache
+def families(where: str = "halves") -> np.ndarray:  # (questions,) of one direction
+    "What the questions of the study are, but for skin tones."
+    signs = emoji(32)
+    asked = dict(zip(signs["emoji"], signs["name"]["en"]))
+    test = signs["emoji"][signs["split"] == "test"]
+    chosen = test if where in ("halves", "all") else other_styles()[0]
+    return np.array([without_tones(asked[c]) for c in chosen])
+
+
+def shares(
+    arm: str,
+    where: str = "halves",
+    rows: np.ndarray | None = None,  # (questions,) bool: which count
+    ways: Iterable[str] = WAYS,
+) -> dict[str, str]:  # direction -> R@1 in %, mean ± deviation over seeds
+    "How many first answers were right."
+    rows, found = slice(None) if rows is None else rows, {}
+    for way in ways:
+        rates = first_hits(arm, where, [way])[:, rows].mean(1)
+        found[way] = mean_spread(rates) if len(rates) > 1 else f"{100 * rates[0]:.1f}"
+    return found
+
+
+def gain(
+    arm: str,
+    base: str,
+    where: str = "halves",
+    rows: np.ndarray | None = None,  # (questions,) bool: which count
+    ways: Iterable[str] = WAYS,
+) -> str:  # points of R@1 with a 95 % interval over seeds and families
+    "How many more first answers were right than in another arm; '' for itself."
+    if arm == base:
+        return ""
+    ways, of = [*ways], families(where)
+    rows = np.tile(np.ones(len(of), bool) if rows is None else rows, len(ways))
+    of = np.tile(of, len(ways))[rows]
+    a, b = [first_hits(x, where, ways)[:, rows] for x in (arm, base)]
+    return paired_bootstrap(a, b, of).points()
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-038
+FINDERS = {
+    "baseline/neighbours": "neighbours",
+    "baseline/ridge": "ridge",
+    "baseline/kernel ridge": "kernel ridge",
+    "live": "towers, live",
+    "shipped": "towers, shipped",
+}
+TOLD = {
+    "near": "all names whole",
+    "toneless, known": "tones lost, equal names known",
+    "toneless, negative": "tones lost, equal names negative",
+}
+RECIPES = {
+    "near": "hard batches of 128",
+    "chance": "batches by chance, 128",
+    "chance, 16": "batches by chance, 16",
+    "chance, 256": "batches by chance, 256",
+    "temperature 0.01": "τ fixed at 0.01",
+    "temperature 0.07": "τ fixed at 0.07",
+    "temperature 0.5": "τ fixed at 0.5",
+    "sigmoid": "sigmoid loss, bias from −10",
+    "moved": "pictures moved a little",
+}
+LEARNT_FROM = {
+    "live": "as above",
+    "restyled": "style augmentation",
+    "noto alone": "Noto alone",
+    "second style": "both styles",
+    "second style, 900": "both styles, 900 batches",
+    "frozen pictures": "frozen picture tower",
+    "frozen both": "both towers frozen",
+}
+
+
+def tune_rows() -> list[dict]:
+    "R@1 on the validation part of what learnt from the training part alone."
+    ways = "as it is, 450", "moved, 450", "no dropout, 450", "as it is, 1200"
+    rows = []
+    for way in (*ways, "moved, 1200"):
+        (run,) = kept_runs("contrastive", f"tune/{way}")
+        told = {name: f"{100 * share:.1f}" for name, share in run.items()}
+        rows.append({"R@1, validation (%)": f"{way} batches"} | told)
+    return rows
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-040
+def arm_rows(
+    texts: dict[str, str],  # arm -> what it is called
+    base: str | None = None,  # the arm that the others are compared with
+    where: str = "halves",
+    among: str = "R@1 (%)",  # the title
+    rows: np.ndarray | None = None,  # (questions,) bool: which count
+) -> list[dict]:
+    "R@1 of each arm, and the difference of the mean of both directions to `base`."
+    table = [{among: text} | shares(arm, where, rows) for arm, text in texts.items()]
+    if base is not None:
+        for row, arm in zip(table, texts):
+            row[f"− {texts[base]}"] = gain(arm, base, where, rows)
+    return table
+
+
+def style_rows(texts: dict[str, str], base: str) -> list[dict]:
+    "R@1 in each style, mean of both directions, and of Fluent the difference."
+    table = []
+    for arm, text in texts.items():
+        row = {"R@1 (%)": text}
+        for style in ("openmoji", "noto", "fluent"):
+            row[style] = mean_spread(first_hits(arm, style).mean(1))
+        table.append(row | {f"fluent − {texts[base]}": gain(arm, base, "fluent")})
+    return table
+
+
+def found_rows(
+    found: dict[str, dict[str, Tensor]],  # what -> direction -> ranks
+    base: str,  # the first of them
+) -> list[dict]:
+    "R@1 of each search in the whole test part, and its difference to `base`."
+    rows = []
+    for name, ranks in found.items():
+        row = {"R@1 (%)": name}
+        for way, r in ranks.items():
+            a, b = [(x == 1).int().numpy() for x in (r, found[base][way])]
+            told = "" if name == base else paired_bootstrap(a, b, families()).points()
+            row |= {way: f"{100 * a.mean():.1f}", f"{way}: − {base}": told}
+        rows.append(row)
+    return rows
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-042
 def other_styles() -> tuple[np.ndarray, dict[str, Tensor]]:
     "(n,) emoji, and of each style (n, 3, 32, 32) in [0, 1] on white."
     with np.load(data_path("emoji_styles.npz"), allow_pickle=False) as z:

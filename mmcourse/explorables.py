@@ -371,7 +371,9 @@ def stage_slider(
         fig, ax = plt.subplots(figsize=(6, 1.6))
         ax.imshow(torch.cat(rows), cmap="gray", vmin=0, vmax=1)
         ax.set_title(f"{stages * bits:,} bits, error {error(stages):.4f}")
-        ax.axis("off")
+        H = pictures.shape[1]
+        ax.set_yticks([H / 2, 3 * H / 2], ["original", "from codes"])
+        ax.set_xticks([])
         return fig
 
     def say(stages):

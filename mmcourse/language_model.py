@@ -97,7 +97,7 @@ class GroupedAttention(nn.Module):
         d: int,  # features of a token
         heads: int,  # of queries
         *,
-        groups: int | None = None,  # heads of keys and values; None: as many
+        groups: int | None = None,  # num_key_value_heads; None: as many
         width: int | None = None,  # features of a head; None: d / heads
         kdim: int | None = None,  # features of a context's token; None: d
         base: float = 10_000,  # of the rotation
@@ -280,7 +280,7 @@ def generate(
 ) -> Tensor:  # (B, T + n)
     "The prompt and what the model writes after it."
     new, cache = ids, KVCache()
-    for _ in range(n):
+    for _ in range(whole(n, "n", 0)):
         logits = model(new, *inputs, cache=cache)
         new, inputs = choose(logits[:, -1])[:, None], ()
         ids = torch.cat([ids, new], 1)

@@ -6,6 +6,7 @@ arguments."""
 # %% auto #0
 __all__ = [
     "USUAL",
+    "HEADS",
     "PARTS",
     "LLAMA",
     "LLAVA",
@@ -15,7 +16,6 @@ __all__ = [
     "COMPUTED",
     "filled",
     "llama_options",
-    "heads_fit",
     "rotary_base",
     "eye_options",
     "interleaved",
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from mmcourse.pretrained import (
     activation,
+    config_sizes,
     load_weights,
     only,
     read_config,
@@ -179,11 +180,7 @@ def llama_options(config: dict | None, source: str | Path, kind: str = "llama") 
     }
 
 
-def heads_fit(config: dict, source: str | Path):
-    "Raise `CheckpointError` if the heads do not divide the features."
-    heads, d = config["num_attention_heads"], config["hidden_size"]
-    wrong = [f"{heads} heads do not divide {d} features"]
-    refuse(source, "bad configuration", wrong[_divides(heads, d) :])
+HEADS = "num_attention_heads"
 
 
 def _divides(small, large) -> bool:
@@ -205,7 +202,7 @@ def eye_options(config: dict | None, source: str | Path, kind: str) -> dict:
     "Arguments of the chapter's `VisionTower`. Raises `CheckpointError`."
     c = filled(config, kind, source)
     c["hidden_size"] = c.get("embed_dim", c["hidden_size"])  # two names for one
-    heads_fit(c, source)
+    config_sizes(c, source, HEADS, heads=HEADS, width="hidden_size")
     return {
         "size": c["image_size"],
         "patch": c["patch_size"],
@@ -390,7 +387,7 @@ def open_qformer(folder: str | Path) -> tuple[dict, dict]:
         weights = renamed(own, [("qformer.", "")])
     c = filled(c, "blip_2_qformer", folder)
     only(c, folder, use_qformer_text_input=False)
-    heads_fit(c, folder)
+    config_sizes(c, folder, HEADS, heads=HEADS, width="hidden_size")
     options = {
         "d": c["hidden_size"],
         "heads": c["num_attention_heads"],

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-003
+import math
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from mmcourse.pretrained import (
     activation,
+    config_sizes,
     load_weights,
     only,
     read_config,
@@ -36,6 +38,8 @@ from mmcourse.pretrained import (
 )
 
 from .attention import MultiHeadAttention
+from .checkpoint import refuse
+from .inputs import what
 from .vit import ViT, stretched, whole_patches
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-005
@@ -79,21 +83,24 @@ def tower_config(
     kind = config["model_type"]
     usual = USUAL[kind] | (CLIP_TEXT if (kind, part) == ("clip", "text") else {})
     said = config.get(f"{part}_config_dict") or config.get(f"{part}_config") or {}
+    wrong = f"{part}_config: expected an object, got {what(said)}"
+    refuse(folder, "configuration", [] if isinstance(said, dict) else [wrong])
     c = usual | said
     only(c, folder, model_type=f"{kind}_{part}_model", vision_use_head=True)
     return c
 
 
 def tower_options(c: dict, folder: str | Path) -> dict:  # of `TextTower` and `ViT`
-    "The sizes of a transformer, by our names."
-    return {
-        "d": c["hidden_size"],
-        "heads": c["num_attention_heads"],
-        "depth": c["num_hidden_layers"],
-        "hidden": c["intermediate_size"],
-        "activation": activation(c, folder),
-        "eps": c["layer_norm_eps"],
-    }
+    "The sizes of a transformer, by our names. Raises `CheckpointError`."
+    keys = "hidden_size", "num_attention_heads", "num_hidden_layers"
+    keys = *keys, "intermediate_size"
+    sizes = config_sizes(c, folder, *keys, heads=keys[1], width=keys[0])
+    eps = c["layer_norm_eps"]
+    wrong = f"layer_norm_eps: expected a number above 0, got {eps!r}"
+    fits = type(eps) in (int, float) and 0 < eps < math.inf
+    refuse(folder, "size", [] if fits else [wrong])
+    said = {"activation": activation(c, folder), "eps": eps}
+    return dict(zip(("d", "heads", "depth", "hidden"), sizes)) | said
 
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-008
@@ -104,14 +111,19 @@ def pair_options(
     "The sizes of a published pair. Raises `CheckpointError` for another model."
     config = read_config(folder, kind)
     p, t = [tower_config(config, part, folder) for part in ("vision", "text")]
-    see = {"size": p["image_size"], "patch": p["patch_size"]}
-    see |= {"channels": p["num_channels"]} | tower_options(p, folder)
-    read = {"vocabulary": t["vocab_size"], "longest": t["max_position_embeddings"]}
-    read |= tower_options(t, folder)
-    if kind == "clip":
-        dim = config.get("projection_dim", 512)
-        return see | {"dim": dim}, read | {"dim": dim, "eos": t["eos_token_id"]}
-    return see, read | {"dim": t.get("projection_size") or t["hidden_size"]}
+    found = config_sizes(p, folder, "image_size", "patch_size", "num_channels")
+    see = dict(zip(("size", "patch", "channels"), found)) | tower_options(p, folder)
+    found = config_sizes(t, folder, "vocab_size", "max_position_embeddings")
+    read = dict(zip(("vocabulary", "longest"), found)) | tower_options(t, folder)
+    if kind == "siglip":
+        t["projection_size"] = t.get("projection_size") or t["hidden_size"]
+        return see, read | {"dim": config_sizes(t, folder, "projection_size")[0]}
+    (dim,) = config_sizes({"projection_dim": 512} | config, folder, "projection_dim")
+    eos, size = t["eos_token_id"], t["vocab_size"]
+    wrong = f"eos_token_id: expected a token from 0 to {size - 1}, got {eos!r}"
+    fits = type(eos) is int and 0 <= eos < size
+    refuse(folder, "token", [] if fits else [wrong])
+    return see | {"dim": dim}, read | {"dim": dim, "eos": eos}
 
 
 # %% ../nbs/0_tools/pair_weights.ipynb #cell-011
@@ -141,7 +153,7 @@ PAIR_NAMES = [
     ("layer_norm", "norm"),
     ("mlp.fc1", "mlp.0"),
     ("mlp.fc2", "mlp.2"),
-    ("logit_scale", "scale"),
+    ("logit_scale", "log_scale"),
     ("logit_bias", "bias"),
 ]
 NO_WEIGHTS = (
@@ -165,7 +177,7 @@ def pair_weights_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def load_pair(model: nn.Module, folder: str | Path):  # `model`, in evaluation mode
     "Put a published pair of towers in. Raises `CheckpointError` for what does not fit."
     weights, here = pair_weights_of(read_weights(folder)), model.state_dict()
-    for name in ("see.cls", "see.positions", "scale", "bias"):
+    for name in ("see.cls", "see.positions", "log_scale", "bias"):
         t = weights.get(name)
         if t is not None and name in here and t.numel() == here[name].numel():
             weights[name] = t.view_as(here[name])  # axes of length one

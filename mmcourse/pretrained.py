@@ -8,6 +8,7 @@ __all__ = [
     "INDEX",
     "tanh_gelu",
     "ACTIVATIONS",
+    "DEEPEST",
     "read_config",
     "read_weights",
     "renamed",
@@ -214,6 +215,9 @@ def activation(
 
 
 # %% ../nbs/0_tools/pretrained.ipynb #cell-018
+DEEPEST = 1000  # layers
+
+
 def config_sizes(
     config: dict,
     source: str | Path,  # where it comes from, for errors
@@ -223,9 +227,11 @@ def config_sizes(
 ) -> list[int]:
     "Sizes by their keys. Raises `CheckpointError` for what is no size."
     found = {k: config.get(k) for k in (*keys, *([width] if width else []))}
-    wanted = "a whole number from 1"
     wrong = [k for k, n in found.items() if type(n) is not int or n < 1]
-    says = [f"{k}: expected {wanted}, got {found[k]!r}" for k in wrong]
+    says = [f"{k}: expected a whole number from 1, got {found[k]!r}" for k in wrong]
+    refuse(source, "size", says)
+    deep = [k for k in keys if k.endswith("layers") and found[k] > DEEPEST]
+    says = [f"{k}: expected at most {DEEPEST}, got {found[k]}" for k in deep]
     refuse(source, "size", says)
     if heads and config[width] % config[heads]:
         wanted = f"a divisor of {width}, {config[width]}"

@@ -5,22 +5,18 @@ language model can read and write."""
 
 # %% auto #0
 __all__ = [
-    "NAMES",
-    "UNUSED",
     "nearest_code",
     "straight_through",
     "VectorQuantizer",
-    "quantizable",
-    "known_codes",
     "VQVAE",
     "vqvae_loss",
-    "he_start",
     "picture_nets",
     "code_usage",
     "FSQ",
     "ResidualVQ",
     "jpeg",
     "sound_nets",
+    "hush",
     "Tokenizer",
 ]
 
@@ -35,8 +31,9 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .inputs import choice, whole
-from .pretrained import load_weights, read_config, read_weights, renamed
+from .codebooks import Rescaled, known_codes, open_encodec, quantizable
+from .inputs import choice, floats, whole
+from .pretrained import load_weights
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-006
@@ -87,39 +84,20 @@ class VectorQuantizer(nn.Module):
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-020
-def quantizable(x: Tensor, d: int) -> Tensor:  # `x`
-    "Raise `ValueError` unless `x` holds vectors of `d` features on axis 1."
-    if x.ndim < 2 or x.shape[1] != d:
-        raise ValueError(f"x: expected (B, {d}, ...), got {tuple(x.shape)}")
-    return x
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-021
-def known_codes(codes: Tensor, size: int) -> Tensor:  # `codes`
-    "Raise `ValueError` unless all `codes` are whole numbers below `size`."
-    if codes.is_floating_point() or codes.dtype == torch.bool:
-        raise ValueError(f"codes: expected whole numbers, got {codes.dtype}")
-    if codes.numel() and not 0 <= codes.min() <= codes.max() < size:
-        got = f"{codes.min().item()} to {codes.max().item()}"
-        raise ValueError(f"codes: expected 0 to {size - 1}, got {got}")
-    return codes
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-022
 @patch
 def encode(self: VectorQuantizer, x: Tensor) -> Tensor:  # (B, d, ...) -> (B, ...)
     x = quantizable(x, self.codebook.shape[1])
     return nearest_code(x.movedim(1, -1), self.codebook)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-023
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-021
 @patch
 def decode(self: VectorQuantizer, codes: Tensor) -> Tensor:  # (B, ...) -> (B, d, ...)
     codes = known_codes(codes, len(self.codebook))
     return F.embedding(codes, self.codebook).movedim(-1, 1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-025
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-023
 @patch
 def forward(
     self: VectorQuantizer,
@@ -137,18 +115,19 @@ def forward(
     return straight_through(x, q), loss.flatten(1).mean(1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-027
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-025
 @patch
 @torch.no_grad()
 def place(self: VectorQuantizer, which: Tensor, rows: Tensor, count):
     "Put the codes that `which` (K,) marks at vectors drawn from `rows` (N, d)."
-    drawn = torch.randint(len(rows), (int(which.sum()),))
+    order = torch.randperm(len(rows))  # none twice, as long as there are enough
+    drawn = order[torch.arange(int(which.sum())) % len(rows)]
     self.codebook[which] = rows[drawn]
     self.count[which] = count
     self.total[which] = self.codebook[which] * count
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-028
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-026
 def _rows(x: Tensor) -> Tensor:  # (B, d, ...) -> (N, d)
     return x.detach().movedim(1, -1).flatten(0, -2)
 
@@ -160,7 +139,7 @@ def start(self: VectorQuantizer, x: Tensor):
     self.ready.fill_(1)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-029
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-027
 @patch
 @torch.no_grad()
 def follow(self: VectorQuantizer, x: Tensor, codes: Tensor):
@@ -170,13 +149,14 @@ def follow(self: VectorQuantizer, x: Tensor, codes: Tensor):
     self.count.lerp_(chose.sum(0), 1 - self.decay)
     self.total.lerp_(chose.T @ rows, 1 - self.decay)
     if self.ema:
-        self.codebook.copy_(self.total / self.count[:, None].clamp_min(1e-5))
+        alive = self.count > 1e-5
+        self.codebook[alive] = self.total[alive] / self.count[alive, None]
     if self.restarts:
         fair = self.count.mean()
         self.place(self.count < self.dead * fair, rows, fair)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-033
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-031
 class VQVAE(nn.Module):
     "Encoder, quantiser, decoder [van den Oord et al. 2017]."
 
@@ -197,7 +177,7 @@ class VQVAE(nn.Module):
         return self.decoder(self.quantizer.decode(codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-032
 def vqvae_loss(
     outputs: tuple[Tensor, Tensor],  # of `VQVAE`
     x: Tensor,  # what should have been drawn
@@ -208,31 +188,21 @@ def vqvae_loss(
     return F.mse_loss(drawn, x) / variance + extra.mean()
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-036
-def he_start(*layers: nn.Module) -> nn.Sequential:  # the layers in a row
-    "Kernels start so that ReLUs keep the size of the signal [He et al. 2015]."
-    for layer in layers:
-        if getattr(layer, "weight", None) is not None:
-            nn.init.kaiming_normal_(layer.weight, a=0.1)
-            nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-037
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-034
 def picture_nets(
     d: int,  # features of a vector
     width: int = 32,  # channels in the middle
 ) -> tuple[nn.Module, nn.Module]:  # (B, 1, 28, 28) -> (B, d, 7, 7), and back
     "Encoder and decoder of pictures in [0, 1]."
     half = width // 2
-    there = he_start(
+    there = nn.Sequential(
         *(nn.Conv2d(1, half, 4, 2, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv2d(half, width, 4, 2, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv2d(width, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         nn.Conv2d(width, d, 1),
         nn.BatchNorm2d(d, affine=False),
     )
-    back = he_start(
+    back = nn.Sequential(
         *(nn.Conv2d(d, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         *(nn.ConvTranspose2d(width, half, 4, 2, 1), nn.LeakyReLU(0.1)),
         nn.ConvTranspose2d(half, 1, 4, 2, 1),
@@ -240,24 +210,26 @@ def picture_nets(
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-043
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-040
 def code_usage(
     codes: Tensor,  # whole numbers
     size: int,  # K
 ) -> dict[str, float]:  # 'used' in [0, 1], 'perplexity' from 1 to K
     "The share of codes that occur, and how many equally likely ones would be as mixed."
+    codes = known_codes(codes, size)
     count = torch.bincount(codes.flatten(), minlength=size).double()
     entropy = torch.special.entr(count / count.sum()).sum()  # nats
     used = (count > 0).double().mean()
     return {"used": used.item(), "perplexity": entropy.exp().item()}
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-051
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-048
 class FSQ(nn.Module):
     "Each feature rounded to one of a few steps [Mentzer et al. 2023]."
 
     def __init__(self, levels: tuple[int, ...]):  # steps of each feature
         super().__init__()
+        levels = [whole(n, "levels", 2) for n in levels]
         self.size = math.prod(levels)  # K
         of_digit = torch.tensor([1, *levels[:-1]]).cumprod(0)
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
@@ -280,7 +252,7 @@ class FSQ(nn.Module):
         return q.movedim(-1, 1), x.new_zeros(len(x))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-059
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-056
 class ResidualVQ(nn.Module):
     "A sum of codes, each from a codebook of its own [Zeghidour et al. 2021]."
 
@@ -304,7 +276,7 @@ class ResidualVQ(nn.Module):
         return max(1, min(len(self.layers), math.floor(1000 * bandwidth / each)))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-057
 @patch
 def encode(
     self: ResidualVQ,
@@ -320,14 +292,14 @@ def encode(
     return torch.stack(codes)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-061
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-058
 @patch
 def decode(self: ResidualVQ, codes: Tensor):  # (stages, B, ...) -> (B, d, ...)
     whole(len(codes), "codes: stages", 1, len(self.layers))
     return sum(layer.decode(k) for layer, k in zip(self.layers, codes))
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-063
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-060
 @patch
 def forward(
     self: ResidualVQ,
@@ -344,35 +316,18 @@ def forward(
     return straight_through(x, x - rest), losses
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-065
-NAMES = [
-    ("quantizer.", ""),
-    (".codebook.embed_avg", ".total"),
-    (".codebook.embed", ".codebook"),
-    (".codebook.cluster_size", ".count"),
-    (".codebook.inited", ".ready"),
-]
-UNUSED = "encoder.", "decoder."
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-066
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-062
 @patch(cls_method=True)
 def from_pretrained(
     cls: ResidualVQ,
     folder: str | Path,  # config.json and model.safetensors
 ) -> "ResidualVQ":  # in evaluation mode
     "The quantiser of a published EnCodec. Raises `CheckpointError`."
-    c = read_config(folder, "encodec")
-    rate = math.ceil(c["sampling_rate"] / math.prod(c["upsampling_ratios"]))
-    bits = math.ceil(math.log2(c["codebook_size"]))  # of a code
-    stages = int(1000 * c["target_bandwidths"][-1] // (rate * bits))
-    d = c.get("codebook_dim") or c["hidden_size"]
-    model = cls(c["codebook_size"], d, stages, frame_rate=rate)
-    weights = renamed(read_weights(folder), NAMES, UNUSED)
-    return load_weights(model, weights, folder)
+    options, weights = open_encodec(folder)
+    return load_weights(cls(**options), weights, folder)
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-076
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-072
 def jpeg(
     pictures: Tensor,  # (N, H, W) in [0, 1]
     quality: int,  # 0, the worst, to 95
@@ -382,27 +337,18 @@ def jpeg(
     "All pictures on one sheet, as a JPEG file and back."
     from PIL import Image
 
-    (N, H, W), (h, w) = pictures.shape, cell
+    N, H, W = pictures.shape
+    h, w = cell
     rows = -(-N // columns)
     sheet = torch.zeros(rows * columns, h, w)
     sheet[:N, :H, :W] = pictures
     sheet = sheet.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2).flatten(0, 1)
     file = io.BytesIO()
-    grey = Image.fromarray((255 * sheet).round().byte().numpy())
+    grey = Image.fromarray((255 * sheet.clamp(0, 1)).round().byte().numpy())
     grey.save(file, "JPEG", quality=quality, optimize=True)
     back = torch.as_tensor(np.array(Image.open(file))) / 255
     cells = back.unflatten(1, (columns, w)).unflatten(0, (rows, h)).transpose(1, 2)
     return cells.flatten(0, 1)[:N, :H, :W], 8 * file.tell() / N
-
-
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-089
-class _Scaled(nn.Module):
-    def __init__(self, factor: float, shift: float):
-        super().__init__()
-        self.factor, self.shift = factor, shift
-
-    def forward(self, x):
-        return self.factor * x + self.shift
 
 
 # %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-090
@@ -411,39 +357,53 @@ def sound_nets(
     width: int = 96,  # channels in the middle
 ) -> tuple[nn.Module, nn.Module]:  # (B, 20, 51) dB -> (B, d, 24), and back
     "Encoder and decoder of log-mel spectrograms of a second."
-    there = he_start(
-        _Scaled(1 / 30, 1.0),  # from [-60, 0] dB to [-1, 1]
+    there = nn.Sequential(
+        Rescaled(1 / 30, 1.0),  # from [-60, 0] dB to [-1, 1]
         *(nn.Conv1d(20, width, 5, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         nn.Conv1d(width, d, 1),
         nn.BatchNorm1d(d, affine=False),
     )
-    back = he_start(
+    back = nn.Sequential(
         *(nn.Conv1d(d, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 2, 2), nn.LeakyReLU(0.1)),
         *(nn.Conv1d(width, width, 3, 1, 1), nn.LeakyReLU(0.1)),
         nn.ConvTranspose1d(width, 20, 5, 2),
-        _Scaled(30.0, -30.0),
+        Rescaled(30.0, -30.0),
     )
     return there, back
 
 
-# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-091
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-092
+def hush(
+    x: Tensor,  # (B, bands, T) dB, as drawn
+    floor: float = -58.0,  # a frame that stays below it is no part of the clip
+) -> Tensor:  # (B, bands, T), from -59 to 0 dB; -60 where no clip is
+    "The spectrogram with its pauses as exact as `extract_audio_features` has them."
+    quiet = x.amax(1, keepdim=True) < floor
+    return x.clamp(-59, 0).masked_fill(quiet, -60)
+
+
+# %% ../nbs/5_crossmodal/24_quantize.ipynb #cell-093
 class Tokenizer(VQVAE):
     "A picture as a row of 49 tokens, a spoken digit as a row of 24, and back."
 
     def __init__(self, modality: str):  # 'image' or 'audio'
         choice(modality, "modality", ("image", "audio"))
-        nets, K, d, grid = {
-            "image": (picture_nets, 256, 16, (7, 7)),
-            "audio": (sound_nets, 512, 32, (24,)),
+        nets, size, d, shape, grid = {
+            "image": (picture_nets, 256, 16, (1, 28, 28), (7, 7)),
+            "audio": (sound_nets, 1024, 32, (20, 51), (24,)),
         }[modality]
         there, back = nets(d)
-        super().__init__(there, VectorQuantizer(K, d), back)
-        self.grid, self.size = grid, K
+        super().__init__(there, VectorQuantizer(size, d), back)
+        self.size, self.shape, self.grid = size, shape, grid
 
     def encode(self, x: Tensor) -> Tensor:  # features -> (B, tokens)
-        return super().encode(x).flatten(1)
+        return super().encode(floats(x, "x", (None, *self.shape))).flatten(1)
 
     def decode(self, tokens: Tensor) -> Tensor:  # (B, tokens) -> features
-        return super().decode(tokens.unflatten(1, self.grid))
+        n = math.prod(self.grid)
+        if tokens.ndim != 2 or tokens.shape[1] != n:
+            raise ValueError(f"tokens: expected (B, {n}), got {tuple(tokens.shape)}")
+        drawn = super().decode(tokens.unflatten(1, self.grid))
+        return drawn if drawn.ndim == 4 else hush(drawn)

@@ -15,6 +15,7 @@ from .audio import standardise_mel
 from .checkpoint import grow, read_tensors
 from .classifiers import Classifier, ImageNet28, conv_block, mean_and_max
 from .inputs import choice
+from .pretrained import load_weights
 from .quantize import Tokenizer
 from .store import data_path
 
@@ -73,15 +74,21 @@ def read_classifiers(
 
 
 # %% ../nbs/0_tools/shipped.ipynb #cell-011
+_SUMS = "total", "count"
+
+
 def read_tokenizers(
     path: str | Path | None = None,  # None: the file that ships
 ) -> dict[str, Tokenizer]:  # 'image', 'audio'; in evaluation mode
-    "The shipped tokenizers. Raises `CheckpointError` for a damaged file."
-    tensors, _ = read_tensors(path or data_path("quantize.safetensors"))
+    "The shipped tokenizers. Raises `CheckpointError` for a damaged or other file."
+    path = path or data_path("quantize.safetensors")
+    tensors, _ = read_tensors(path)
     found = {}
     for modality in ("image", "audio"):
         own = {k: v for k, v in tensors.items() if k.startswith(f"{modality}.")}
         own = {k.removeprefix(f"{modality}."): v for k, v in own.items()}
-        found[modality] = Tokenizer(modality).eval()
-        found[modality].load_state_dict(grow(own))
+        model = Tokenizer(modality)
+        sums = {f"quantizer.{k}": getattr(model.quantizer, k) for k in _SUMS}
+        found[modality] = load_weights(model, sums | grow(own), path)
+        model.quantizer.total.copy_(model.quantizer.codebook)  # counts are one
     return found

@@ -76,14 +76,18 @@ from mmcourse.pretrained import (
 from mmcourse.spoken import (
     WHISPER_NAMES,
     by_fifties,
+    digits_of,
     fitting_features,
+    fitting_lengths,
     fitting_wave,
     half_sizes,
+    times_of,
+    whole_texts,
 )
 
 from .audio import frames, mel_bank, window
 from .datasets import NAMES, SR
-from .inputs import token_ids
+from .inputs import choice, token_ids
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-012
 bank = lru_cache(mel_bank)  # the same triangles for every wave
@@ -189,7 +193,9 @@ class Ears(nn.Module):
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-033
 def heard(lengths: Tensor | None, size: int) -> Tensor | None:  # (B, 1, size)
     "Which steps hold sound: two frames make one."
-    return None if lengths is None else padding_mask(lengths // 2, size)
+    if lengths is None:
+        return None
+    return padding_mask(fitting_lengths(lengths, 2 * size) // 2, size)
 
 
 @patch
@@ -236,17 +242,22 @@ def error_rate(
 ) -> float:  # 0 is perfect; it may pass 1
     "Edits over all pairs, for each symbol of the truths."
     edits = [edit_distance(a, b) for a, b in zip(truths, saids, strict=True)]
-    return sum(edits) / sum(map(len, truths))
+    symbols = sum(map(len, truths))
+    if not symbols:
+        raise ValueError("truths: expected at least one symbol, got none")
+    return sum(edits) / symbols
 
 
 # %% ../nbs/5_crossmodal/23_speech.ipynb #cell-042
 def word_error_rate(truths: Sequence[str], saids: Sequence[str]) -> float:
     "WER: `error_rate` over words."
+    truths, saids = whole_texts(truths, "truths"), whole_texts(saids, "saids")
     return error_rate([t.split() for t in truths], [s.split() for s in saids])
 
 
 def character_error_rate(truths: Sequence[str], saids: Sequence[str]) -> float:
     "CER: `error_rate` over characters, for languages written without spaces."
+    truths, saids = whole_texts(truths, "truths"), whole_texts(saids, "saids")
     return error_rate([t.strip() for t in truths], [s.strip() for s in saids])
 
 
@@ -464,11 +475,12 @@ def task_tokens(
     marks: Sequence[float] | None = None,  # seconds; None: without times
 ) -> list[int]:  # prompt, what should be said, end
     "The tokens of one example."
-    first = TOKENS.index(ENGLISH[0] if task == TRANSCRIBE else CHINESE[0])
-    said = [first + w for w in words]
+    names = {TRANSCRIBE: ENGLISH, TRANSLATE: CHINESE}
+    names = names[choice(task, "task", [*names])]
+    said = [TOKENS.index(names[w]) for w in digits_of(words)]
     if marks is None:
         return [START, task, NO_TIMES, *said, END]
-    times = [len(TOKENS) - 151 + round(t / 0.04) for t in marks]
+    times = [len(TOKENS) - 151 + round(t / 0.04) for t in times_of(marks, words)]
     both = [t for pair in zip(times, said) for t in pair]
     return [START, task, *both, times[-1], END]
 

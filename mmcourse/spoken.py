@@ -23,6 +23,10 @@ __all__ = [
     "task_loss",
     "fitting_wave",
     "fitting_features",
+    "fitting_lengths",
+    "digits_of",
+    "times_of",
+    "whole_texts",
     "voice_interval",
     "beam_answers",
     "speech_weights",
@@ -53,7 +57,7 @@ from torch import Tensor, nn
 from .audio import level, resample
 from .checkpoint import CheckpointError, grow, read_tensors
 from .datasets import SR, pink_noise
-from .inputs import choice, numbers
+from .inputs import choice, each, number, numbers, what, whole
 from .measure import seeded
 from .pretrained import config_sizes, load_weights, renamed
 from .store import data_path
@@ -276,7 +280,55 @@ def fitting_features(
     return features
 
 
+# %% ../nbs/0_tools/spoken.ipynb #cell-024
+def fitting_lengths(
+    lengths: Tensor,
+    most: int,  # frames in the batch
+) -> Tensor:  # `lengths`
+    "Raise `ValueError` unless each is from 2, the frames of one step, to `most`."
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < 2 or high > most:
+        raise ValueError(f"lengths: expected 2 to {most} frames, got {low} to {high}")
+    return lengths
+
+
+def digits_of(
+    words: Sequence[int],
+) -> list[int]:
+    "Raise `TypeError` or `ValueError` unless they are digits."
+    return [whole(w, f"words[{i}]", 0, 9) for i, w in enumerate(words)]
+
+
 # %% ../nbs/0_tools/spoken.ipynb #cell-025
+def times_of(
+    marks: Sequence[float],  # seconds
+    words: Sequence[int],
+) -> list[float]:  # one more than there are words
+    "Raise `ValueError` unless they run from 0 to six seconds, in order."
+    times = [number(t, f"marks[{i}]", 0, LONGEST / SR) for i, t in enumerate(marks)]
+    if len(times) != len(words) + 1:
+        wanted = f"{len(words) + 1} times, one a word and the end"
+        raise ValueError(f"marks: expected {wanted}, got {len(times)}")
+    if times != sorted(times):
+        raise ValueError(f"marks: expected times in order, got {times}")
+    return times
+
+
+def whole_texts(
+    texts: Sequence[str],
+    name: str,
+) -> list[str]:
+    "Raise `TypeError` unless it is a list of texts."
+
+    def one(text, name):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: expected a text, got {what(text)}")
+        return text
+
+    return each(name, texts, one)
+
+
+# %% ../nbs/0_tools/spoken.ipynb #cell-027
 def voice_interval(
     edits: Sequence[str],  # for each seed: edits of each string, 0 to 9, then a to z
     words: Sequence[int],  # of each string
@@ -297,7 +349,7 @@ def voice_interval(
     return f"{low:.1f} … {high:.1f}"
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-028
+# %% ../nbs/0_tools/spoken.ipynb #cell-030
 @torch.no_grad()
 def beam_answers(
     ask: Callable,  # ids (B, T) -> log probabilities of what comes next (B, vocabulary)
@@ -323,7 +375,7 @@ def beam_answers(
     return sorted(done or alive, reverse=True)[:width]
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-031
+# %% ../nbs/0_tools/spoken.ipynb #cell-033
 def speech_weights(
     name: str,  # 'listener' or 'whisper'
 ) -> dict[str, Tensor]:  # a part of its state_dict
@@ -333,7 +385,7 @@ def speech_weights(
     return {k[len(start) :]: t for k, t in weights.items() if k.startswith(start)}
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-033
+# %% ../nbs/0_tools/spoken.ipynb #cell-035
 WHISPER_NAMES = [
     ("model.", ""),
     ("encoder.conv", "encoder.stem.conv"),
@@ -369,7 +421,7 @@ def half_sizes(
     return dict(zip(("heads", "depth", "hidden", "places"), found))
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-035
+# %% ../nbs/0_tools/spoken.ipynb #cell-037
 TYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}  # by CTranslate2's number
 
 
@@ -403,7 +455,7 @@ def converted_tensors(
     return {name: t for name, t in found.items() if t.ndim}
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-037
+# %% ../nbs/0_tools/spoken.ipynb #cell-039
 CONVERTED_NAMES = [
     ("/", "."),
     ("encoder.conv", "encoder.stem.conv"),
@@ -442,7 +494,7 @@ def parted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-039
+# %% ../nbs/0_tools/spoken.ipynb #cell-041
 TINY = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"  # sha256
 
 
@@ -464,7 +516,7 @@ def real_whisper() -> tuple | None:  # the model and its vocabulary
     return model, (folder / "vocabulary.txt").read_text("utf-8").rstrip().split("\n")
 
 
-# %% ../nbs/0_tools/spoken.ipynb #cell-041
+# %% ../nbs/0_tools/spoken.ipynb #cell-043
 def thirty_seconds(
     wave: np.ndarray,  # (T,) at 8 kHz
 ) -> Tensor:  # (1, 80, 3000)

@@ -16,18 +16,24 @@ from mmcourse.bridges import (
     cell_labels,
     cells,
     chances_of,
+    commonest,
     front_of,
+    kept_hits,
     look_quickly,
+    measured,
     place_table,
     prompts,
     seen_by,
     shipped_models,
     small_lm,
     train_answers,
+    with_example,
+    without_binding,
     yes_rates,
 )
 from mmcourse.measure import seeded
 from mmcourse.scenes import KINDS, WORDS, Thing, encode, make_scenes
+from mmcourse.store import kept_runs
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,31 @@ def test_rates_by_hand():
     assert yes_rates(hits, scenes) == (50, 100)  # the one absent thing: yes, wrongly
 
 
+def test_baselines_by_hand():
+    red3, blue3, red5 = Thing("3", "red"), Thing("3", "blue"), Thing("5", "red")
+    scenes = {
+        "kind": ["exists"] * 4,
+        "question": ["is there a red 3 ?"] * 3 + ["is there a dog ?"],
+        "answer": ["yes", "no", "no", "no"],
+        "things": [[red3], [blue3, red5], [red5], [red5]],
+    }
+    assert without_binding(scenes).tolist() == [True, False, True, True]
+    lesson = {"kind": [*KINDS, "exists", "exists"], "answer": ["yes"] * 6 + ["no"] * 2}
+    assert commonest(scenes, lesson).tolist() == [False, True, True, True]
+
+
+def test_what_was_measured_is_the_mean_of_the_seeds():
+    arm = f"full/{BRIDGES[2]}"
+    hits, runs = kept_hits(arm, "held-out"), kept_runs("vision_language", arm)
+    assert hits.shape == (len(runs), 1200)
+    first, second = measured({"a": arm, "b": arm}, "held-out", costs=False)
+    assert first["count"] == pytest.approx(
+        100 * np.mean([r["held-out"]["count"] for r in runs])
+    )
+    assert "beside the first" not in first
+    assert second["beside the first"].startswith("+0.0")
+
+
 def test_what_ships_answers(shipped, exam, exam_seen):
     hits = answered(shipped["gated"], BRIDGES[2], exam, exam_seen)
     right = by_kind(hits, exam)
@@ -188,10 +219,26 @@ def test_without_a_picture_nothing_is_there(shipped, exam):
 
 
 def test_an_example_is_another_picture(shipped, exam, exam_seen):
-    some = {k: v[:12] for k, v in exam.items()}
-    hits = after_example(shipped["gated"], some, exam_seen[:12])
-    assert hits.shape == (12,)
-    assert hits.dtype == torch.bool
+    some, seen = {k: v[:12] for k, v in exam.items()}, exam_seen[:12]
+    (ids, last, pictures, looks), answers = with_example(some, seen)
+    assert torch.equal(pictures[:, 1], seen)
+    assert torch.equal(pictures[7, 0], seen[1])  # six places before, of its kind
+    assert some["kind"][7] == some["kind"][1]
+    text = f"{some['question'][1]} {some['answer'][1]} {some['question'][7]}"
+    assert ids[7, : last[7] + 1].tolist() == encode(text)
+    n = len(encode(f"{some['question'][1]} {some['answer'][1]}"))
+    assert looks[7, :n].tolist() == [[True, False]] * n
+    assert looks[7, n:, 1].all()
+    assert not looks[7, n:, 0].any()
+    assert WORDS[answers[7]] == some["answer"][7]
+    own = with_example(some, seen, own=True)[0][2]
+    assert torch.equal(own[:, 0], own[:, 1])
+    hits = after_example(shipped["gated"], some, seen)
+    with torch.no_grad():
+        alone = shipped["gated"](
+            ids[7:8, : last[7] + 1], pictures[7:8], looks[7:8, : last[7] + 1]
+        )[0, -1].argmax()
+    assert bool(hits[7]) == (WORDS[alone] == some["answer"][7])
 
 
 def test_questions_that_point():

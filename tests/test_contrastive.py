@@ -6,6 +6,7 @@ import re
 import shutil
 import zlib
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from mmcourse import contrastive as c
 from mmcourse import emoji_pairs as e
 from mmcourse import pair_weights as w
 from mmcourse.checkpoint import CheckpointError
+from mmcourse.emoji import emoji
 from mmcourse.explorables import temperature_slider
 from mmcourse.store import data_path
 
@@ -178,6 +180,96 @@ def test_training_lowers_the_loss_and_repeats(near):
     assert sum(runs[0][-5:]) < 0.8 * sum(runs[0][:5])
 
 
+def test_equal_numbers_and_the_loss_reach_training():
+    seen = []
+
+    def loss(z, same):
+        seen.append(same)
+        return c.info_nce(z, same) * 0 + 7
+
+    x, ids, _ = pairs()
+    number = torch.arange(24) // 2
+    data = x, ids, number
+    assert c.train_pairs(small(), data, steps=3, size=24, loss=loss) == [7, 7, 7]
+    assert len(seen) == 3 and all(m.shape == (24, 24) for m in seen)
+    assert all((m.sum(1) == 2).all() and m.diagonal().all() for m in seen)
+
+
+def test_equal_things_change_what_is_learnt():
+    x, ids, number = pairs()
+    a = c.train_pairs(small(), (x, ids, number), steps=2, size=24)
+    b = c.train_pairs(small(), (x, ids, number // 2), steps=2, size=24)
+    assert b[0] < a[0] - 0.01
+
+
+def test_pictures_are_augmented_and_names_are_not():
+    seen = []
+
+    def see(x):
+        seen.append(x)
+        return x.flatten(1)[:, :8]
+
+    generators = []
+
+    def augment(x, generator):
+        generators.append(generator)
+        return torch.full_like(x, 0.25)
+
+    model = small()
+    model.see.forward = see
+    c.train_pairs(model, pairs(), steps=2, size=8, augment=augment)
+    assert all((x == 0.25).all() and len(x) == 8 for x in seen)
+    assert len(seen) == 2 and generators[0].initial_seed() == 0
+
+
+def test_hard_batches_are_used_where_near_names_are_given():
+    sizes = []
+
+    def loss(z, same):
+        sizes.append(len(z))
+        return c.info_nce(z, same)
+
+    near = torch.zeros(24, 1, dtype=torch.long)  # all have the same friend
+    c.train_pairs(small(), pairs(), steps=3, size=16, near=near, loss=loss)
+    c.train_pairs(small(), pairs(), steps=1, size=16, loss=loss)
+    assert max(sizes[:3]) <= 16 // 4 + 1 and sizes[3] == 16
+
+
+def test_another_seed_meets_other_batches():
+    runs = [c.train_pairs(small(), pairs(), steps=3, size=8, seed=s) for s in (0, 0, 1)]
+    assert runs[0] == runs[1] and runs[0] != runs[2]
+
+
+def test_gradients_are_clipped_and_the_last_ones_stay():
+    def steep(z, same):
+        return 1e5 * c.info_nce(z, same)
+
+    model = small()
+    c.train_pairs(model, pairs(), steps=2, size=16, loss=steep)
+    grads = [p.grad for p in model.parameters()]
+    norm = torch.stack([g.norm() for g in grads]).norm()
+    torch.testing.assert_close(norm, torch.tensor(1.0), atol=1e-3, rtol=0)
+
+
+def test_the_rate_warms_up_and_falls_and_matrices_alone_decay(monkeypatch):
+    from mmcourse.training import warmup_cosine
+
+    rates, decays = [], set()
+
+    def step(model, optimizer, value):
+        rates.append(optimizer.param_groups[0]["lr"])
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                decays.add((p.ndim > 1, group["weight_decay"]))
+        return value.item()
+
+    monkeypatch.setattr(c, "descend_once", step)
+    c.train_pairs(small(), pairs(), steps=20, size=8)
+    assert rates == pytest.approx([3e-3 * warmup_cosine(k, 20) for k in range(20)])
+    assert rates[0] < max(rates) > rates[-1]
+    assert decays == {(True, 0.05), (False, 0.0)}
+
+
 def test_all_vectors_are_those_of_one_batch():
     model, (x, ids, _) = small(), pairs()
     u, v = e.embed_all(model, x, ids, batch_size=7)
@@ -208,6 +300,12 @@ def test_ranks_by_hand():
     assert c.mean_reciprocal_rank(ranks) == pytest.approx((0.5 + 0.5 + 1 / 3) / 3)
 
 
+def test_what_is_no_number_is_found_last():
+    scores = torch.tensor([[math.nan, 1.0, 2.0], [0.0, math.nan, 3.0]])
+    right = torch.tensor([[1, 0, 0], [0, 0, 1]]).bool()
+    assert c.first_ranks(scores, right).tolist() == [3, 2]
+
+
 def test_equal_drawings_are_equally_right():
     u = torch.eye(3)[[0, 0, 1, 2]]
     v = torch.eye(3)[[0, 1, 1, 2]]
@@ -236,7 +334,7 @@ def test_halves_are_searched_alone_and_put_back():
 def test_a_class_is_the_mean_direction_of_its_prompts():
     model = small()
     prompts = {"a": ["red car", "car"], "b": ["sky"]}
-    found = c.class_vectors(model, prompts, 40)
+    found = c.class_vectors(model, prompts)
     with torch.no_grad():
         v = model.text_vectors(c.part_ids(["red car", "car", "sky"], 40))
     torch.testing.assert_close(found[0], F.normalize(v[0] + v[1], dim=0))
@@ -268,30 +366,31 @@ def test_how_often_each_is_found():
 
 def test_csls_by_hand():
     u, v = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-    known = (
-        torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]),
-        torch.tensor([[0.8, 0.6]]),
-    )
-    near_u, near_v = torch.tensor([0.8, 0.6]), torch.tensor([0.5, 0.7])
-    wanted = 2 * u @ v.T - near_u[:, None] - torch.tensor([near_v[0], 0.7])
-    known = (known[0], known[1].expand(2, 2))
-    torch.testing.assert_close(c.csls(u, v, known, k=2), wanted)
+    others = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    near = torch.tensor([0.5, 0.7])  # the means of the two largest
+    none = torch.zeros(2, 3, dtype=torch.bool)
+    torch.testing.assert_close(c.csls(u, v, others, none, k=2), 2 * u @ v.T - near)
+    own = torch.tensor([[True, False, False], [False, True, False]])
+    near = torch.tensor([-0.5, 0.0])  # (0 − 1) / 2 and (0.6 − 0.6) / 2
+    torch.testing.assert_close(c.csls(u, v, others, own, k=2), 2 * u @ v.T - near)
 
 
 def test_a_hub_loses_by_csls():
     "A name that is near to all pictures is right for one of them alone."
     u = F.normalize(torch.tensor([[1.0, 0.3], [1.0, 0.0], [1.0, -0.3]]), dim=1)
     v = F.normalize(torch.tensor([[1.0, 0.9], [1.0, 0.0], [1.0, -0.9]]), dim=1)
-    plain, cured = u @ v.T, c.csls(u, v, (u, v), k=2)
-    assert plain.argmax(1).tolist() == [1, 1, 1]
-    assert cured.argmax(1).tolist() == [0, 1, 2]
+    none = torch.zeros(3, 3, dtype=torch.bool)
+    assert (u @ v.T).argmax(1).tolist() == [1, 1, 1]
+    assert c.csls(u, v, u, none, k=2).argmax(1).tolist() == [0, 1, 2]
 
 
 def test_the_other_styles_are_test_emoji():
     characters, pixels = e.other_styles()
-    assert set(pixels) == {"noto", "fluent"} and len(set(characters)) == 305
+    assert set(pixels) == {"noto", "fluent"} and len(set(characters)) == 314
+    signs = emoji(32)
+    assert {*characters} <= {*signs["emoji"][signs["split"] == "test"]}
     for x in pixels.values():
-        assert x.shape == (305, 3, 32, 32) and x.min() >= 0 and x.max() == 1
+        assert x.shape == (314, 3, 32, 32) and x.min() >= 0 and x.max() == 1
         assert (x[:, :, 0, 0] > 0.9).all(1).float().mean() > 0.9  # on white
 
 
@@ -299,6 +398,48 @@ def test_what_autograd_keeps_is_counted():
     x = torch.ones(100, requires_grad=True)
     value, size = e.kept_for_later(lambda: (x.exp() * 2).sum())
     assert size == 400 and value.item() == pytest.approx(200 * 2.718281828, rel=1e-5)
+
+
+def test_a_batch_has_room_for_one_and_its_friends():
+    near = torch.arange(9).roll(1)[:, None]
+    g = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match="size: expected a whole number from 4, got 3"):
+        c.hard_batch(near, 3, g)
+    assert len(c.hard_batch(near, 4, g)) == 2
+    with pytest.raises(ValueError, match="from 8, got 4"):
+        c.hard_batch(near, 4, g, friends=7)
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "why"),
+    [
+        (lambda: c.part_ids("red car", 50), TypeError, "names: expected a list"),
+        (lambda: c.part_ids(["red car"], 1), ValueError, "size: expected a whole"),
+        (
+            lambda: c.class_vectors(small(), {"a": "red car"}),
+            TypeError,
+            "names: expected a list",
+        ),
+        (
+            lambda: c.first_ranks(torch.ones(2, 2), torch.eye(2)[[0, 0]].bool().T),
+            ValueError,
+            "right: expected at least one right answer in each row",
+        ),
+        (
+            lambda: small().see(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)),
+            ValueError,
+            "pixels: expected floats of shape .* got Tensor torch.uint8",
+        ),
+        (
+            lambda: small().see(torch.zeros(2, 3, 64, 64)),
+            ValueError,
+            r"pixels: expected floats of shape \(B, 3, 32, 32\)",
+        ),
+    ],
+)
+def test_what_comes_in_is_looked_at(run, error, why):
+    with pytest.raises(error, match=why):
+        run()
 
 
 def test_batches_by_chance_or_with_friends():
@@ -430,6 +571,18 @@ def folder_of(name, tmp_path, change):
         ("siglip", {"vision_config": {"vision_use_head": False}}, "vision_use_head"),
         ("siglip", {"text_config": {"projection_size": 5}}, "'read.project.weight' is"),
         ("siglip", {"vision_config": {"image_size": 12}}, "'see.positions' is"),
+        ("clip", {"text_config": {"num_attention_heads": 0}}, "num_attention_heads"),
+        ("clip", {"text_config": {"num_attention_heads": 3}}, "a divisor of hidden"),
+        ("clip", {"text_config": {"hidden_size": "x"}}, "hidden_size: expected a"),
+        ("clip", {"vision_config": {"patch_size": 0}}, "patch_size: expected a"),
+        ("clip", {"vision_config": {"layer_norm_eps": None}}, "layer_norm_eps"),
+        ("siglip", {"text_config": {"layer_norm_eps": 0}}, "layer_norm_eps"),
+        ("siglip", {"text_config": {"vocab_size": None}}, "vocab_size: expected a"),
+        ("siglip", {"text_config": {"projection_size": 2.5}}, "projection_size"),
+        ("clip", {"text_config": {"eos_token_id": None}}, "eos_token_id: expected"),
+        ("clip", {"text_config": {"eos_token_id": 20}}, "a token from 0 to 19, got 20"),
+        ("clip", {"projection_dim": None}, "projection_dim: expected a whole"),
+        ("clip", {"text_config": [1]}, "text_config: expected an object"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, name, change, why):
@@ -527,12 +680,50 @@ def test_the_sizes_of_a_published_pair():
     assert read["dim"] == see["d"] and "eos" not in read
 
 
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("woman dancing medium-dark skin tone", "woman dancing"),
+        ("woman: medium-light skin tone, curly hair", "woman, curly hair"),
+        ("kiss man man light skin tone dark skin tone", "kiss man man"),
+        ("dark chocolate", "dark chocolate"),
+    ],
+)
+def test_a_name_without_its_tones(name, rest):
+    assert e.without_tones(name) == rest
+
+
+def test_rows_of_searches():
+    n = len(e.families())
+    ones = torch.ones(n, dtype=torch.long)
+    half = torch.arange(n) % 2 + 1
+    found = {"a": {"x → y": ones}, "b": {"x → y": half}}
+    first, second = e.found_rows(found, "a")
+    assert first == {"R@1 (%)": "a", "x → y": "100.0", "x → y: − a": ""}
+    assert second["x → y"] == "50.0"
+    assert second["x → y: − a"].startswith("-50.0 (")
+
+
+def test_rows_of_the_study():
+    rows = e.arm_rows({"live": "short", "shipped": "long"}, "live")
+    assert [r["R@1 (%)"] for r in rows] == ["short", "long"]
+    assert rows[0]["− short"] == "" and rows[1]["− short"].startswith("+")
+    way = e.WAYS[0]
+    hits = e.first_hits("live", ways=[way])
+    assert rows[0][way].startswith(f"{100 * hits.mean():.1f} ±")
+    some = np.arange(788) < 100
+    wanted = f"{100 * hits[:, some].mean():.1f} ±"
+    assert e.shares("live", rows=some)[way].startswith(wanted)
+    assert len(e.families()) == 788 and len(e.families("noto")) == 314
+
+
 def test_the_study_is_whole():
-    arms = ["live", "shipped", "restyled", "near", "chance", "moved", "sigmoid"]
-    for arm in arms:
+    for arm in ("live", "shipped", *e.RECIPES):
         assert e.first_hits(arm).shape == (3, 2 * 788)
-    assert e.first_hits("live", "noto").shape == (3, 2 * 305)
-    assert e.first_hits("live", "all", ["name → picture"]).shape == (3, 788)
+    for arm in e.LEARNT_FROM:
+        assert e.first_hits(arm, "noto").shape == (3, 2 * 314)
+        assert e.first_hits(arm, "all", ["name → picture"]).shape == (3, 788)
+    assert len(e.tune_rows()) == 5
 
 
 def test_the_slider_of_temperatures_tells_who_is_pushed():

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,14 +47,22 @@ def test_hold_out_fills_its_room():
     assert (split[-2:] == "train").all()
 
 
-def test_twins_are_pictures_that_differ_by_rounding():
-    image = np.random.default_rng(0).integers(3, 253, (5, 8, 8, 3), np.uint8)
-    image[3], image[4] = image[1], image[0]
+@pytest.mark.parametrize("size, limit", [(8, 3), (32, 12), (64, 24)])
+def test_twins_are_pictures_that_differ_by_a_hair(size, limit):
+    shape = 6, size, size, 3
+    image = np.random.default_rng(0).integers(30, 220, shape, np.uint8)
+    image[3:] = image[[1, 0, 1]]
     image[3, 2, 2] += 1
-    image[3, 0, 0, 0] -= 2
-    image[4, 0, 0, 0] += 3
+    image[3, 0, 0, 0] -= limit
+    image[4, 0, 0, 0] += limit + 1
     twins = E._twins(image)
-    assert twins[3] == twins[1] and len({*twins}) == 4
+    assert twins[3] == twins[1] == twins[5] and len({*twins}) == 4
+
+
+def test_chains_of_twins_are_one_drawing():
+    image = np.full((3, 32, 32, 3), 100, np.uint8)
+    image[1, 0, 0], image[2, 0, 0] = 110, 120
+    assert len({*E._twins(image)}) == 1
 
 
 # --- pictures and their cache
@@ -102,6 +111,23 @@ def test_emoji(counted):
     counts = Counter(e["split"])
     assert counts["test"] > 0.15 * n and counts["valid"] > 0.07 * n
     assert compositional(e["name"]["en"], e["picture"], e["split"])
+
+
+def test_no_held_out_picture_was_learnt(counted):
+    "The law that the split is for, asked of the pictures themselves."
+    e = E.emoji(16)
+    image = torch.as_tensor(255 * e["image"]).flatten(1)
+    test = torch.as_tensor(e["split"] == "test")
+    far = torch.cdist(image[test], image[~test], p=torch.inf)
+    assert far.min() > 6.5
+    twins = (e["picture"][:, None] == e["picture"]).sum(1) > 1
+    assert 300 < twins.sum() < 500
+
+
+def test_a_pilot_and_a_man_pilot_are_one_drawing(counted):
+    e = E.emoji(16)
+    number = dict(zip(e["name"]["en"], e["picture"].tolist()))
+    assert number["pilot"] == number["man pilot"] != number["woman pilot"]
 
 
 def test_each_name_has_its_picture(counted):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import refused
 from mmcourse.checkpoint import CheckpointError
+from mmcourse.codebooks import NoQuantizer, faster_codes
 from mmcourse.explorables import stage_slider
 from mmcourse.quantize import (
     FSQ,
@@ -19,6 +20,7 @@ from mmcourse.quantize import (
     Tokenizer,
     VectorQuantizer,
     code_usage,
+    hush,
     jpeg,
     nearest_code,
     picture_nets,
@@ -69,6 +71,10 @@ def test_usage_by_hand(codes, used, perplexity):
     assert found["perplexity"] == pytest.approx(perplexity)
 
 
+def test_usage_of_numbers_that_are_not_in_the_list_is_refused():
+    refused(code_usage, torch.tensor([0, 4]), 4, name="codes: expected 0 to 3")
+
+
 # one codebook
 def quantizer(**options):
     options = {"ema": True, "restarts": False, "from_data": False} | options
@@ -112,6 +118,47 @@ def test_running_means_by_hand():
     torch.testing.assert_close(vq.count, torch.tensor([1.5, 1.0, 0.5]))
     wanted = torch.tensor([[0.5 / 1.5, 0.5 / 1.5], [4.5, 0.5], [0.0, 4.0]])
     torch.testing.assert_close(vq.codebook.data, wanted)
+
+
+def test_an_idle_code_stays_where_it_is():
+    vq = quantizer(decay=0.5).train()
+    vq.codebook[2], vq.total[2] = torch.tensor([5.0, 7.0]), torch.tensor([5.0, 7.0])
+    for _ in range(200):  # its count fades to nothing
+        vq(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
+    torch.testing.assert_close(vq.codebook[2].data, torch.tensor([5.0, 7.0]))
+
+
+def test_numbers_may_come_in_small_types():
+    every = torch.arange(201, dtype=torch.uint8)[None]
+    vq, fsq = VectorQuantizer(201, 2), FSQ((3, 67))
+    assert torch.equal(vq.decode(every), vq.decode(every.long()))
+    assert torch.equal(fsq.decode(every), fsq.decode(every.long()))
+    assert code_usage(every, 201) == code_usage(every.long(), 201)
+
+
+def test_codes_start_apart_as_long_as_there_are_vectors():
+    vq = VectorQuantizer(6, 1)
+    vq.start(torch.arange(8.0)[:, None])
+    assert len(vq.codebook.unique()) == 6
+    vq.start(torch.arange(4.0)[:, None])
+    found, n = vq.codebook.unique(return_counts=True)
+    assert len(found) == 4 and n.max() == 2
+
+
+def test_adam_moves_faster_codes_further_and_the_codebook_starts_the_same():
+    vq = quantizer(ema=False)
+    start = vq.codebook.detach().clone()
+    assert torch.equal(faster_codes(vq, 8.0).codebook, start)
+    optimizer = torch.optim.Adam(vq.parameters(), lr=0.5)
+    vq.codebook.sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(vq.codebook, start - 4.0)
+
+
+def test_without_a_quantiser_vectors_pass():
+    x = torch.randn(3, 2, 4)
+    q, loss = NoQuantizer()(x)
+    assert torch.equal(q, x) and torch.equal(loss, torch.zeros(3))
 
 
 def test_nothing_is_learnt_in_evaluation():
@@ -278,6 +325,18 @@ def test_it_is_encodec(size, d, bandwidth, T, seed, tmp_path_factory):
         ({"target_bandwidths": [4.8]}, "is missing there"),
         ({"target_bandwidths": [1.6]}, "is unknown here"),
         ({"codebook_dim": 9}, "codebook' is"),
+        ({"codebook_dim": "8"}, "codebook_dim: expected a whole number from 1"),
+        ({"codebook_size": None}, "codebook_size: expected a whole number from 1"),
+        ({"sampling_rate": 0}, "sampling_rate: expected a whole number from 1"),
+        (
+            {"target_bandwidths": []},
+            r"target_bandwidths: expected positive .* got \[\]",
+        ),
+        ({"target_bandwidths": [math.inf]}, "target_bandwidths: expected positive"),
+        ({"target_bandwidths": None}, "target_bandwidths: expected positive"),
+        ({"target_bandwidths": [0.1]}, "less than one codebook"),
+        ({"upsampling_ratios": 4}, "upsampling_ratios: expected positive"),
+        ({"upsampling_ratios": [2, 0]}, "upsampling_ratios: expected positive"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, change, why):
@@ -288,6 +347,31 @@ def test_what_does_not_fit_is_named(tmp_path, change, why):
     (folder / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=why):
         ResidualVQ.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "key", ["sampling_rate", "upsampling_ratios", "codebook_size", "target_bandwidths"]
+)
+def test_a_configuration_that_lacks_a_size_says_which(tmp_path, key):
+    folder = tmp_path / "encodec"
+    shutil.copytree(data_path("published/encodec"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config[key]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=key):
+        ResidualVQ.from_pretrained(folder)
+
+
+def test_a_tokenizer_that_ships_may_go_on_learning():
+    "Its running sums, which are not in the file, are those of its codes."
+    for model in read_tokenizers().values():
+        vq = model.quantizer
+        torch.testing.assert_close(vq.total / vq.count[:, None], vq.codebook.data)
+
+
+def test_another_file_is_no_tokenizer():
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        read_tokenizers(data_path("classifiers.safetensors"))
 
 
 # what is refused
@@ -313,6 +397,15 @@ def test_other_features_and_other_stages_are_refused():
     refused(rvq.encode, torch.zeros(1, 4, 2), 4, name="stages")
     refused(rvq.decode, torch.zeros(4, 1, 2).long(), name="codes: stages")
     refused(Tokenizer, "text", name="modality")
+    refused(FSQ, (4, 1), name="levels: expected a whole number from 2")
+    image, audio = Tokenizer("image").eval(), Tokenizer("audio").eval()
+    refused(image.encode, torch.zeros(2, 1, 32, 32), name="x")
+    refused(image.encode, torch.zeros(2, 3, 28, 28), name="x")
+    refused(audio.encode, torch.zeros(2, 20, 60), name="x")
+    for model, n in ((image, 49), (audio, 24)):
+        tokens = torch.zeros(2, n + 1).long()
+        refused(model.decode, tokens, name=f"tokens: expected (B, {n})")
+        refused(model.decode, tokens[0], name=f"tokens: expected (B, {n})")
 
 
 # pictures and sounds
@@ -358,6 +451,20 @@ def test_a_picture_is_49_tokens_and_a_spoken_digit_24():
             model.decode(tokens + model.size)
 
 
+def test_pauses_are_cut_where_no_band_speaks():
+    x = torch.tensor([[[-70.0, -58.5, -59.5], [3.0, -59.0, -57.9]]])  # (1, 2, 3)
+    wanted = torch.tensor([[[-59.0, -60.0, -59.0], [0.0, -60.0, -57.9]]])
+    assert torch.equal(hush(x), wanted)
+    assert torch.equal(hush(wanted), wanted)
+
+
+def test_a_spoken_digit_comes_back_with_its_pauses():
+    model = read_tokenizers()["audio"]
+    with torch.no_grad():
+        drawn = model.decode(torch.randint(model.size, (9, 24)))
+    assert torch.equal(hush(drawn), drawn)
+
+
 def test_tokens_stand_row_by_row():
     model = read_tokenizers()["image"]
     tokens = torch.zeros(2, 49, dtype=torch.int64)
@@ -386,6 +493,12 @@ def test_a_worse_quality_costs_less_and_a_larger_sheet_hides_its_header():
     assert bad[1] < good[1]
     assert (bad[0] - x).square().mean() > (good[0] - x).square().mean()
     assert jpeg(x[:1], 5, (8, 8), columns=1)[1] > 5 * bad[1]
+
+
+def test_what_lies_outside_of_black_and_white_is_cut():
+    x = torch.stack([torch.full((8, 8), 1.25), torch.full((8, 8), -0.5)])
+    back, _ = jpeg(x, 95, (8, 8))
+    torch.testing.assert_close(back, x.clamp(0, 1), atol=0.02, rtol=0)
 
 
 # the knob

@@ -762,3 +762,40 @@ def test_sizes_that_are_none_are_named(tmp_path, key, value, why):
     shutil.copy(source / "model.safetensors", tmp_path)
     with pytest.raises(CheckpointError, match=f"{key}: expected {why}"):
         Whisper.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda: task_tokens([10], TRANSCRIBE), r"words\[0\]: expected .* 0 to 9"),
+        (lambda: task_tokens([1], NO_TIMES), "task: expected one of"),
+        (lambda: task_tokens([1], TRANSLATE, [0.1]), "marks: expected 2 times"),
+        (lambda: task_tokens([1], TRANSLATE, [1, 0.5]), "marks: expected times in ord"),
+        (lambda: task_tokens([1], TRANSLATE, [0, 7]), r"marks\[1\]: expected a number"),
+        (lambda: error_rate([], []), "truths: expected at least one symbol"),
+        (lambda: error_rate([[]], [[1]]), "truths: expected at least one symbol"),
+        (lambda: word_error_rate("one two", "one two"), "truths: expected a list"),
+        (lambda: word_error_rate(["one"], [["one"]]), r"saids\[0\]: expected a text"),
+        (lambda: character_error_rate(["一"], "一"), "saids: expected a list"),
+    ],
+)
+def test_what_is_no_transcript_is_named(wrong, why):
+    with pytest.raises((TypeError, ValueError), match=why):
+        wrong()
+
+
+@pytest.mark.parametrize("lengths", [[0, 8], [1, 8], [10, 8]])
+def test_frames_that_are_not_there_are_named(lengths):
+    listener, x = DigitListener(d=8).eval(), torch.zeros(2, 40, 8)
+    low, high = min(lengths), max(lengths)
+    with pytest.raises(ValueError, match=f"lengths: .* 2 to 8 .* got {low} to {high}"):
+        listener(x, torch.tensor(lengths))
+
+
+def test_a_network_of_a_million_layers_is_refused(tmp_path):
+    source = data_path("published/whisper")
+    config = json.loads((source / "config.json").read_text())
+    config["encoder_layers"] = 10**6
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="encoder_layers: expected at most 1000"):
+        Whisper.from_pretrained(tmp_path)

@@ -119,7 +119,8 @@ def llamas(draw):
 def towers(draw):
     heads, patch = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     return {
-        "hidden_size": heads * draw(st.integers(1, 5)),
+        # one or two features leave a LayerNorm no numbers, only their rounding
+        "hidden_size": heads * draw(st.integers(-(-3 // heads), 5)),
         "intermediate_size": draw(st.integers(3, 20)),
         "num_hidden_layers": draw(st.integers(1, 3)),
         "num_attention_heads": heads,
@@ -372,8 +373,13 @@ def test_queries_are_a_bridge_too():
 @pytest.mark.parametrize(
     ("ids", "pixels", "why"),
     [
-        ([[1, 11, 2]], (1, 3, 8, 8), "expected 4 image tokens for 1 pictures, got 1"),
-        ([[1, 2, 3]], (1, 3, 8, 8), "expected 4 image tokens for 1 pictures, got 0"),
+        ([[1, 11, 2]], (1, 3, 8, 8), "expected 4 image tokens for 1 .*, got .1."),
+        ([[1, 2, 3]], (1, 3, 8, 8), "expected 4 image tokens for 1 .*, got .0."),
+        (
+            [[11] * 5 + [1], [11] * 3 + [1] * 3],  # as many as there should be
+            (2, 3, 8, 8),
+            r"expected 8 image tokens for 2 pictures, 4 together, got \[5, 3\]",
+        ),
         ([[11] * 4], (1, 1, 8, 8), r"pixels: expected shape \(any, 3, 8, 8\)"),
         ([[11] * 4], (1, 3, 8, 12), r"pixels: expected shape \(any, 3, 8, 8\)"),
         ([[11] * 4], (3, 8, 8), r"pixels: expected shape \(any, 3, 8, 8\)"),
@@ -384,6 +390,12 @@ def test_queries_are_a_bridge_too():
 def test_llava_refuses(ids, pixels, why):
     with pytest.raises(ValueError, match=why):
         small_llava()(torch.tensor(ids), torch.zeros(pixels))
+
+
+def test_image_tokens_want_pictures():
+    llava, ids = small_llava(), torch.tensor([[1, 11, 11, 11, 11, 2]])
+    with pytest.raises(ValueError, match="pixels: expected the pictures"):
+        llava(ids)
 
 
 # the Q-Former
@@ -734,7 +746,7 @@ def changed(kind, part=None, **change):
             changed("llava", "text_config", head_dim=3),
             "head_dim: expected an even number",
         ),
-        (changed("llava", "vision_config", num_attention_heads=3), "do not divide 8"),
+        (changed("llava", "vision_config", num_attention_heads=3), "divisor of hidden"),
         (
             changed("llava", text_config={"model_type": "llama"}),  # seven billion
             "is missing there",
@@ -848,8 +860,27 @@ def test_lora_begins_where_the_model_is():
     before = lm(ids)
     assert add_lora(lm) == ["blocks.0.attend.to_q", "blocks.0.attend.to_v"]
     torch.testing.assert_close(lm(ids), before)
-    with pytest.raises(ValueError, match="layers: none of"):
-        add_lora(lm, ("to_x",))
+    for layers in (("to_x",), ("to_q", "to_v")):  # the second: they have one
+        with pytest.raises(ValueError, match="layers: none of"):
+            add_lora(lm, layers)
+
+
+def test_a_lora_can_learn():
+    torch.manual_seed(0)
+    lora = LoRA(torch.nn.Linear(3, 2), r=1)
+    lora(torch.randn(4, 3)).sum().backward()
+    assert lora.B.grad.abs().sum() > 0  # A is not zero, too
+    assert lora.layer.weight.grad is None
+
+
+def test_merging_leaves_the_lora_as_it_was():
+    torch.manual_seed(0)
+    lora, x = LoRA(torch.nn.Linear(3, 2), r=1), torch.randn(4, 3)
+    torch.nn.init.normal_(lora.B)
+    before = lora(x)
+    torch.testing.assert_close(lora.merged()(x), before)
+    torch.testing.assert_close(lora.merged()(x), before)
+    torch.testing.assert_close(lora(x), before)
 
 
 def test_the_tower_hands_out_its_states():

@@ -142,7 +142,9 @@ def definitions(source: str) -> list[tuple[str, str, str]]:
         if isinstance(node, ast.ClassDef):
             own = {getattr(m, "name", ""): m for m in node.body}
             f = own.get("__init__")
-        elif "patch" in [getattr(d, "id", "") for d in node.decorator_list]:
+        elif "patch" in [
+            getattr(getattr(d, "func", d), "id", "") for d in node.decorator_list
+        ]:  # @patch, or @patch(cls_method=True)
             name = f"{ast.unparse(node.args.args[0].annotation)}.{name}"  # a method
         params = arguments(f) if f else ""
         out.append((name, params, ast.get_docstring(node) or ""))

@@ -86,7 +86,7 @@ def _whole_table(u, v, tau):
         "whose right class has the row's own number, and each column is one, too. "
         "Which mean is taken in the end?"
     ),
-    why="This one number trained the eyes of most multimodal models of today.",
+    why="This loss trained the picture towers of most multimodal models of today.",
 )
 def clip_loss(u, v, tau):
     z = _table(u, v, tau)
@@ -172,7 +172,11 @@ def recall(scores, answers, k):
 # %% ../../nbs/0_tools/exercises/21_contrastive.ipynb #cell-012
 def _towers(rng):
     sizes = (2, 3, 4, 0.5), (3, 3, 2, 2.0), (1, 4, 3, -1.0), (4, 2, 5, 0.0)
-    return [(_normal(rng, I, d), 2 * _normal(rng, T, d), s) for I, T, d, s in sizes]
+    made = []
+    for I, T, d, s in sizes:
+        s = torch.tensor(s, dtype=torch.float64)
+        made.append((_normal(rng, I, d), 2 * _normal(rng, T, d), s))
+    return made
 
 
 def _as_given(u, v, log_scale):
@@ -194,13 +198,22 @@ def _by_cosine(u, v, log_scale):
     return math.exp(log_scale) * F.cosine_similarity(u[:, None], v[None], dim=-1)
 
 
+def _by_torchs_exp(u, v, log_scale):
+    "Another right answer: the exponential of a tensor."
+    return torch.exp(log_scale) * F.normalize(u, dim=-1) @ F.normalize(v, dim=-1).T
+
+
+def _by_its_own_exp(u, v, log_scale):
+    return log_scale.exp() * F.normalize(u, dim=-1) @ F.normalize(v, dim=-1).T
+
+
 def _by_einsum_in_numpy(u, v, log_scale):
     "Another right answer: NumPy."
     import numpy as np
 
     u, v = u.numpy(), v.numpy()
     lengths = np.outer(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1))
-    return np.exp(log_scale) * np.einsum("id,td->it", u, v) / lengths
+    return np.exp(float(log_scale)) * np.einsum("id,td->it", u, v) / lengths
 
 
 # %% ../../nbs/0_tools/exercises/21_contrastive.ipynb #cell-013
@@ -208,7 +221,7 @@ def _by_einsum_in_numpy(u, v, log_scale):
     "contrastive.4",
     inputs=_towers,
     wrong=[_as_given, _axis_repaired_alone, _scale_repaired_alone],
-    right=[_by_cosine, _by_einsum_in_numpy],
+    right=[_by_cosine, _by_torchs_exp, _by_its_own_exp, _by_einsum_in_numpy],
     hint=(
         "Give it a single picture and the same vector as a name. What should the score "
         "be, if the temperature is one, so that its logarithm is zero?"

@@ -26,12 +26,13 @@ def _normal(rng, *shape):
 
 
 def _clouds(rng):
-    "Codes of different lengths, one code, one vector, a vector that is a code."
+    "Codes of different lengths, one code, one vector, a vector that is a code, sides."
     made = []
     for N, K, d in ((6, 4, 3), (1, 5, 2), (4, 1, 3), (8, 7, 1)):
         made.append((_normal(rng, N, d), 2 * _normal(rng, K, d) + 1))
     E = _normal(rng, 5, 2)
-    return [*made, (E[[3, 1]], E)]
+    origin, apart = torch.zeros(1, 2).double(), torch.tensor([[3.0, 3], [5, 0]])
+    return [*made, (E[[3, 1]], E), (origin, apart.double())]
 
 
 def _by_cdist(x, E):
@@ -68,11 +69,21 @@ def _codes_to_vectors(x, E):
     return x[torch.cdist(x, E).argmin(0)]
 
 
+def _sides_added(x, E):
+    return E[torch.cdist(x, E, p=1).argmin(1)]
+
+
 # %% ../../nbs/0_tools/exercises/24_quantize.ipynb #cell-005
 @exercise(
     "quantize.1",
     inputs=_clouds,
-    wrong=[_largest_product, _farthest, _numbers_alone, _codes_to_vectors],
+    wrong=[
+        _largest_product,
+        _farthest,
+        _numbers_alone,
+        _codes_to_vectors,
+        _sides_added,
+    ],
     right=[_by_cdist, _by_numpy, _expanded],
     hint=(
         "Give both an axis more, so that every vector meets every code: the shape of "
@@ -154,7 +165,7 @@ def _logarithm_of_zero(codes, K):
         "Count first, then divide. What does the logarithm make of a share of zero, "
         "and what should such a code add to the sum?"
     ),
-    why="A list of 256 codes with a perplexity of 3 is a list of three.",
+    why="256 codes with a perplexity of 3 are hardly more than a list of three.",
 )
 def perplexity(codes, K):
     return torch.special.entr(_shares(codes, K)).sum().exp()
@@ -280,6 +291,15 @@ def _ema_by_index(N, S, x, k, gamma):
     return S.lerp(s, 1 - gamma) / N.lerp(n, 1 - gamma)[:, None]
 
 
+def _ema_in_place(N, S, x, k, gamma):
+    "Another right answer: clones are changed in place, vector by vector."
+    N, S = gamma * N, gamma * S.clone()
+    for v, j in zip(x, k):
+        N[j] += 1 - gamma
+        S[j] += (1 - gamma) * v
+    return S / N[:, None]
+
+
 def _means_mixed(N, S, x, k, gamma):
     c = _chosen(x, k, len(N))
     mean = c.T @ x / c.sum(0).clamp_min(1)[:, None]
@@ -305,14 +325,14 @@ def _forgets_nothing(N, S, x, k, gamma):
     "quantize.5",
     inputs=_steps,
     wrong=[_means_mixed, _factors_swapped, _sums_alone, _forgets_nothing],
-    right=[_ema_by_loops, _ema_by_index],
+    right=[_ema_by_loops, _ema_by_index, _ema_in_place],
     hint=(
         "A table (n, K) of zeros and ones says who chose what. Its sums over n are "
         "the counts; its product with the vectors gives all the sums at once."
     ),
     why=(
-        "Sums and counts are kept apart, so that a code that few vectors chose moves "
-        "less than one that many chose."
+        "Sums and counts are remembered apart, so that every vector counts the same, "
+        "however many came with it."
     ),
 )
 def ema_step(N, S, x, k, gamma):
@@ -398,7 +418,7 @@ question(
         ),
         "b": (
             "it uses a larger learning rate",
-            "All models of the table had the same one.",
+            "Its weights learn at the same rate as those of all others.",
         ),
         "c": (
             "every one of its combinations is used equally often",
@@ -421,8 +441,8 @@ question(
             "only how bright it is.",
         ),
         "c": (
-            "the header of a file is as large as a whole digit; on a sheet it is "
-            "shared by a thousand",
+            "the header of a file may be twice as large as a coded digit; on a sheet "
+            "it is shared by a thousand",
             "Yes. A header for each digit would make JPEG look several times worse "
             "than it is.",
         ),

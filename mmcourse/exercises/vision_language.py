@@ -118,7 +118,8 @@ def tokens_of_two_pictures():
 
 # %% ../../nbs/0_tools/exercises/22_vision_language.ipynb #cell-009
 def _chances(rng):
-    made = [(torch.tensor([0.5, 0.25, 0.125, 0.125]).double(), 0.7)]
+    some = torch.tensor([0.5, 0.25, 0.125, 0.125]).double()  # sums without rounding
+    made = [(some, 0.7), (some, 0.75), (some, 0.5)]
     for n, p in ((5, 0.9), (12, 0.5), (3, 0.99), (30, 0.8), (4, 0.05)):
         made.append(((2 * _normal(rng, n)).softmax(0), p))
     return made
@@ -145,6 +146,10 @@ def _one_too_few(chances, p):
     return int((chances.sort(descending=True).values.cumsum(0) < p).sum())
 
 
+def _more_than_p(chances, p):
+    return int((chances.sort(descending=True).values.cumsum(0) <= p).sum()) + 1
+
+
 def _from_the_unlikely(chances, p):
     return int((chances.sort().values.cumsum(0) < p).sum()) + 1
 
@@ -157,7 +162,7 @@ def _likelier_than(chances, p):
 @exercise(
     "vision_language.3",
     inputs=_chances,
-    wrong=[_one_too_few, _from_the_unlikely, _likelier_than],
+    wrong=[_one_too_few, _more_than_p, _from_the_unlikely, _likelier_than],
     right=[_with_a_loop, _by_searching],
     hint=(
         "Put the chances in order, the largest first, and add them up one by one. The "
@@ -173,13 +178,14 @@ def words_left(chances, p):
 # %% ../../nbs/0_tools/exercises/22_vision_language.ipynb #cell-012
 def _texts(rng):
     made = []
-    for B, T, V, n in ((2, 5, 4, 1), (1, 6, 3, 2), (3, 4, 7, 1), (4, 7, 5, 3)):
+    for B, T, V, n in ((2, 5, 4, 3), (1, 6, 3, 2), (3, 4, 7, 1), (4, 7, 5, 3)):
         logits = 2 * _normal(rng, B, T, V)
         ids = torch.as_tensor(rng.integers(0, V, (B, T)))
         answer = torch.zeros(B, T, dtype=torch.bool)
         for i in range(B):
-            end = int(rng.integers(n + 1, T + 1))
-            answer[i, end - n : end] = True
+            length = max(1, n - i)  # answers of other lengths
+            end = int(rng.integers(length + 1, T + 1))
+            answer[i, end - length : end] = True
         made.append((logits, ids, answer))
     return made
 
@@ -199,6 +205,11 @@ def _only_shifted(logits, ids, answer):
 def _only_divided(logits, ids, answer):
     losses = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
     return losses[answer.flatten()].mean()
+
+
+def _mean_of_each_text(logits, ids, answer):
+    rows = zip(logits[:, :-1], ids[:, 1:], answer[:, 1:])
+    return torch.stack([F.cross_entropy(z[a], y[a]) for z, y, a in rows]).mean()
 
 
 def _shifted_backwards(logits, ids, answer):
@@ -228,7 +239,13 @@ def _answers_by_index(logits, ids, answer):
 @exercise(
     "vision_language.4",
     inputs=_texts,
-    wrong=[_loss_as_given, _only_shifted, _only_divided, _shifted_backwards],
+    wrong=[
+        _loss_as_given,
+        _only_shifted,
+        _only_divided,
+        _shifted_backwards,
+        _mean_of_each_text,
+    ],
     right=[_answers_by_loops, _answers_by_index],
     hint=(
         "A model that is always right has a loss near zero. Make its logits by hand: "
@@ -248,7 +265,7 @@ def loss_of_answers(logits, ids, answer):
 # %% ../../nbs/0_tools/exercises/22_vision_language.ipynb #cell-015
 def _layers(rng):
     made = []
-    for d, k, r, alpha in ((4, 6, 2, 8), (5, 3, 1, 1), (3, 3, 3, 6), (2, 7, 2, 16)):
+    for d, k, r, alpha in ((4, 6, 2, 8), (5, 3, 2, 5), (3, 3, 3, 6), (2, 7, 2, 16)):
         A, B = _normal(rng, r, k), _normal(rng, d, r)
         made.append((_normal(rng, d, k), A, B, float(alpha)))
     return made
@@ -271,6 +288,10 @@ def _forgot_the_rank(W, A, B, alpha):
     return W + alpha * B @ A
 
 
+def _in_whole_numbers(W, A, B, alpha):
+    return W + alpha // len(A) * B @ A
+
+
 def _forgot_alpha(W, A, B, alpha):
     return W + B @ A / len(A)
 
@@ -283,7 +304,7 @@ def _change_alone(W, A, B, alpha):
 @exercise(
     "vision_language.5",
     inputs=_layers,
-    wrong=[_forgot_the_rank, _forgot_alpha, _change_alone],
+    wrong=[_forgot_the_rank, _in_whole_numbers, _forgot_alpha, _change_alone],
     right=[_merged_by_einsum, _merged_by_numpy],
     hint=(
         "Write the formula for a vector that is 1 at one place and 0 elsewhere: what "
@@ -351,15 +372,16 @@ question(
         ),
         "c": (
             "it makes no difference",
-            "It decides what a wrong no in the test means.",
+            "It does: a model that says no to every red 3, whatever it sees, would be "
+            "right all through training.",
         ),
     },
     answer="b",
 )
 question(
     "vision_language.q4",
-    "Cross-attention reads tokens that say what stands in a cell, and not where. Can "
-    "it learn *left of*?",
+    "Cross-attention without rotation reads tokens that say what stands in a cell, and "
+    "not where. Can it learn *left of*?",
     {
         "a": (
             "no: a weighted sum over tokens does not know their order",
