@@ -11,6 +11,7 @@ __all__ = [
     "GESTURES",
     "WHAT",
     "TONE",
+    "HAIR",
     "is_portrait",
     "portraits",
     "portrait_words",
@@ -19,8 +20,12 @@ __all__ = [
     "word_bags",
     "linear_portraits",
     "word_neighbours",
+    "name_scores",
     "name_found",
     "sharpness",
+    "hair_of",
+    "same_but_hair",
+    "hair_found",
     "load_painter",
     "reference",
 ]
@@ -160,19 +165,24 @@ def word_neighbours(rows: list[int]) -> Tensor:  # (n, 3, 32, 32)
 
 
 # %% ../nbs/0_tools/portraits.ipynb #cell-019
+def name_scores(
+    painted: Tensor,  # (n, 3, 32, 32)
+) -> Tensor:  # (n, N)
+    "How well each portrait's name fits, for chapter 21's towers."
+    model = DualEncoder(PictureTower(), NameTower())
+    tensors, _ = read_tensors(data_path("contrastive.safetensors"))
+    model.load_state_dict(grow(tensors))
+    ids = part_ids(portraits()["name"], model.read.parts.num_embeddings)
+    with evaluating(model):
+        return model.image_vectors(painted) @ model.text_vectors(ids).T
+
+
 def name_found(
     painted: Tensor,  # (n, 3, 32, 32)
     rows: list[int],  # n: whose names they should have
 ) -> float:  # share
     "Of all portraits' names, chapter 21's towers find the right one."
-    model = DualEncoder(PictureTower(), NameTower())
-    tensors, _ = read_tensors(data_path("contrastive.safetensors"))
-    model.load_state_dict(grow(tensors))
-    people = portraits()
-    ids = part_ids(people["name"], model.read.parts.num_embeddings)
-    with evaluating(model):
-        scores = model.image_vectors(painted) @ model.text_vectors(ids).T
-    said, picture = scores.argmax(1), people["picture"]
+    said, picture = name_scores(painted).argmax(1), portraits()["picture"]
     return (picture[said] == picture[rows]).double().mean().item()
 
 
@@ -184,6 +194,44 @@ def sharpness(
 
 
 # %% ../nbs/0_tools/portraits.ipynb #cell-021
+HAIR = "red hair", "white hair", "curly hair", "blond hair", "bald"
+
+
+def hair_of(
+    name: str,  # of a portrait
+) -> tuple[str, str]:  # the name without its hair, the hair; "" where it has none
+    "A name, taken apart."
+    for hair in HAIR:
+        if name.endswith(hair):
+            return name.removesuffix(hair).strip(), hair
+    return name, ""
+
+
+def same_but_hair(
+    rows: list[int],  # n portraits with hair of `among`
+    among: tuple[str, ...] = HAIR,
+) -> Tensor:  # (n, N) bool
+    "Which portraits differ from each of these in hair alone, itself included."
+    parts = [hair_of(name) for name in portraits()["name"]]
+    same = [[p[0] == parts[i][0] and p[1] in among for p in parts] for i in rows]
+    return torch.tensor(same)
+
+
+def hair_found(
+    painted: Tensor,  # (n, 3, 32, 32)
+    rows: list[int],  # n: which portraits they should be
+    among: tuple[str, ...] = HAIR,
+) -> dict[str, float]:  # shares, in percent
+    "Is it the right one of those that differ in hair alone?"
+    other, right = ~same_but_hair(rows, among), torch.as_tensor(rows)
+    near = torch.cdist(painted.flatten(1), portraits()["pixels"].flatten(1))
+    drawing = near.masked_fill(other, torch.inf).argmin(1)
+    name = name_scores(painted).masked_fill(other, -torch.inf).argmax(1)
+    found = {"nearest drawing (%)": drawing, "name for the towers (%)": name}
+    return {k: 100 * (v == right).double().mean().item() for k, v in found.items()}
+
+
+# %% ../nbs/0_tools/portraits.ipynb #cell-024
 def load_painter(
     of: str = "digits",  # or 'portraits'
     path: str | Path | None = None,  # None: the file that ships

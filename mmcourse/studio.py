@@ -11,6 +11,7 @@ __all__ = [
     "as_guesser",
     "log_likelihood",
     "judged_digits",
+    "nearest_is_training",
     "show_settings",
 ]
 
@@ -204,6 +205,16 @@ def judged_digits(
 
 
 # %% ../nbs/0_tools/studio.ipynb #cell-023
+def nearest_is_training(
+    images: Tensor,  # (N, 28, 28) in [0, 1]
+) -> float:  # percent
+    "For how many is the nearest of all training and test digits a training one?"
+    train, test = [torch.as_tensor(mnist(s)["image"]) for s in ("train", "test")]
+    rows = nearest(images, torch.cat([train, test]))[1]
+    return 100 * (rows < len(train)).double().mean().item()
+
+
+# %% ../nbs/0_tools/studio.ipynb #cell-026
 def show_settings(
     arms: dict[str, dict],  # label -> {setting: arm of the study}
     columns: tuple[str, ...],  # of `judged_digits`
