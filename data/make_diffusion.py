@@ -5,13 +5,14 @@
 
 Arms are named kind/…/seed. `live`: the chapter's own training of a U-Net, and of a DiT
 for as long. `shipped`: what is in the file (trained where it is missing: an hour of one
-thread), drawn with several noises; portraits as ranks of the right drawing and the row
-of the nearest one, for the test names; `valid` the same for validation names, by
+thread), drawn with several noises; with each, for how many pictures the nearest of all
+training and test digits is a training one. Portraits: ranks of the right drawing and
+the row of the nearest one, for the test names; `valid` for validation names, by
 guidance. `gan`: chapter 13's, live over seeds and shipped over draws. `photocopies`: of
-training digits. `copies`: for how many pictures the nearest of all training and test
-digits is a training one (percent). `guidance`, `steps`: the shipped painter of digits under other
-settings, multiplied in bfloat16. Each row of digits is measured on 1,000 pictures
-against the same 1,000 test digits. Guidance was chosen on validation data (`tune`).
+training digits. `tune`: 500 pictures of the shipped painter against the 500 validation
+digits, by guidance and steps, from which `SHIPPED` was chosen, and the GAN's. `steps`:
+the shipped painter of digits by three walks. Products are in bfloat16 but for `live`.
+All other rows of digits are 1,000 pictures against the same 1,000 test digits.
 """
 
 import time
@@ -64,7 +65,7 @@ NETS = {
 }
 LONG = {"ema": 0.999, "half": True, "seed": 0}
 STEPS = {"digits": 9_000, "portraits": 7_500}
-GUIDANCE = 1.3  # of the shipped painter of digits, chosen by `tune`
+SHIPPED = {"guidance": 1.3, "steps": 20}  # painter of digits, chosen by `tune`
 GAN = {"steps": 700, "batch_size": 32, "lr": 3e-3}
 
 
@@ -174,10 +175,28 @@ def painted(net, seed: int, **how) -> dict:
     return judged_digits(paint(net, WORDS, seed=seed, **how)[:, 0].float())
 
 
-def tuned(guidance: float, seed: int) -> dict:  # 500 against 500 validation digits
-    how = {"seed": 90 + seed, "guidance": guidance}
-    pictures = paint(load_painter(), WORDS[:500], **how)
+def with_copies(images) -> dict:
+    near = nearest_is_training(images)
+    return judged_digits(images) | {"training digit nearest (%)": near}
+
+
+def shipped_digits(seed: int) -> dict:
+    pictures = paint(load_painter(), WORDS, seed=seed, **SHIPPED)
+    return with_copies(pictures[:, 0].float())
+
+
+def shipped_gan(seed: int) -> dict:
+    return with_copies(sample_digits(load_gan(), ASKED, seed=seed + 1))
+
+
+def tuned(seed: int, **how) -> dict:  # 500 pictures against 500 validation digits
+    pictures = paint(load_painter(), WORDS[:500], seed=90 + seed, **how)
     return judged_digits(pictures[:, 0].float(), "valid")
+
+
+def tuned_gan(seed: int) -> dict:
+    pictures = sample_digits(load_gan(), ASKED[:500], seed=90 + seed)
+    return judged_digits(pictures, "valid")
 
 
 def live(kind: str, seed: int) -> dict:
@@ -188,14 +207,6 @@ def live(kind: str, seed: int) -> dict:
     net = train_flow(net, *digits(), steps=steps, seed=seed)
     seconds = round(time.process_time() - began, 1)
     return painted(net, seed + 1, guidance=LIVE_GUIDANCE) | {"seconds": seconds}
-
-
-def near_training(of: str, seed: int) -> float:
-    if of == "gan":
-        return nearest_is_training(sample_digits(load_gan(), ASKED, seed=seed + 1))
-    how = {"seed": seed, "guidance": GUIDANCE}
-    pictures = in_half(partial(paint, load_painter(), WORDS, **how))
-    return nearest_is_training(pictures[:, 0].float())
 
 
 def live_gan(seed: int) -> dict:
@@ -213,14 +224,15 @@ def walked(way: str, steps: int, seed: int) -> dict:
     "The shipped painter of digits, guided, by one of three walks."
     net, rng = load_painter(), torch.Generator().manual_seed(seed)
     if way == "flow":
-        return painted(net, seed, steps=steps, guidance=GUIDANCE)
+        return painted(net, seed, steps=steps, guidance=SHIPPED["guidance"])
     levels, parts = signal_left(linear_betas())[spaced(steps)], []
+    how = {"guidance": SHIPPED["guidance"]}
     with evaluating(net):
         for words in WORDS.split(128):
-            guess = as_guesser(partial(steered, net, told=words, guidance=GUIDANCE))
+            guess = as_guesser(partial(steered, net, told=words, **how))
             x = torch.randn(len(words), *net.shape, generator=rng)
-            how = {"eta": float(way == "DDPM"), "generator": rng}
-            parts.append(walk_back(guess, x, levels, **how))
+            eta = float(way == "DDPM")
+            parts.append(walk_back(guess, x, levels, eta=eta, generator=rng))
     pictures = ((torch.cat(parts) + 1) / 2).clamp(0, 1).float()
     return judged_digits(pictures[:, 0])
 
@@ -244,28 +256,25 @@ def main():
             study(f"live/{kind}/{seed}", partial(live, kind, seed), seed)
         study(f"gan/live/{seed}", partial(live_gan, seed), seed)
     for seed in range(5):
-        run = partial(painted, load_painter(), seed, guidance=GUIDANCE)
-        study(f"shipped/digits/{seed}", run)
-        draw = partial(sample_digits, load_gan(), ASKED, seed=seed + 1)
-        study(f"gan/shipped/{seed}", lambda draw=draw: judged_digits(draw()))
+        run = partial(shipped_digits, seed)
+        study(f"shipped/digits/{seed}", partial(in_half, run))
+        study(f"gan/shipped/{seed}", partial(shipped_gan, seed))
         copies = partial(photocopies, ASKED, seed=seed)
-        study(f"photocopies/{seed}", lambda copies=copies: judged_digits(copies()))
-        for of in ("diffusion", "gan"):
-            study(f"copies/{of}/{seed}", partial(near_training, of, seed))
+        study(f"photocopies/{seed}", lambda copies=copies: with_copies(copies()))
     for seed in range(3):
         for guidance in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0):
-            run = partial(tuned, guidance, seed)
+            run = partial(tuned, seed, guidance=guidance)
             study(f"tune/digits/{guidance:g}/{seed}", partial(in_half, run))
+        for guidance in (1.2, 1.3):
+            run = partial(tuned, seed, guidance=guidance, steps=20)
+            study(f"tune/20 steps/{guidance:g}/{seed}", partial(in_half, run))
+        study(f"tune/gan/{seed}", partial(tuned_gan, seed))
     for guidance in (1.0, 2.0, 3.0):
         run = partial(portrayed, "valid", 0, guidance=guidance)
         study(f"valid/portraits/{guidance:g}/0", run)
     for seed in range(3):
         study(f"shipped/portraits/{seed}", partial(portrayed, "test", seed))
-    for seed in range(3):
-        for guidance in (1.0, 1.15, 1.3, 1.5, 2.0, 3.0):
-            how = {"guidance": guidance}
-            run = partial(painted, load_painter(), seed, **how)
-            study(f"guidance/{guidance:g}/{seed}", partial(in_half, run))
+    for seed in range(2):
         for way in ("flow", "DDIM", "DDPM"):
             for steps in (2, 4, 8, 16):
                 run = partial(walked, way, steps, seed)

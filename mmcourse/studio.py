@@ -13,6 +13,7 @@ __all__ = [
     "judged_digits",
     "nearest_is_training",
     "show_settings",
+    "show_grid",
 ]
 
 # %% ../nbs/0_tools/studio.ipynb #cell-003
@@ -82,11 +83,13 @@ def paint(
     below: float = 1.0,  # guidance is used where t is at most this
     shift: float = 1.0,  # of `flow_times`
     seed: int = 0,
+    one_noise: bool = False,  # the same noise for all
 ) -> Tensor:  # (N, C, H, W) in [0, 1]
     "Pictures of what was told; the same seed gives the same pictures."
     told = token_ids(told, net.hear.words.num_embeddings, 64)
     rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(len(told), *net.shape, generator=rng)
+    x = torch.randn(1 if one_noise else len(told), *net.shape, generator=rng)
+    x = x.expand(len(told), -1, -1, -1)
     times, ends = flow_times(whole(steps, "steps", 1), shift), []
     with evaluating(net):
         for noise, words in zip(x.split(128), told.split(128)):
@@ -236,4 +239,27 @@ def show_settings(
             ax.axhline(level[c], ls="--", color=PALETTE[1], label="GAN, shipped")
         ax.set(title=c, xlabel=xlabel, **axes)
     axs[-1].legend(fontsize=9)
+    plt.show()
+
+
+def show_grid(
+    pictures: Tensor,  # (rows · columns, 3, H, W) in [0, 1]
+    rows: tuple[str, ...],
+    columns: tuple[str, ...],
+    framed: list[bool],  # one a picture
+):
+    "Pictures in rows and columns that have names; some with a frame."
+    import matplotlib.pyplot as plt
+
+    size = 1.08 * len(columns), 1.1 * len(rows)
+    fig, axs = plt.subplots(len(rows), len(columns), figsize=size)
+    for ax, picture, frame in zip(axs.flat, pictures, framed):
+        ax.imshow(picture.permute(1, 2, 0))
+        ax.set(xticks=[], yticks=[])
+        for side in ax.spines.values():
+            side.set_visible(frame)
+    for row, name in zip(axs, rows):
+        row[0].set_ylabel(name, fontsize=9)
+    for ax, name in zip(axs[0], columns):
+        ax.set_title(name, fontsize=9)
     plt.show()
