@@ -17,6 +17,7 @@ __all__ = [
     "temperature_slider",
     "answer_slider",
     "memory_slider",
+    "flow_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -458,7 +459,7 @@ def temperature_slider(
     return slider(draw, say, temperature=[1, 0.5, 0.2, 0.1, 0.07, 0.05, 0.02, 0.01])
 
 
-# %% ../nbs/0_tools/explorables.ipynb #cc09aab0
+# %% ../nbs/0_tools/explorables.ipynb #cell-035
 def answer_slider(
     image: Tensor,  # (H, W, 3) in [0, 1]
     chances: dict[str, tuple],  # question: {answer: chance} with the picture, without
@@ -523,3 +524,56 @@ def memory_slider(
         )
 
     return slider(draw, say, bits=bits[::-1], tokens=tokens)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-041
+def flow_slider() -> Html:
+    "Points on their way from noise to three of eight heaps, with guidance."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.diffusion import best_guess, follow, guided
+    from mmcourse.duel import on_circle
+
+    times = [1.0, 0.5, 0.3, 0.1, 0.0]
+    heaps = on_circle(torch.arange(8) / 8)
+    three = heaps[[7, 0, 1]]
+    start = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    fine = torch.linspace(1, 0, 61)
+    paths = {}
+    for g in (1, 2, 4):
+
+        def field(x, t, g=g):
+            a, b = 1 - t[0].item(), t[0].item()
+            told, untold = [
+                (x - best_guess(x, a, b, p, 0.05)) / b for p in (three, heaps)
+            ]
+            return guided(told, untold, g)
+
+        paths[g] = torch.stack(follow(field, start, fine))  # (61, 30, 2)
+
+    def seen(time, guidance):
+        return paths[guidance][round(60 * (1 - time))]
+
+    def draw(time, guidance):
+        fig, ax = plt.subplots(figsize=(3.2, 3))
+        ax.plot(*heaps.T, "o", ms=9, mfc="none", color="grey")
+        ax.plot(*three.T, "o", ms=9, mfc="none", color=PALETTE[1])
+        at = round(60 * (1 - time))
+        ahead = paths[guidance][[at, min(at + 4, 60)]]  # (2, 30, 2)
+        gaps = torch.full((1, *start.shape), torch.nan)
+        tails = torch.cat([ahead, gaps]).transpose(0, 1).flatten(0, 1)
+        ax.plot(*tails.T, color=PALETTE[2], lw=0.8)
+        ax.plot(*seen(time, guidance).T, ".", ms=4, color=PALETTE[0])
+        ax.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), title=f"t = {time}")
+        return fig
+
+    def say(time, guidance):
+        x = seen(time, guidance)
+        near = torch.cdist(x, heaps).min(1)
+        on = [int((near.indices[near.values < 0.2] == k).sum()) for k in (7, 0, 1)]
+        return (
+            f"Time {time}, guidance {guidance}: {on[0]}, {on[1]} and {on[2]} of 30 "
+            f"points are on the three heaps that were asked for."
+        )
+
+    return slider(draw, say, time=times, guidance=[1, 2, 4])
