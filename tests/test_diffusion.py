@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mmcourse.diffusion import (
     DiTBlock,
     Told,
+    ToldBlock,
     UNet,
     best_guess,
     ddim_step,
@@ -270,6 +271,18 @@ def test_some_rows_are_told_nothing():
     assert torch.equal(seen[0][~empty], told[~empty])
 
 
+def test_times_are_sigmoids_of_normal_numbers():
+    seen = []
+
+    def net(x, t, told):
+        seen.append(t.logit())
+        return x
+
+    with seeded(0):
+        flow_loss(net, torch.zeros(20_000, 1), torch.ones(20_000, 1, dtype=torch.long))
+    assert abs(seen[0].mean()) < 0.03 and abs(seen[0].std() - 1) < 0.03
+
+
 class Affine(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -439,6 +452,40 @@ def test_every_input_counts_and_rows_do_not_meet(kind, size):
         assert not torch.allclose(y[0], other[0], atol=1e-4)
     swapped = net(x, t, told.flip(1))
     torch.testing.assert_close(y, swapped, atol=1e-5, rtol=1e-4)  # words are summed
+
+
+def test_a_told_block_by_its_equation():
+    "Told nothing it is two plain convolutions; a scale of -1 shuts the second."
+    with seeded(0):
+        block = shaken(ToldBlock(8, 16, 4))
+    x, c = normal(2, 8, 6, 6), torch.zeros(2, 4)
+    block.told.bias.data.zero_()
+    h = block.conv1(F.silu(block.norm1(x)))
+    wanted = block.short(x) + block.conv2(F.silu(block.norm2(h)))
+    torch.testing.assert_close(block(x, c), wanted)
+    block.told.bias.data[:16] = -1
+    bias = block.conv2.bias[None, :, None, None]
+    torch.testing.assert_close(block(x, c), block.short(x) + bias)
+    block.told.bias.data[16:] = 20  # what the second convolution then hears
+    wanted = block.short(x) + block.conv2(torch.full_like(h, 20))
+    torch.testing.assert_close(block(x, c), wanted)
+
+
+def test_a_u_net_goes_down_and_up_and_has_a_shortcut():
+    with seeded(0):
+        net = shaken(UNet(5, width=8, d=16))
+    heard, kept = {}, {}
+    net.coarse[1].register_forward_hook(lambda m, i, o: kept.update(low=o))
+    net.fine.register_forward_hook(lambda m, i, o: kept.update(fine=o))
+    net.up.register_forward_hook(lambda m, i, o: heard.update(up=i[0], high=o))
+    net.join.register_forward_hook(lambda m, i, o: heard.update(join=i[0]))
+    x, t, told = normal(2, 1, 28, 28), torch.tensor([0.2, 0.9]), torch.ones(2, 1)
+    net(x, t, told.long()).sum().backward()
+    four = kept["low"].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert kept["low"].shape == (2, 16, 7, 7) and torch.equal(heard["up"], four)
+    both = torch.cat([heard["high"], kept["fine"]], 1)
+    assert torch.equal(heard["join"], both)
+    assert all(p.grad.abs().sum() > 0 for p in net.parameters())
 
 
 def test_pixels_find_their_way_back():
