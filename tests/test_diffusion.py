@@ -459,6 +459,8 @@ def test_a_told_block_by_its_equation():
     with seeded(0):
         block = shaken(ToldBlock(8, 16, 4))
     x, c = normal(2, 8, 6, 6), torch.zeros(2, 4)
+    new = ToldBlock(8, 8, 4)
+    torch.testing.assert_close(new(x, c), x + new.conv2.bias[:, None, None])
     block.told.bias.data.zero_()
     h = block.conv1(F.silu(block.norm1(x)))
     wanted = block.short(x) + block.conv2(F.silu(block.norm2(h)))
