@@ -653,6 +653,12 @@ def test_copies_are_nearest_to_training():
     assert np.isclose(nearest_is_training(both), 100 / 31)
 
 
+def test_who_copies_is_lost_on_new_digits():
+    from mmcourse.studio import copier_loss
+
+    assert copier_loss("train") < 0.1 and copier_loss("test") > 1
+
+
 def test_one_noise_for_all(painter):
     told = torch.tensor([[1], [2], [1]])
     got = paint(painter, told, steps=1, seed=4, one_noise=True)
