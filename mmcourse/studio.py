@@ -12,6 +12,7 @@ __all__ = [
     "log_likelihood",
     "judged_digits",
     "nearest_is_training",
+    "copier_loss",
     "show_settings",
     "show_grid",
 ]
@@ -26,8 +27,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmcourse.diffusion import (
+    DiTBlock,
+    Told,
+    best_guess,
+    flow_loss,
+    flow_times,
+    follow,
+    guided,
+)
+
 from .datasets import mnist
-from .diffusion import DiTBlock, Told, flow_loss, flow_times, follow, guided
 from .duel import average_into, endless
 from .explore import PALETTE
 from .gan import density_coverage, fidelity, frechet_distance, nearest
@@ -217,6 +227,23 @@ def nearest_is_training(
     train, test = [torch.as_tensor(mnist(s)["image"]) for s in ("train", "test")]
     rows = nearest(images, torch.cat([train, test]))[1]
     return 100 * (rows < len(train)).double().mean().item()
+
+
+def copier_loss(
+    split: str,  # 'train' or 'test'
+) -> float:
+    "`flow_loss` of the best guess for the training digits, on 200 digits of `split`."
+    found = [torch.as_tensor(mnist(s)["image"]).flatten(1) for s in ("train", split)]
+    train, some = [2 * x - 1 for x in found]
+
+    def field(x, t, told):
+        guesses = []
+        for place, now in zip(x.split(1), t.tolist()):
+            guesses.append(best_guess(place, 1 - now, now, train))
+        return (x - torch.cat(guesses)) / t[:, None]
+
+    with seeded(0):
+        return flow_loss(field, some[:200], torch.ones(200, 1).long()).item()
 
 
 # %% ../nbs/0_tools/studio.ipynb #cell-026

@@ -459,6 +459,8 @@ def test_a_told_block_by_its_equation():
     with seeded(0):
         block = shaken(ToldBlock(8, 16, 4))
     x, c = normal(2, 8, 6, 6), torch.zeros(2, 4)
+    new = ToldBlock(8, 8, 4)
+    torch.testing.assert_close(new(x, c), x + new.conv2.bias[:, None, None])
     block.told.bias.data.zero_()
     h = block.conv1(F.silu(block.norm1(x)))
     wanted = block.short(x) + block.conv2(F.silu(block.norm2(h)))
@@ -649,6 +651,12 @@ def test_copies_are_nearest_to_training():
     assert nearest_is_training(train) == 100 and nearest_is_training(test) == 0
     both = torch.cat([train[:1], test])
     assert np.isclose(nearest_is_training(both), 100 / 31)
+
+
+def test_who_copies_is_lost_on_new_digits():
+    from mmcourse.studio import copier_loss
+
+    assert copier_loss("train") < 0.1 and copier_loss("test") > 1
 
 
 def test_one_noise_for_all(painter):
