@@ -176,6 +176,8 @@ def test_floats():
 def test_image_floats():
     t = torch.zeros(1, 2)
     assert image_floats(t) is t
+    shapes_alone = torch.zeros(1, 2, device="meta")
+    assert image_floats(shapes_alone) is shapes_alone
     assert image_floats(np.zeros((1, 2))).dtype == torch.float32
     for whole_numbers in (np.zeros((1, 2), np.uint8), t.long(), [[0, 255]], t.bool()):
         with pytest.raises(TypeError, match="pixels: expected floats, scaled, got"):
