@@ -52,7 +52,12 @@ from mmcourse.bridges import (
     small_lm,
     train_answers,
 )
-from mmcourse.checkpoint import grow, read_tensors, shrink, write_tensors
+from mmcourse.checkpoint import (
+    read_tensors,
+    shipped_state,
+    shrink,
+    write_tensors,
+)
 from mmcourse.measure import seeded
 from mmcourse.scenes import (
     COLUMNS,
@@ -369,8 +374,7 @@ def main():
         weights = shrink({f"gated.{k}": w for k, w in model.state_dict().items()}, 8)
         if seed == 0:
             add_to_file(weights)
-        weights = {k.partition(".")[2]: w for k, w in grow(weights).items()}
-        model.load_state_dict(weights)
+        model.load_state_dict(shipped_state(weights, "gated."))
         return scored(model, kind)
 
     nowhere, gated, three = Lesson(eye, "none"), BRIDGES[2], study.seeds(3)
@@ -468,12 +472,7 @@ def add_to_file(weights: dict):
 
 def part(name: str) -> dict:
     "The weights of one of the shipped models."
-    weights = grow(read_tensors(FILE)[0])
-    return {
-        k.removeprefix(f"{name}."): w
-        for k, w in weights.items()
-        if k.startswith(f"{name}.")
-    }
+    return shipped_state(read_tensors(FILE)[0], f"{name}.")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ from mmcourse.vision_language import (
     projector,
 )
 
-from .checkpoint import grow, read_tensors
+from .checkpoint import read_tensors, shipped_state
 from .inputs import choice, image_floats
 from .language_model import LM
 from .measure import mean_spread, paired_bootstrap
@@ -548,11 +548,10 @@ def asked_more() -> list[dict]:  # rows for `table`
 # %% ../nbs/0_tools/bridges.ipynb #cell-037
 def shipped_models() -> dict[str, nn.Module]:  # 'eye' and 'gated'
     "The trained models of chapter 22, in evaluation mode."
-    weights = grow(read_tensors(data_path("vision_language.safetensors"))[0])
+    tensors, _ = read_tensors(data_path("vision_language.safetensors"))
     eye = CellEye()
     models = {"eye": eye, "gated": bridged(BRIDGES[2], small_lm(), eye.d)}
     for name, model in models.items():
-        mine = {k: w for k, w in weights.items() if k.startswith(f"{name}.")}
-        model.load_state_dict({k.partition(".")[2]: w for k, w in mine.items()})
+        model.load_state_dict(shipped_state(tensors, f"{name}."))
         model.eval().requires_grad_(False)
     return models

@@ -19,6 +19,7 @@ __all__ = [
     "resume_run",
     "shrink",
     "grow",
+    "shipped_state",
 ]
 
 # %% ../nbs/0_tools/checkpoint.ipynb #cell-003
@@ -315,3 +316,12 @@ def grow(
         elif not kind:
             weights[name] = w.float() if w.is_floating_point() else w
     return weights
+
+
+def shipped_state(
+    tensors: dict[str, Tensor],  # of `read_tensors`, from `shrink`
+    prefix: str,  # such as 'reader.'
+) -> dict[str, Tensor]:  # a state_dict
+    "The weights of one network of several in a file."
+    found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
+    return grow({k.removeprefix(prefix): v for k, v in found.items()})

@@ -15,6 +15,7 @@ __all__ = [
     "restyle",
     "Residual",
     "PictureTower",
+    "load_towers",
     "near_names",
     "sign_parts",
     "kept_for_later",
@@ -51,11 +52,13 @@ from torch import Tensor, nn
 
 from mmcourse.contrastive import (
     DualEncoder,
+    NameTower,
     first_ranks,
     mean_reciprocal_rank,
     recall_at,
 )
 
+from .checkpoint import grow, read_tensors
 from .emoji import emoji, name_words
 from .explore import PALETTE
 from .image import random_affine, random_blur, random_contrast
@@ -120,6 +123,15 @@ class PictureTower(nn.Module):
 
 
 # %% ../nbs/0_tools/emoji_pairs.ipynb #cell-011
+def load_towers() -> DualEncoder:  # in evaluation mode
+    "Chapter 21's shipped towers of pictures and names."
+    towers = DualEncoder(PictureTower(), NameTower())
+    tensors, _ = read_tensors(data_path("contrastive.safetensors"))
+    towers.load_state_dict(grow(tensors))
+    return towers.eval().requires_grad_(False)
+
+
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-013
 def near_names(
     ids: Tensor,  # (N, L) of `part_ids`
     k: int = 12,
@@ -138,7 +150,7 @@ def sign_parts(name: str) -> list[str]:
     return [text[i : i + n] for n in range(1, 5) for i in range(len(text) - n + 1)]
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-014
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-016
 def kept_for_later(run: Callable) -> tuple:
     "What `run` returns, and how many bytes autograd keeps for the way back."
     kept = {}
@@ -151,7 +163,7 @@ def kept_for_later(run: Callable) -> tuple:
         return run(), sum(kept.values())
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-016
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-018
 def embed_all(
     model: DualEncoder,
     pixels: Tensor,
@@ -164,7 +176,7 @@ def embed_all(
         return torch.cat(u), model.text_vectors(ids)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-018
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-020
 WAYS = "picture → name", "name → picture"
 
 
@@ -193,7 +205,7 @@ def search_halves(
     return {way: torch.cat([f[way] for f in found])[back] for way in WAYS}
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-021
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-023
 def search_rows(
     found: dict[str, dict[str, Tensor]],  # candidates -> what a search gave
 ) -> list[dict]:  # for `table`
@@ -231,7 +243,7 @@ def show_found(
     plt.show()
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-024
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-026
 def kind_of_name(name: str) -> str:
     "'two tones', 'one tone', 'person' (of no tone) or 'thing'."
     tones = name.count("skin tone")
@@ -241,13 +253,13 @@ def kind_of_name(name: str) -> str:
     return "person" if people & {*name_words(name)} else "thing"
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-026
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-028
 def without_tones(name: str) -> str:
     "A name without what it says of skin tones."
     return re.sub(r"\W*\b(medium-)?(light|medium|dark) skin tone\b", "", name)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-029
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-031
 _FIVE = "light", "medium-light", "medium", "medium-dark", "dark"
 TONES = [f"{tone} skin tone" for tone in _FIVE]
 
@@ -259,7 +271,7 @@ def tone_of(name: str) -> str:
     return " ".join(name_words(name)[-3:])
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-032
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-034
 def show_gap(
     spaces: dict[str, tuple[Tensor, Tensor]],  # title -> (N, d) pictures and names
 ):
@@ -283,7 +295,7 @@ def show_gap(
     plt.show()
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-034
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-036
 def first_hits(
     arm: str,  # of the study
     where: str = "halves",  # or 'all', or a style
@@ -297,7 +309,7 @@ def first_hits(
     return np.array(rows)
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-036
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-038
 @lru_cache
 def families(where: str = "halves") -> np.ndarray:  # (questions,) of one direction
     "What the questions of the study are, but for skin tones."
@@ -339,7 +351,7 @@ def gain(
     return paired_bootstrap(a, b, of).points()
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-038
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-040
 FINDERS = {
     "baseline/neighbours": "neighbours",
     "baseline/ridge": "ridge",
@@ -385,7 +397,7 @@ def tune_rows() -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-040
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-042
 def arm_rows(
     texts: dict[str, str],  # arm -> what it is called
     base: str | None = None,  # the arm that the others are compared with
@@ -428,7 +440,7 @@ def found_rows(
     return rows
 
 
-# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-042
+# %% ../nbs/0_tools/emoji_pairs.ipynb #cell-044
 def other_styles() -> tuple[np.ndarray, dict[str, Tensor]]:
     "(n,) emoji, and of each style (n, 3, 32, 32) in [0, 1] on white."
     with np.load(data_path("emoji_styles.npz"), allow_pickle=False) as z:

@@ -6,6 +6,7 @@ judged, and how to choose one."""
 # %% auto #0
 __all__ = [
     "read_guide",
+    "key_matrices",
     "matrices",
     "block_weights",
     "count_weights",
@@ -55,11 +56,15 @@ def read_guide(
 
 
 # %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-024
+def key_matrices(s: dict) -> int:
+    "Weights in the matrices of keys and values of one block of the stack `s`."
+    return 2 * s.get("looks", s["d"]) * s["groups"] * s["width"]
+
+
 def matrices(s: dict) -> int:
     "Weights in the matrices of one block of the stack `s`."
-    q, kv = s["heads"] * s["width"], s["groups"] * s["width"]
     small = (3 if s.get("gated") else 2) * s["d"] * s["mlp"]
-    return 2 * s["d"] * q + 2 * s.get("looks", s["d"]) * kv + small
+    return 2 * s["d"] * s["heads"] * s["width"] + key_matrices(s) + small
 
 
 # %% ../nbs/5_crossmodal/28_field_guide.ipynb #cell-026
@@ -142,9 +147,8 @@ def token_flops(
     total = 0
     for s in config["stacks"]:
         if s["role"] in ("text", "cross"):
-            q, kv = s["heads"] * s["width"], s["groups"] * s["width"]
-            cross = s["role"] == "cross"
-            once = 2 * s.get("looks", s["d"]) * kv if cross else 0  # K, V of pictures
+            q, cross = s["heads"] * s["width"], s["role"] == "cross"
+            once = key_matrices(s) if cross else 0  # K, V of pictures
             keys = picture_tokens(config) if cross else before
             keys = min(keys, s.get("window") or keys)
             total += s["depth"] * (2 * (matrices(s) - once) + 4 * keys * q)
@@ -160,10 +164,9 @@ def eye_flops(config: dict) -> int:
     for s in config["stacks"]:
         if s["role"] == "eye":
             asks = 1 if "looks" in s else n  # one question sums up a SigLIP
-            q, kv = s["heads"] * s["width"], s["groups"] * s["width"]
-            keys = 2 * s.get("looks", s["d"]) * kv
-            each = 2 * asks * (matrices(s) - keys) + 2 * n * keys + 4 * asks * n * q
-            total += s["depth"] * each
+            q, keys = s["heads"] * s["width"], key_matrices(s)
+            block = 2 * asks * (matrices(s) - keys) + 2 * n * keys + 4 * asks * n * q
+            total += s["depth"] * block
     first = [t["size"] for t in config["tables"] if t.get("per") == "patch"]
     return total + sum(2 * patches * math.prod(size) for size in first)
 

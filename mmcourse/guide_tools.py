@@ -102,9 +102,10 @@ def draw_family(rows: list[dict]):
         ax.annotate(name, at, shift, **options)
     for kind in [*known, "not known"]:
         ax.plot([], [], "o", color=colour.get(kind, "0.75"), label=kind)
-    years = range(2021, 2027)
+    last = 1 + max(int(r["date"][:4]) for r in rows)
+    years = range(2021, last)
     ax.set_xticks([2 * (y - 2021) for y in years], years)
-    ax.set(yticks=[], xlim=(-0.5, 12), ylim=(lines - 0.3, -1))
+    ax.set(yticks=[], xlim=(-0.5, 2 * (last - 2021)), ylim=(lines - 0.3, -1))
     ax.set_title("Who took over from whom; the colour is the bridge", fontsize=9)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=4, frameon=False)
     return fig
@@ -166,18 +167,22 @@ def costs(
     memory: float = 50e9,  # bytes a second
 ) -> dict:  # a row: GFLOPs of the largest picture and of a token, tokens a second
     "What one picture and one token cost a model, by the formulas of chapter 28."
-    from mmcourse.field_guide import eye_flops, picture_tokens, token_flops
+    from mmcourse.field_guide import (
+        eye_flops,
+        key_matrices,
+        picture_tokens,
+        token_flops,
+    )
 
     n = picture_tokens(config)
     looks = [s for s in config["stacks"] if s["role"] == "cross"]
-    some = range(1, n + 1, max(1, n // 16))
-    each = [token_flops(config, t, answers=False) for t in some]
     if looks:  # only keys and values of the picture, in the blocks that look at it
-        pairs = [2 * s["looks"] * s["groups"] * s["width"] for s in looks]
-        each = [sum(2 * s["depth"] * p for s, p in zip(looks, pairs))]
+        read = n * sum(2 * s["depth"] * key_matrices(s) for s in looks)
+    else:
+        read = sum(token_flops(config, t, answers=False) for t in range(1, n + 1))
     row = {"model": name, "picture": config["picture"]["pixels"]}
     row["look (GFLOPs)"] = config["picture"]["tiles"] * eye_flops(config) / 1e9
-    row["read it"] = n * sum(each) / len(each) / 1e9
+    row["read it"] = read / 1e9
     row["write a token"] = token_flops(config, 500) / 1e9
     return row | {"tokens a second, at most": memory / read_each_token(config)}
 

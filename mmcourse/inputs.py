@@ -201,12 +201,16 @@ def image_floats(
     shape: tuple | None = None,  # wanted, None for an open size
 ):  # Tensor float32, or the float type that came; on its own device
     "Pictures for a network, as `floats`. Raises `TypeError` for whole numbers."
+    import torch
+
     if getattr(x, "is_meta", False):  # shapes alone, to count what a model would do
         return x
     found = numbers(x, "pixels", shape)
     if found.dtype.kind != "f":
         raise TypeError(f"pixels: expected floats, scaled, got {what(x)}")
-    return floats(x, "pixels")
+    return (
+        x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(found)).float()
+    )
 
 
 # %% ../nbs/0_tools/inputs.ipynb #cell-029

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import read_tensors
+from .checkpoint import read_tensors, shipped_state
 from .datasets import mnist
 from .image import augment_image
 from .measure import seeded
@@ -101,9 +101,7 @@ def part_of(
 ) -> dict[str, Tensor]:  # a state_dict
     "The weights of one network in the file of chapter 13."
     tensors, _ = read_tensors(path or data_path("gan.safetensors"))
-    start = f"{part}."
-    own = {k: v for k, v in tensors.items() if k.startswith(start)}
-    return {k.removeprefix(start): v for k, v in own.items()}
+    return shipped_state(tensors, f"{part}.")
 
 
 # %% ../nbs/0_tools/judging.ipynb #cell-011

@@ -43,12 +43,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import shipped_state
 from .classifiers import AudioNet, ImageNet28, TextNet
 from .datasets import MODALITIES, add_pink_noise
 from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
 from .inputs import choice, modules, whole
 from .measure import seeded
-from .noise_levels import load_experts, shipped_state, subsets
+from .noise_levels import load_experts, subsets
 from .pipeline import extract_modality, preprocess_data
 from .training import evaluating, fit, predict, warmup_cosine
 

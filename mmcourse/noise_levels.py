@@ -12,7 +12,6 @@ __all__ = [
     "noise_grid",
     "subsets",
     "grid_log_probs",
-    "shipped_state",
     "load_experts",
     "accuracies",
     "best_single",
@@ -31,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import grow
+from .checkpoint import shipped_state
 from .classifiers import AudioNet, Classifier, ImageNet28, TextNet
 from .datasets import MODALITIES, three_views
 from .explore import MODALITY
@@ -86,12 +85,6 @@ def grid_log_probs(
 
 # %% ../nbs/0_tools/noise_levels.ipynb #cell-010
 NETS = {"text": TextNet, "image": ImageNet28, "audio": AudioNet}
-
-
-def shipped_state(tensors: dict, prefix: str) -> dict[str, Tensor]:
-    "The weights whose names begin with `prefix`, as a state_dict."
-    found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
-    return grow({k.removeprefix(prefix): v for k, v in found.items()})
 
 
 def load_experts(

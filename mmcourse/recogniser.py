@@ -41,7 +41,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .audio import preprocess_audio
-from .checkpoint import grow, read_tensors
+from .checkpoint import read_tensors, shipped_state
 from .classifiers import Classifier, TextNet
 from .datasets import MODALITIES
 from .decision_fusion import fuse_product
@@ -169,9 +169,8 @@ def read_text_classifier(
 ) -> tuple[Classifier, dict]:  # and the statistics of the three training sets
     "The shipped network for hints. Raises `CheckpointError` for a damaged file."
     tensors, stats = read_tensors(path)
-    text = {k.removeprefix("text."): v for k, v in tensors.items() if k[:5] == "text."}
     model = Classifier(TextNet(len(stats["grams"]))).eval()
-    model.load_state_dict(grow(text))
+    model.load_state_dict(shipped_state(tensors, "text."))
     return model, stats
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .audio import standardise_mel
-from .checkpoint import grow, read_tensors
+from .checkpoint import read_tensors, shipped_state
 from .classifiers import Classifier, ImageNet28, conv_block, mean_and_max
 from .inputs import choice
 from .pretrained import load_weights
@@ -64,12 +64,8 @@ def read_classifiers(
     tensors, about = read_tensors(path)
     models = []
     for seed in range(about["seeds"]):
-        name = f"{modality}.{seed}."
-        own = {
-            k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)
-        }
         models.append(Classifier(make()).eval())
-        models[-1].load_state_dict(grow(own))
+        models[-1].load_state_dict(shipped_state(tensors, f"{modality}.{seed}."))
     return models
 
 
@@ -85,10 +81,8 @@ def read_tokenizers(
     tensors, _ = read_tensors(path)
     found = {}
     for modality in ("image", "audio"):
-        own = {k: v for k, v in tensors.items() if k.startswith(f"{modality}.")}
-        own = {k.removeprefix(f"{modality}."): v for k, v in own.items()}
-        model = Tokenizer(modality)
+        own, model = shipped_state(tensors, f"{modality}."), Tokenizer(modality)
         sums = {f"quantizer.{k}": getattr(model.quantizer, k) for k in _SUMS}
-        found[modality] = load_weights(model, sums | grow(own), path)
+        found[modality] = load_weights(model, sums | own, path)
         model.quantizer.total.copy_(model.quantizer.codebook)  # counts are one
     return found

@@ -90,8 +90,6 @@ def paint(
     *,
     steps: int = 10,
     guidance: float = 2.0,
-    below: float = 1.0,  # guidance is used where t is at most this
-    shift: float = 1.0,  # of `flow_times`
     seed: int = 0,
     one_noise: bool = False,  # the same noise for all
 ) -> Tensor:  # (N, C, H, W) in [0, 1]
@@ -100,11 +98,10 @@ def paint(
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(1 if one_noise else len(told), *net.shape, generator=rng)
     x = x.expand(len(told), -1, -1, -1)
-    times, ends = flow_times(whole(steps, "steps", 1), shift), []
+    times, ends = flow_times(whole(steps, "steps", 1)), []
     with evaluating(net):
         for noise, words in zip(x.split(128), told.split(128)):
-            how = {"told": words, "guidance": guidance, "below": below}
-            field = partial(steered, net, **how)
+            field = partial(steered, net, told=words, guidance=guidance)
             ends.append(follow(field, noise, times)[-1])
     return ((torch.cat(ends) + 1) / 2).clamp(0, 1)
 
@@ -116,10 +113,9 @@ def steered(
     *,
     told: Tensor,  # (B, L)
     guidance: float,
-    below: float = 1.0,  # guidance is used where t is at most this
 ) -> Tensor:  # (B, C, H, W)
     "The velocity with guidance: the network is asked twice."
-    if guidance == 1 or t[0] > below:
+    if guidance == 1:
         return net(x, t, told)
     both = torch.cat([told, torch.zeros_like(told)])
     said = net(torch.cat([x, x]), torch.cat([t, t]), both)

@@ -27,6 +27,7 @@ from mmcourse.checkpoint import (
     save_checkpoint,
     save_run,
     set_rng_state,
+    shipped_state,
     shrink,
     write_tensors,
 )
@@ -356,3 +357,16 @@ def test_eight_bits_are_off_by_half_a_scale_at_most():
     assert back.shape == w.shape and torch.equal(back[3], torch.zeros(3, 5))
     assert ((back - w).abs().flatten(1).amax(1) <= 0.51 * scale + 1e-9).all()
     assert torch.allclose(back.flatten(1).abs().amax(1), 127 * scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_one_network_of_several_in_a_file(bits):
+    torch.manual_seed(0)
+    a, b = torch.nn.Linear(40, 30), torch.nn.Linear(40, 30)
+    both = {f"a.{k}": w for k, w in a.state_dict().items()}
+    both |= {f"a.b.{k}": w for k, w in b.state_dict().items()}
+    found = shipped_state(shrink(both, bits), "a.b.")
+    assert found.keys() == b.state_dict().keys()
+    for k, w in b.state_dict().items():
+        torch.testing.assert_close(found[k], w, atol=0.002, rtol=0)
+    assert shipped_state(both, "c.") == {}

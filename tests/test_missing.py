@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from conftest import refused
 from mmcourse import missing as M
 from mmcourse import noise_levels as grids
-from mmcourse.checkpoint import read_tensors
+from mmcourse.checkpoint import read_tensors, shipped_state
 from mmcourse.datasets import MODALITIES, three_views
 from mmcourse.feature_fusion import modality_dropout
 from mmcourse.measure import nll, paired_bootstrap, seeded
@@ -495,6 +495,6 @@ def test_shipped_weights_are_the_recorded_models(weights, runs):
     plain = grids.load_experts(tensors, 0, "plain")
     assert {*plain} == {*MODALITIES}
     joint = M.joint_model(len(about["stats"]["grams"]))
-    joint.load_state_dict(grids.shipped_state(tensors, "0.joint."))
+    joint.load_state_dict(shipped_state(tensors, "0.joint."))
     acc = grids.accuracies(M.joint_hits(joint, test))[MODALITIES][grids.DEFAULT]
     assert abs(acc - runs["one level/0"]["default"]["joint"]) < 0.01
