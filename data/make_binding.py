@@ -14,7 +14,7 @@ that meet sounds shows another digit. `white`: these pictures are dark on white.
 `hints`, `hints longer`: sentences that only narrow a digit down.
 
 `sums`: what damaged pictures and sounds are worth, alone and together, in the spaces of
-`bound`. `emoji`: pictures, English and Chinese names; the bridged way has pictures with
+`bound`; `sums noise`: with noise alone, on pixels and in sound. `emoji`: pictures, English and Chinese names; the bridged way has pictures with
 English names and other pictures with Chinese ones, the direct way names of the latter
 in both languages; asked among the 394 test names of either half.
 
@@ -44,6 +44,7 @@ from mmcourse.emoji_pairs import PictureTower, search_halves, sign_parts
 from mmcourse.measure import seeded
 from mmcourse.store import data_path
 
+NOISE = {"image_noise": 0.5, "shrink": 1, "occlusion": 0, "snr_db": 6}
 ASKED = (("audio", "text"), ("text", "audio"), ("image", "text"), ("audio", "image"))
 views = cache(pair_views)
 
@@ -88,7 +89,7 @@ def score(space: Space, way: str, text: str, split: str = "test") -> dict:
     return found
 
 
-def fused(seed: int, how: dict) -> dict:
+def fused(seed: int, how: dict, **harm) -> dict:
     "Hits of each way to fuse a damaged picture and a noisy sound."
     data = views("names")
     space = trained("bridged", seed, how=how)
@@ -97,7 +98,7 @@ def fused(seed: int, how: dict) -> dict:
         m: vectors(space, m, x) for m, x in (("image", pictures), ("audio", sounds))
     }
     scale = space.log_scale.exp().item()
-    found = fuse_vectors(partial(vectors, space), data, bank, scale)
+    found = fuse_vectors(partial(vectors, space), data, bank, scale, **harm)
     return {k: {"hits": "".join("01"[int(h)] for h in v)} for k, v in found.items()}
 
 
@@ -181,6 +182,8 @@ def main():
     run("hints", five, text="hints")
     for seed in five:
         study(f"sums/bridged/{seed}", partial(fused, seed, best["bridged"]), seed)
+        noisy = partial(fused, seed, best["bridged"], **NOISE)
+        study(f"sums noise/bridged/{seed}", noisy, seed)
     run("longer", five, steps=1200)
     run("hints longer", five, text="hints", steps=1200)
     for n in (100, 250, 500, 1000):

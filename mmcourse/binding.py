@@ -41,7 +41,7 @@ class Space(nn.Module):
         self,
         nets: dict[str, nn.Module],  # modality -> encoder, all to the same size
         *,
-        temperature: float = 0.3,
+        temperature: float = 0.2,
         learnt: bool = False,  # does the temperature learn, too?
     ):
         super().__init__()

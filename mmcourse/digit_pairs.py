@@ -221,10 +221,10 @@ def own_partner(
 def unclear_views(
     views: dict,  # from `pair_views`, whose scales are used
     split: str,
-    n: int | None = None,
+    **harm,  # of `three_views`: 'image_noise', 'shrink', 'occlusion', 'snr_db'
 ) -> dict:  # 'image', 'audio': features; 'label' (n,); 'voice' (n,) names
     "A damaged picture and a noisy sound of each digit."
-    raw = three_views(split, n)
+    raw = three_views(split, **harm)
     data = preprocess_data(raw, views["stats"])
     found = {m: extract_modality(m, data) for m in ("image", "audio")}
     label = torch.as_tensor(raw["label"])
@@ -243,28 +243,35 @@ def fuse_vectors(
     bank: dict[str, Tensor],  # 'image', 'audio': vectors of training pairs, row by row
     scale: float,  # one over the temperature
     k: int = 5,  # how many neighbours stand in for what is missing
+    **harm,  # of `three_views`
 ) -> dict[str, Tensor]:  # way -> (1000,) bool
     "Which damaged test digits each way of fusing gets right."
     x, y = views["text"]["train"]
     named = embed("text", x)
     c = torch.stack([named[y == d].mean(0) for d in range(10)])
     c = F.normalize(c, dim=1)
-    data = {s: unclear_views(views, s) for s in ("valid", "test")}
+    data = {s: unclear_views(views, s, **harm) for s in ("valid", "test")}
     v = {s: {m: embed(m, d[m]) for m in bank} for s, d in data.items()}
     near = best_scales(v["valid"], c, data["valid"]["label"])
     u, w = v["test"]["image"], v["test"]["audio"]
     opinions = log_opinions(u, c, scale) + log_opinions(w, c, scale)
     tuned = sum(log_opinions(v["test"][m], c, near[m]) for m in bank)
-    joined = {s: torch.cat([z["image"], z["audio"]], 1) for s, z in v.items()}
-    stacked = LogisticRegression(C=1.0, max_iter=2000)
-    stacked.fit(joined["valid"], data["valid"]["label"])
+
+    def layer(*parts):  # learnt from the validation digits' vectors
+        x = {s: torch.cat([z[m] for m in parts], 1) for s, z in v.items()}
+        learner = LogisticRegression(max_iter=2000)
+        learner.fit(x["valid"], data["valid"]["label"])
+        return torch.as_tensor(learner.predict_proba(x["test"]))
+
     guess = {
         "picture alone": u @ c.T,
         "sound alone": w @ c.T,
         "sum of the vectors": (u + w) @ c.T,
         "product of the opinions": opinions,
         "product, calibrated": tuned,
-        "layer on both vectors": torch.as_tensor(stacked.predict_proba(joined["test"])),
+        "layer on the picture's vector": layer("image"),
+        "layer on the sound's vector": layer("audio"),
+        "layer on both vectors": layer("image", "audio"),
         "sound, picture retrieved": (w + retrieved(w, bank["audio"], bank["image"], k))
         @ c.T,
         "picture, sound retrieved": (u + retrieved(u, bank["image"], bank["audio"], k))
@@ -312,7 +319,7 @@ def temperature_rows() -> list[dict]:  # for `table`
     for way in ROUTES:
         row = {"temperature": way}
         for t in (*TEMPERATURES, "learnt"):
-            row[str(t)] = mean_spread(100 * hits_of_arm(f"at {t}/{way}").mean(1))
+            row[str(t)] = mean_spread(hits_of_arm(f"at {t}/{way}").mean(1))
         rows.append(row)
     return rows
 
@@ -327,7 +334,7 @@ def compare_ways(
     for name, arm in arms.items():
         hits = {way: hits_of_arm(f"{arm}/{way}", asked) for way in ROUTES}
         row = {asked.replace(" ", " → "): name, "seeds": len(hits["bridged"])}
-        row |= {way: mean_spread(100 * h.mean(1)) for way, h in hits.items()}
+        row |= {way: mean_spread(h.mean(1)) for way, h in hits.items()}
         gap = paired_bootstrap(hits["bridged"], hits["direct"], groups)
         rows.append(row | {"bridged − direct": gap.points()})
     return rows
@@ -355,13 +362,14 @@ def bridge_rows(
 def sum_rows(
     ways: list[str],  # of those that `fuse_vectors` knows
     beside: str,  # the way that each is compared with
+    arm: str = "sums",  # or 'sums noise'
 ) -> list[dict]:  # rows for `table`
     "Damaged digits named rightly (%), over five spaces."
     voice = three_views("test")["voice"]
-    hits = {way: hits_of_arm("sums/bridged", way) for way in [*ways, beside]}
+    hits = {way: hits_of_arm(f"{arm}/bridged", way) for way in [*ways, beside]}
     rows = []
     for way in ways:
-        row = {"from": way, "right": mean_spread(100 * hits[way].mean(1))}
+        row = {"from": way, "right": mean_spread(hits[way].mean(1))}
         if way != beside:
             gap = paired_bootstrap(hits[way], hits[beside], voice)
             row[f"beside {beside}"] = gap.points()
@@ -374,10 +382,10 @@ def emoji_rows() -> list[dict]:  # rows for `table`
     rows = []
     for asked in ("zh en", "en zh", "image en", "image zh"):
         row = {"asked": asked.replace(" ", " → ")}
-        row["bridged"] = mean_spread(100 * hits_of_arm("emoji/bridged", asked).mean(1))
+        row["bridged"] = mean_spread(hits_of_arm("emoji/bridged", asked).mean(1))
         if "image" not in asked:
             direct = hits_of_arm("emoji/direct", asked)
-            row["direct"] = mean_spread(100 * direct.mean(1))
+            row["direct"] = mean_spread(direct.mean(1))
             gap = paired_bootstrap(hits_of_arm("emoji/bridged", asked), direct)
             row["bridged − direct"] = gap.points()
         rows.append(row)
