@@ -305,8 +305,8 @@ question(
 )
 question(
     "binding.q2",
-    "A very low temperature harmed the bridge. What does it do in a batch with several "
-    "pairs of one digit?",
+    "A very low temperature harmed the bridge. What does it do in a batch with "
+    "several pairs of one digit?",
     {
         "a": (
             "it pushes pairs of the same digit apart, as if they were strangers",
@@ -326,8 +326,8 @@ question(
 )
 question(
     "binding.q3",
-    "Sentences find sounds in nine of ten cases. Why does this not show that a sentence "
-    "finds the sound that it describes?",
+    "Sentences find sounds in nine of ten cases. Why does this not show that a "
+    "sentence finds the sound that it describes?",
     {
         "a": (
             "the test voices were heard in training",
@@ -347,28 +347,28 @@ question(
 )
 question(
     "binding.q4",
-    "Two opinions are softmaxes over the same class vectors, with the same temperature. "
-    "Their normalised product equals…",
+    "Two opinions are softmaxes over the same class vectors, with the same "
+    "temperature. Their normalised product equals…",
     {
         "a": (
             "the mean of the two opinions",
             "A mean keeps what one of them alone believes; a product does not.",
         ),
         "b": (
-            "the opinion of the sum of both vectors",
-            "Yes: exponents add up, and the dot product is linear.",
-        ),
-        "c": (
             "the opinion of the longer vector",
             "Both have length one, and both count.",
         ),
+        "c": (
+            "the opinion of the sum of both vectors",
+            "Yes: exponents add up, and the dot product is linear.",
+        ),
     },
-    answer="b",
+    answer="c",
 )
 question(
     "binding.q5",
-    "The pictures that meet sounds are dark on white, those that meet sentences light "
-    "on black. What do you expect?",
+    "The pictures that meet sounds are dark on white, those that meet sentences "
+    "light on black. What do you expect?",
     {
         "a": (
             "both kinds of trained pairs do well, and what was never trained does badly",
