@@ -100,7 +100,7 @@ def nearest_digit(
     return digits[scores.argmax(1)]
 
 
-# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-044
+# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-046
 def opinions(
     v: Tensor,  # (N, d) vectors, or sums of them
     c: Tensor,  # (C, d) a vector for each class
