@@ -290,7 +290,8 @@ question(
     {
         "a": (
             "their encoders share weights",
-            "They share none: each modality has its own network and its own last layer.",
+            "They share none: each modality has its own network and "
+            "its own last layer.",
         ),
         "b": (
             "both were pulled towards pictures of the same digit",
@@ -371,7 +372,8 @@ question(
     "light on black. What do you expect?",
     {
         "a": (
-            "both kinds of trained pairs do well, and what was never trained does badly",
+            "both kinds of trained pairs do well, and what was never trained "
+            "does badly",
             "Yes. Each half learns its own pictures, and nothing asks the two kinds of "
             "pictures to lie near each other.",
         ),
