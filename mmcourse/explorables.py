@@ -18,6 +18,7 @@ __all__ = [
     "answer_slider",
     "memory_slider",
     "flow_slider",
+    "bridge_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -577,3 +578,34 @@ def flow_slider() -> Html:
         )
 
     return slider(draw, say, time=times, guidance=[1, 2, 4])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-044
+def bridge_slider() -> Html:
+    "How InfoNCE shares its push among four candidates, by temperature."
+    import matplotlib.pyplot as plt
+
+    names = ["its own sound", "same digit", "similar digit", "another digit"]
+    temperatures = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
+
+    def pushes(cosine, temperature):
+        z = torch.tensor([cosine, 0.6, 0.3, -0.2]) / temperature
+        p = z.softmax(0)
+        p[0] -= 1  # the gradient by the scores, but for the temperature
+        return p
+
+    def draw(cosine, temperature):
+        fig, ax = plt.subplots(figsize=(4.4, 2.4))
+        p = pushes(cosine, temperature)
+        ax.barh(names, p, color=[PALETTE[2 if v < 0 else 1] for v in p])
+        ax.set(xlim=(-1, 1), xlabel="pulled nearer (< 0) or pushed away (> 0)")
+        ax.axvline(0, color="grey", lw=0.8)
+        ax.invert_yaxis()
+        return fig
+
+    def say(cosine, temperature):
+        p = pushes(cosine, temperature)
+        shares = ", ".join(f"{n} {v:+.2f}" for n, v in zip(names, p))
+        return f"Own cosine {cosine}, temperature {temperature}: {shares}."
+
+    return slider(draw, say, cosine=[0.5, 0.7, 0.9], temperature=temperatures)
