@@ -18,6 +18,7 @@ __all__ = [
     "answer_slider",
     "memory_slider",
     "flow_slider",
+    "guide_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -577,3 +578,28 @@ def flow_slider() -> Html:
         )
 
     return slider(draw, say, time=times, guidance=[1, 2, 4])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-044
+def guide_slider(
+    drawn: dict[float, tuple[Tensor, Tensor]],  # w: pictures (10, H, W), digits read
+) -> Html:
+    "Digits that were asked for, by guidance."
+    import matplotlib.pyplot as plt
+
+    def draw(guidance):
+        pictures, read = drawn[guidance]
+        fig, axs = plt.subplots(2, 5, figsize=(5, 2.3))
+        for digit, (ax, x) in enumerate(zip(axs.flat, pictures)):
+            ax.imshow(x, cmap="gray", vmin=0, vmax=1)
+            if read[digit] != digit:
+                ax.plot([0, 27], [0, 27], color=PALETTE[1], lw=1)
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(f"{digit}: read {int(read[digit])}", fontsize=7)
+        return fig
+
+    def say(guidance):
+        right = int((drawn[guidance][1] == torch.arange(10)).sum())
+        return f"Guidance {guidance}: a reader finds {right} of the ten digits."
+
+    return slider(draw, say, guidance=[*drawn])
