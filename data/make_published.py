@@ -243,7 +243,9 @@ def chameleon():
     eye = {"embed_dim": 4, "num_embeddings": 4, "double_latent": False}
     eye |= {"latent_channels": 4, "resolution": 8, "base_channels": 32}
     eye |= {"channel_multiplier": [1], "num_res_blocks": 1}
-    names = {"<image>": 4, "a": 5} | {f"IMGIMG{c}Z": 6 + i for i, c in enumerate("ABCD")}
+    names = {"<image>": 4, "a": 5} | {
+        f"IMGIMG{c}Z": 6 + i for i, c in enumerate("ABCD")
+    }
     config = ChameleonConfig(
         **TEXT,
         num_key_value_heads=1,

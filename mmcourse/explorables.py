@@ -589,13 +589,19 @@ def guide_slider(
 
     def draw(guidance):
         pictures, read = drawn[guidance]
-        fig, axs = plt.subplots(2, 5, figsize=(5, 2.3))
-        for digit, (ax, x) in enumerate(zip(axs.flat, pictures)):
-            ax.imshow(x, cmap="gray", vmin=0, vmax=1)
+        fig, ax = plt.subplots(figsize=(5.6, 1))
+        ax.imshow(
+            torch.cat([*pictures], 1), cmap="gray", vmin=0, vmax=1, interpolation="none"
+        )
+        for digit in range(10):
             if read[digit] != digit:
-                ax.plot([0, 27], [0, 27], color=PALETTE[1], lw=1)
-            ax.set(xticks=[], yticks=[])
-            ax.set_title(f"{digit}: read {int(read[digit])}", fontsize=7)
+                x = 28 * digit
+                ax.plot([x + 1, x + 26], [1, 26], color=PALETTE[1], lw=1)
+        ax.set_xticks(
+            range(14, 280, 28), [f"{d}: {int(n)}" for d, n in enumerate(read)]
+        )
+        ax.set(yticks=[], xlabel="asked for: read")
+        ax.tick_params(labelsize=7)
         return fig
 
     def say(guidance):

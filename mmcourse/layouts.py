@@ -27,6 +27,7 @@ __all__ = [
     "open_idefics",
     "resampler_options",
     "open_chameleon",
+    "chameleon_weights",
     "with_weights",
 ]
 
@@ -457,17 +458,23 @@ def open_chameleon(folder: str | Path) -> tuple[dict, dict]:
     shut = sorted(n for name, n in table.items() if name.startswith("IMGIMG"))
     bad = [n for n in shut if type(n) is not int or not 0 <= n < options["vocabulary"]]
     refuse(folder, "vocabulary_map", [f"expected a token, got {n!r}" for n in bad])
-    held = read_weights(folder)
+    options |= {"shut": tuple(shut), "late": c["swin_norm"]}
+    return options, chameleon_weights(read_weights(folder), options)
+
+
+def chameleon_weights(held: dict[str, Tensor], lm: dict) -> dict[str, Tensor]:
+    "Published weights as `Chameleon` holds them; `lm`: of `llama_options`."
     kept = {k: t for k, t in held.items() if not k.startswith("model.vqmodel.")}
     names, ours = [("q_norm", "norm_q"), ("k_norm", "norm_k"), *LLAMA], {}
-    for name, t in to_ours(kept, names, options).items():
+    width = lm["width"]
+    for name, t in to_ours(kept, names, lm).items():
         for x in "qk":
-            if f"norm_{x}" in name and t.numel() % options["width"] == 0:
-                t = interleaved(t.flatten(), options["width"]).view(t.shape)
+            if f"norm_{x}" in name and t.numel() % width == 0:
+                t = interleaved(t.flatten(), width).view(t.shape)
             name = name.replace(f"to_{x}.", f"to_{x}.0.")
             name = name.replace(f"norm_{x}.", f"to_{x}.1.")
         ours[name.removeprefix("lm.")] = t
-    return options | {"shut": tuple(shut), "late": c["swin_norm"]}, ours
+    return ours
 
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-024

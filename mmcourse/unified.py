@@ -325,7 +325,7 @@ def start_near(
         place, f = tokens.range[m], E.shape[1]
         near = E @ torch.randn(f, d) * 0.14 / f**0.5
         table[place[0] : place[-1] + 1].mul_(0.5).add_(near)
-    model.norm.weight.fill_(1 / 8)  # logits of about 1
+    model.norm.weight.fill_(1 / 8)  # small logits
     return small_start(model)
 
 

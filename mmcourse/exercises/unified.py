@@ -259,7 +259,7 @@ question(
     {
         "a": (
             "they teach what a picture looks like when nothing was said",
-            "Yes. Guidance takes the difference between after a prompt and after nothing.",
+            "Yes. Guidance takes the difference between a prompt and nothing.",
         ),
         "b": (
             "they make training faster",
@@ -267,7 +267,7 @@ question(
         ),
         "c": (
             "without them the model could not read pictures",
-            "It could read those behind a word, too; only nothing would be left to read.",
+            "It would still learn to read them, wherever they stand.",
         ),
     },
     answer="a",
@@ -278,7 +278,7 @@ question(
     {
         "a": (
             "it can write the word, but tokens after it cannot use what it knows",
-            "Yes. They look left at their own height, and above the last block is nothing.",
+            "Yes. They look left at their own height; nothing is above the last.",
         ),
         "b": (
             "it can neither write the word nor draw",
@@ -345,7 +345,7 @@ question(
         ),
         "c": (
             "two per cent of the errors come from the reader",
-            "Two points are the difference to real examples, which says nothing of that.",
+            "Two points are the difference to real examples, no more.",
         ),
     },
     answer="b",
