@@ -440,14 +440,17 @@ def test_a_small_model_learns_a_rule():
 
     def draw(g):
         digit = torch.randint(10, (16,), generator=g)
-        ids = sequences(t, decks, digit, ("text", "image"), g)
+        order = [("text", "image"), ("image", "text")][
+            int(torch.rand((), generator=g) < 0.5)
+        ]
+        ids = sequences(t, decks, digit, order, g)
         return ids, wanted(t, ids, digit), digit
 
     torch.manual_seed(0)
     model = Chameleon(len(t), d=16, heads=2, depth=2, tied=True)
     start_near(model, t, {})
-    curve = train_unified(Learner(model, (1, 1)), draw, t, steps=150, lr=1e-2)
-    assert len(curve) == 150 and curve[-1]["image"] < 0.3 < curve[0]["image"]
+    curve = train_unified(Learner(model, (1, 1)), draw, t, steps=300, lr=1e-2)
+    assert len(curve) == 300 and curve[-1]["text"] < 0.5 < curve[0]["text"]
     found = write(model, t, digit[:, None], "image", 2, choose=lambda z: z.argmax(-1))
     assert (found == codes).float().mean() > 0.9
     named = name_next(model, t.wrap("image", codes))
