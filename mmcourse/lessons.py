@@ -260,7 +260,7 @@ def spoken_wave(mel: Tensor) -> np.ndarray:  # (20, 51) dB -> wave
         warnings.simplefilter("ignore")  # about a progress bar that nobody needs
         from librosa.feature.inverse import mel_to_audio
 
-    power = 10 ** (mel.clamp(-60, 0).double().numpy() / 10)
+    power = 10 ** (mel.detach().clamp(-60, 0).double().numpy() / 10)
     made = mel_to_audio(power, sr=8000, n_fft=256, hop_length=160, n_iter=60)
     return 0.7 * made / np.abs(made).max()
 
