@@ -220,7 +220,7 @@ def main():
         for name in ("half way", "not"):
             run = partial(small, seed, **ASKED[name])
             study(f"asked/{name}/{seed}", run, seed)
-    for lr in (0.003, 0.03):
+    for lr in (0.003, 0.03, 0.1):
         for qk in (True, False):
             for z in (0.0, 1e-4):
                 name = f"pace/{lr}, {'' if qk else 'no '}qk-norm, z {z}/0"

@@ -74,6 +74,8 @@ class Examples:
 
     def __init__(self, versions: int = 4, seed: int = 0):  # 2 or more
         self.tokens, self.tokenizers = token_list(), read_tokenizers()
+        for tokenizer in self.tokenizers.values():
+            tokenizer.requires_grad_(False)
         clips = load_features(spoken_digits)
         self.x, self.digit, self.voice = {}, {}, {}
         for split in SPLITS:
