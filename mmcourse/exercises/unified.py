@@ -319,16 +319,16 @@ question(
             "That is what weight decay does.",
         ),
         "b": (
+            "the length of queries and keys",
+            "That is what qk-norm does.",
+        ),
+        "c": (
             "a number that can be added to all logits without any change of the "
             "probabilities",
             "Yes. It moves log Z by the same amount, and that now costs something.",
         ),
-        "c": (
-            "the length of queries and keys",
-            "That is what qk-norm does.",
-        ),
     },
-    answer="b",
+    answer="c",
 )
 question(
     "unified.q5",
