@@ -19,6 +19,7 @@ __all__ = [
     "memory_slider",
     "flow_slider",
     "bridge_slider",
+    "guide_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -609,3 +610,34 @@ def bridge_slider() -> Html:
         return f"Own cosine {cosine}, temperature {temperature}: {shares}."
 
     return slider(draw, say, cosine=[0.5, 0.7, 0.9], temperature=temperatures)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-047
+def guide_slider(
+    drawn: dict[float, tuple[Tensor, Tensor]],  # w: pictures (10, H, W), digits read
+) -> Html:
+    "Digits that were asked for, by guidance."
+    import matplotlib.pyplot as plt
+
+    def draw(guidance):
+        pictures, read = drawn[guidance]
+        fig, ax = plt.subplots(figsize=(5.6, 1))
+        ax.imshow(
+            torch.cat([*pictures], 1), cmap="gray", vmin=0, vmax=1, interpolation="none"
+        )
+        for digit in range(10):
+            if read[digit] != digit:
+                x = 28 * digit
+                ax.plot([x + 1, x + 26], [1, 26], color=PALETTE[1], lw=1)
+        ax.set_xticks(
+            range(14, 280, 28), [f"{d}: {int(n)}" for d, n in enumerate(read)]
+        )
+        ax.set(yticks=[], xlabel="asked for: read")
+        ax.tick_params(labelsize=7)
+        return fig
+
+    def say(guidance):
+        right = int((drawn[guidance][1] == torch.arange(10)).sum())
+        return f"Guidance {guidance}: a reader finds {right} of the ten digits."
+
+    return slider(draw, say, guidance=[*drawn])
