@@ -6,7 +6,6 @@ it by hand, measure it fairly, and find out which defences hold."""
 # %% auto #0
 __all__ = [
     "NORMS",
-    "KINDS_OF_FUSION",
     "FromPixels",
     "input_gradient",
     "lengths",
@@ -14,17 +13,16 @@ __all__ = [
     "fgsm",
     "random_noise",
     "project",
-    "pgd",
     "inside",
+    "pgd",
+    "resists",
     "Hearing",
     "clip_range",
     "snr_radius",
     "rewrites",
     "rewrite_attack",
-    "Fused",
-    "one_input",
-    "train_robust",
     "First",
+    "train_robust",
     "pgd_harm",
     "noise_harm",
     "sign_harm",
@@ -36,7 +34,6 @@ __all__ = [
     "Rounded",
     "Saturated",
     "margin_loss",
-    "resists",
 ]
 
 # %% ../nbs/6_trust/30_attack.ipynb #cell-003
@@ -50,7 +47,6 @@ from torch import Tensor, nn
 
 from .hints import CARRIERS, NOUNS, Hint, candidates, parse, phrases, spell
 from .inputs import choice
-from .measure import seeded
 from .pipeline import extract_audio_features
 from .quantize import straight_through
 from .training import fit, warmup_cosine
@@ -145,6 +141,13 @@ def project(
 
 
 # %% ../nbs/6_trust/30_attack.ipynb #cell-019
+def inside(x: Tensor, eps, norm: str, generator: torch.Generator) -> Tensor:
+    "A random change not larger than `eps`, where an attack may start."
+    share = torch.rand(x.shape, generator=generator)
+    return share * random_noise(x, eps, norm, generator)
+
+
+# %% ../nbs/6_trust/30_attack.ipynb #cell-020
 def pgd(
     model: Callable,  # (B, …) -> (B, C) logits
     x: Tensor,  # (B, …)
@@ -157,29 +160,43 @@ def pgd(
     targeted: bool = False,
     start: torch.Generator | None = None,  # for a random start; None: start at `x`
     loss: Callable = F.cross_entropy,
-    low: float = 0.0,
-    high: float = 1.0,  # what an input's numbers lie between
+    bounds: tuple[float, float] = (0.0, 1.0),  # what an input's numbers lie between
     where: Tensor | float = 1.0,  # (B, …) 1 where the input may change, else 0
 ) -> Tensor:  # (B, …)
     "Many small steps, each pulled back to the allowed size [Madry et al. 2017]."
-    size = eps * (2.5 / steps if step is None else step)
-    size = -size if targeted else size
+    size = eps * (step or 2.5 / steps) * (-1 if targeted else 1)
     z = x if start is None else x + where * inside(x, eps, norm, start)
-    z = z.clamp(low, high)
+    z = z.clamp(*bounds)
     for _ in range(steps):
         g = input_gradient(model, z, y, loss) * where
-        z = (z + size * steepest(g, norm)).clamp(low, high)
+        z = (z + size * steepest(g, norm)).clamp(*bounds)
         z = x + project(z - x, eps, norm)
     return z
 
 
-def inside(x: Tensor, eps, norm: str, generator: torch.Generator) -> Tensor:
-    "A random change not larger than `eps`, where an attack may start."
-    share = torch.rand(x.shape, generator=generator)
-    return share * random_noise(x, eps, norm, generator)
+# %% ../nbs/6_trust/30_attack.ipynb #cell-023
+def resists(
+    model: Callable,
+    x: Tensor,  # (N, …)
+    y: Tensor,  # (N,) right classes
+    eps,
+    *,
+    restarts: int = 1,  # attacks; with several, each from a random start
+    seed: int = 0,
+    **options,  # of `pgd`
+) -> Tensor:  # (N,) bool
+    "Which examples are right before and after every attack."
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        left = model(x).argmax(1) == y
+    for _ in range(restarts):
+        z = pgd(model, x, y, eps, start=g if restarts > 1 else None, **options)
+        with torch.no_grad():
+            left = left & (model(z).argmax(1) == y)
+    return left
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-035
+# %% ../nbs/6_trust/30_attack.ipynb #cell-037
 class Hearing(nn.Module):
     "A network of spectrograms, asked with the wave."
 
@@ -191,6 +208,7 @@ class Hearing(nn.Module):
         return self.net(extract_audio_features(waves))
 
 
+# %% ../nbs/6_trust/30_attack.ipynb #cell-038
 def clip_range(
     waves: Tensor,  # (B, T), zeros before and after each clip
 ) -> Tensor:  # (B, T) 1.0 from the first sample that is not zero to the last
@@ -209,7 +227,7 @@ def snr_radius(
     return lengths(waves) * 10 ** (-snr_db / 20)
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-042
+# %% ../nbs/6_trust/30_attack.ipynb #cell-047
 @cache
 def _twins() -> dict:  # number of a phrase -> others that say the same of the digits
     P = phrases()
@@ -219,6 +237,7 @@ def _twins() -> dict:  # number of a phrase -> others that say the same of the d
     return {i: same[p.kind, p.truth] for i, p in enumerate(P)}
 
 
+# %% ../nbs/6_trust/30_attack.ipynb #cell-048
 def rewrites(
     text: str,  # a sentence of the grammar
     label: int,  # the digit; no rewriting names it
@@ -234,7 +253,7 @@ def rewrites(
     return [c.format(s) for s in said for c in CARRIERS]
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-045
+# %% ../nbs/6_trust/30_attack.ipynb #cell-051
 def rewrite_attack(
     says: Callable,  # list of n texts -> (n, 10) logits
     text: str,
@@ -252,56 +271,19 @@ def rewrite_attack(
     return found[cost.argmax()]
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-049
-KINDS_OF_FUSION = "product", "mean", "majority", "joint"
+# %% ../nbs/6_trust/30_attack.ipynb #cell-075
+class First(nn.Module):
+    "`model`, asked with the first of several inputs."
 
-
-class Fused(nn.Module):
-    "Several experts, or one joint model, asked with ids, pixels and waves."
-
-    def __init__(self, nets: nn.Module, *, kind: str, scale: tuple[float, float]):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.nets, self.kind = nets, choice(kind, "kind", KINDS_OF_FUSION)
-        self.mean, self.deviation = scale
+        self.model = model
 
-    def features(self, inputs: dict) -> dict:
-        "What the networks take, from what an attacker can touch."
-        image = (inputs["image"] - self.mean) / self.deviation
-        audio = extract_audio_features(inputs["audio"])
-        return {"text": inputs["text"], "image": image, "audio": audio}
-
-    def forward(self, inputs: dict) -> Tensor:  # {modality: (B, …)} -> (B, 10)
-        x = self.features(inputs)
-        if self.kind == "joint":
-            return self.nets((x, {}))
-        logs = [self.nets[m](x[m]).log_softmax(1) for m in x]
-        if self.kind == "product":
-            return sum(logs).log_softmax(1)
-        mean = sum(l.exp() for l in logs) / len(logs)
-        if self.kind == "mean":
-            return mean.log()
-        votes = sum(F.one_hot(l.argmax(1), l.shape[1]) for l in logs)
-        return votes + mean  # a vote has no gradient; the mean breaks ties and has one
-
-    def alone(self, m: str) -> Callable | None:  # None: a joint model has no experts
-        "One expert, asked as the fused model is."
-        if self.kind == "joint":
-            return None
-        if m == "image":
-            return FromPixels(self.nets[m], self.mean, self.deviation)
-        return Hearing(self.nets[m]) if m == "audio" else self.nets[m]
+    def forward(self, inputs: tuple) -> Tensor:
+        return self.model(inputs[0])
 
 
-def one_input(
-    model: nn.Module,
-    inputs: dict,  # {modality: (B, …)}
-    m: str,  # the one that may change
-) -> Callable:
-    "A fused model as a function of one of its inputs."
-    return lambda x: model(inputs | {m: x})
-
-
-# %% ../nbs/6_trust/30_attack.ipynb #cell-070
+# %% ../nbs/6_trust/30_attack.ipynb #cell-076
 def train_robust(
     model: nn.Module,  # pixels in [0, 1] -> logits; trained in place
     x: Tensor,  # (N, 1, H, W) in [0, 1]
@@ -324,18 +306,7 @@ def train_robust(
     return model.eval()
 
 
-class First(nn.Module):
-    "`model`, asked with the first of several inputs."
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: tuple) -> Tensor:
-        return self.model(inputs[0])
-
-
-# %% ../nbs/6_trust/30_attack.ipynb #cell-071
+# %% ../nbs/6_trust/30_attack.ipynb #cell-077
 def pgd_harm(eps: float, steps: int = 7) -> Callable:
     "Adversarial training: each batch is attacked before it is learnt from."
 
@@ -354,7 +325,7 @@ def noise_harm(sigma: float) -> Callable:
     return harm
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-072
+# %% ../nbs/6_trust/30_attack.ipynb #cell-078
 def sign_harm(eps: float) -> Callable:
     "The control of adversarial training: random noise of the same size."
 
@@ -364,7 +335,7 @@ def sign_harm(eps: float) -> Callable:
     return harm
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-081
+# %% ../nbs/6_trust/30_attack.ipynb #cell-087
 @torch.no_grad()
 def vote_counts(
     model: nn.Module,
@@ -383,6 +354,7 @@ def vote_counts(
     return counts
 
 
+# %% ../nbs/6_trust/30_attack.ipynb #cell-088
 def clopper_pearson(
     k: int,  # successes
     n: int,  # trials
@@ -402,7 +374,7 @@ def certified_radius(k: int, n: int, sigma: float, alpha: float) -> float:
     return float(sigma * norm.ppf(p)) if p > 0.5 else 0.0
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-082
+# %% ../nbs/6_trust/30_attack.ipynb #cell-089
 def certify(
     model: nn.Module,
     x: Tensor,  # (1, …)
@@ -420,6 +392,7 @@ def certify(
     return top, certified_radius(k, n, sigma, alpha)
 
 
+# %% ../nbs/6_trust/30_attack.ipynb #cell-094
 class Smoothed(nn.Module):
     "The mean opinion under noise, as log-probabilities: what an attack can climb."
 
@@ -435,7 +408,7 @@ class Smoothed(nn.Module):
         return p.unflatten(0, (-1, self.copies)).mean(1).clamp_min(1e-12).log()
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-092
+# %% ../nbs/6_trust/30_attack.ipynb #cell-101
 class Rounded(nn.Module):
     "A defence that hides its gradient: pixels rounded to a few levels."
 
@@ -460,7 +433,7 @@ class Saturated(nn.Module):
         return self.by * self.model(x)
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-097
+# %% ../nbs/6_trust/30_attack.ipynb #cell-106
 def margin_loss(
     logits: Tensor,  # (B, C)
     y: Tensor,  # (B,)
@@ -470,25 +443,3 @@ def margin_loss(
     own = logits.gather(1, y[:, None])[:, 0]
     others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
     return (others - own).sum()
-
-
-# %% ../nbs/6_trust/30_attack.ipynb #cell-100
-def resists(
-    model: Callable,
-    x: Tensor,  # (N, …)
-    y: Tensor,  # (N,) right classes
-    eps,
-    *,
-    restarts: int = 1,  # attacks; with several, each from a random start
-    seed: int = 0,
-    **options,  # of `pgd`
-) -> Tensor:  # (N,) bool
-    "Which examples are right before and after every attack."
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        left = model(x).argmax(1) == y
-    for _ in range(restarts):
-        z = pgd(model, x, y, eps, start=g if restarts > 1 else None, **options)
-        with torch.no_grad():
-            left = left & (model(z).argmax(1) == y)
-    return left

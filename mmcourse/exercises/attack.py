@@ -226,7 +226,7 @@ def _upper_bound(k, n, sigma, alpha):
         "The lower bound is the alpha quantile of a beta distribution with k and "
         "n - k + 1. What if it is not above one half? What if k is 0?"
     ),
-    why="The share k/n is a guess. A certificate needs a number that is hardly too large.",
+    why="The share k/n is a guess; a certificate needs what is hardly ever too large.",
 )
 def radius_of(k, n, sigma, alpha):
     return _to_radius(_bound(k, n, alpha), sigma)
@@ -238,9 +238,10 @@ def radius_of(k, n, sigma, alpha):
     wrong=[0.5, 1.55, 2.46, 3.0, 0.0],
     hint="If all n agree, the bound is the n-th root of alpha.",
     why=(
-        "The bound is 0.001 to the power 1/1000, 0.9931, and its quantile 2.46. More "
-        "copies move the bound towards one, and the quantile grows without end, but "
-        "very slowly, and only for a class that is really always said."
+        "The bound is 0.001 to the power 1/1000, 0.9931, its quantile 2.46, and half "
+        "of that is the radius. More copies move the bound towards one, and the "
+        "quantile grows without end, but very slowly, and only for a class that is "
+        "really always said."
     ),
 )
 def radius_of_all():
