@@ -271,7 +271,7 @@ def rewrite_attack(
     return found[cost.argmax()]
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-075
+# %% ../nbs/6_trust/30_attack.ipynb #cell-076
 class First(nn.Module):
     "`model`, asked with the first of several inputs."
 
@@ -283,7 +283,7 @@ class First(nn.Module):
         return self.model(inputs[0])
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-076
+# %% ../nbs/6_trust/30_attack.ipynb #cell-077
 def train_robust(
     model: nn.Module,  # pixels in [0, 1] -> logits; trained in place
     x: Tensor,  # (N, 1, H, W) in [0, 1]
@@ -306,7 +306,7 @@ def train_robust(
     return model.eval()
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-077
+# %% ../nbs/6_trust/30_attack.ipynb #cell-078
 def pgd_harm(eps: float, steps: int = 7) -> Callable:
     "Adversarial training: each batch is attacked before it is learnt from."
 
@@ -325,7 +325,7 @@ def noise_harm(sigma: float) -> Callable:
     return harm
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-078
+# %% ../nbs/6_trust/30_attack.ipynb #cell-079
 def sign_harm(eps: float) -> Callable:
     "The control of adversarial training: random noise of the same size."
 
@@ -335,7 +335,7 @@ def sign_harm(eps: float) -> Callable:
     return harm
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-087
+# %% ../nbs/6_trust/30_attack.ipynb #cell-088
 @torch.no_grad()
 def vote_counts(
     model: nn.Module,
@@ -354,7 +354,7 @@ def vote_counts(
     return counts
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-088
+# %% ../nbs/6_trust/30_attack.ipynb #cell-089
 def clopper_pearson(
     k: int,  # successes
     n: int,  # trials
@@ -374,7 +374,7 @@ def certified_radius(k: int, n: int, sigma: float, alpha: float) -> float:
     return float(sigma * norm.ppf(p)) if p > 0.5 else 0.0
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-089
+# %% ../nbs/6_trust/30_attack.ipynb #cell-090
 def certify(
     model: nn.Module,
     x: Tensor,  # (1, …)
@@ -392,7 +392,7 @@ def certify(
     return top, certified_radius(k, n, sigma, alpha)
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-094
+# %% ../nbs/6_trust/30_attack.ipynb #cell-095
 class Smoothed(nn.Module):
     "The mean opinion under noise, as log-probabilities: what an attack can climb."
 
@@ -408,7 +408,7 @@ class Smoothed(nn.Module):
         return p.unflatten(0, (-1, self.copies)).mean(1).clamp_min(1e-12).log()
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-101
+# %% ../nbs/6_trust/30_attack.ipynb #cell-102
 class Rounded(nn.Module):
     "A defence that hides its gradient: pixels rounded to a few levels."
 
@@ -433,7 +433,7 @@ class Saturated(nn.Module):
         return self.by * self.model(x)
 
 
-# %% ../nbs/6_trust/30_attack.ipynb #cell-106
+# %% ../nbs/6_trust/30_attack.ipynb #cell-107
 def margin_loss(
     logits: Tensor,  # (B, C)
     y: Tensor,  # (B,)
