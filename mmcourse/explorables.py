@@ -20,6 +20,7 @@ __all__ = [
     "flow_slider",
     "bridge_slider",
     "guide_slider",
+    "attack_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -641,3 +642,32 @@ def guide_slider(
         return f"Guidance {guidance}: a reader finds {right} of the ten digits."
 
     return slider(draw, say, guidance=[*drawn])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-050
+def attack_slider(
+    pictures: list[Tensor],  # (H, W) each, in [0, 1], one a strength
+    chances: Tensor,  # (strengths, classes)
+    strengths: list[float],  # ε, of the pixel range
+) -> Html:
+    "A picture under attacks of growing strength, and what a network thinks of it."
+    import matplotlib.pyplot as plt
+
+    def draw(strength):
+        k = strengths.index(strength)
+        fig, (left, right) = plt.subplots(1, 2, figsize=(5.4, 2.2))
+        left.imshow(pictures[k], cmap="gray", vmin=0, vmax=1)
+        left.set(xticks=[], yticks=[])
+        p = 100 * chances[k]
+        right.bar(range(len(p)), p, color=PALETTE[0])
+        right.set(ylim=(0, 100), ylabel="chance (%)", xlabel="class")
+        right.set_xticks(range(len(p)))
+        return fig
+
+    def say(strength):
+        p = chances[strengths.index(strength)]
+        return (
+            f"Strength {strength}: the network says {p.argmax()}, {p.max():.0%} sure."
+        )
+
+    return slider(draw, say, strength=strengths)
