@@ -588,7 +588,7 @@ def bridge_slider() -> Html:
     import matplotlib.pyplot as plt
 
     names = ["its own sound", "same digit", "similar digit", "another digit"]
-    temperatures = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
+    temperatures = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 
     def pushes(cosine, temperature):
         z = torch.tensor([cosine, 0.6, 0.3, -0.2]) / temperature
