@@ -199,9 +199,10 @@ def main():
         study(f"sums noise/bridged/{seed}", noisy, seed)
     run("longer", five, steps=1200)
     run("hints longer", five, text="hints", steps=1200)
-    for n in (100, 500):
+    for n in (100, 250, 500, 1000):
         run(f"pairs {n}", three, n=n)
-    run("batch 16", three, size=16)
+    for size in (16, 256):
+        run(f"batch {size}", three, size=size)
     run("white", three, ("bridged",), spoil=white)
     run("heaps one", three, ("bridged",), spoil="one heap")
     for share in (0.25, 0.5, 1.0):
