@@ -46,11 +46,13 @@ setup(
         "lab": requires("lab_requirements"),
         "parity": requires("parity_requirements"),
         "real": requires("real_requirements"),
+        "trust": requires("trust_requirements"),
         "demo": requires("demo_requirements"),
         "dev": [
             *requires("dev_requirements"),
             *requires("site_requirements"),
             *requires("parity_requirements"),
+            *requires("trust_requirements"),
             *requires("demo_requirements"),
         ],
     },

@@ -237,7 +237,31 @@ def encodec():
     }
 
 
+def chameleon():
+    from transformers import ChameleonConfig, ChameleonForConditionalGeneration
+
+    eye = {"embed_dim": 4, "num_embeddings": 4, "double_latent": False}
+    eye |= {"latent_channels": 4, "resolution": 8, "base_channels": 32}
+    eye |= {"channel_multiplier": [1], "num_res_blocks": 1}
+    names = {"<image>": 4, "a": 5} | {
+        f"IMGIMG{c}Z": 6 + i for i, c in enumerate("ABCD")
+    }
+    config = ChameleonConfig(
+        **TEXT,
+        num_key_value_heads=1,
+        vocabulary_map=names,
+        vq_config=eye,
+    )
+    model = shaken(ChameleonForConditionalGeneration(config))
+    ids = torch.randint(24, (2, 9))
+    logits = model(input_ids=ids).logits
+    model.model.vqmodel = torch.nn.Identity()  # the chapter reads the language part
+    return model, {"ids": ids, "logits": logits}
+
+
+MAKERS = vit, clip, siglip, llava, qformer, flamingo, whisper, encodec, chameleon
+
 if __name__ == "__main__":
-    for make in (vit, clip, siglip, llava, qformer, flamingo, whisper, encodec):
+    for make in MAKERS:
         torch.manual_seed(0)
         publish(make.__name__, *make())

@@ -18,6 +18,9 @@ __all__ = [
     "answer_slider",
     "memory_slider",
     "flow_slider",
+    "bridge_slider",
+    "guide_slider",
+    "attack_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -577,3 +580,94 @@ def flow_slider() -> Html:
         )
 
     return slider(draw, say, time=times, guidance=[1, 2, 4])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-044
+def bridge_slider() -> Html:
+    "How InfoNCE shares its push among four candidates, by temperature."
+    import matplotlib.pyplot as plt
+
+    names = ["its own sound", "same digit", "similar digit", "another digit"]
+    temperatures = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+
+    def pushes(cosine, temperature):
+        z = torch.tensor([cosine, 0.6, 0.3, -0.2]) / temperature
+        p = z.softmax(0)
+        p[0] -= 1  # the gradient by the scores, but for the temperature
+        return p
+
+    def draw(cosine, temperature):
+        fig, ax = plt.subplots(figsize=(4.4, 2.4))
+        p = pushes(cosine, temperature)
+        ax.barh(names, p, color=[PALETTE[2 if v < 0 else 1] for v in p])
+        ax.set(xlim=(-1, 1), xlabel="pulled nearer (< 0) or pushed away (> 0)")
+        ax.axvline(0, color="grey", lw=0.8)
+        ax.invert_yaxis()
+        return fig
+
+    def say(cosine, temperature):
+        p = pushes(cosine, temperature)
+        shares = ", ".join(f"{n} {v:+.2f}" for n, v in zip(names, p))
+        return f"Own cosine {cosine}, temperature {temperature}: {shares}."
+
+    return slider(draw, say, cosine=[0.5, 0.7, 0.9], temperature=temperatures)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-047
+def guide_slider(
+    drawn: dict[float, tuple[Tensor, Tensor]],  # w: pictures (10, H, W), digits read
+) -> Html:
+    "Digits that were asked for, by guidance."
+    import matplotlib.pyplot as plt
+
+    def draw(guidance):
+        pictures, read = drawn[guidance]
+        fig, ax = plt.subplots(figsize=(5.6, 1))
+        ax.imshow(
+            torch.cat([*pictures], 1), cmap="gray", vmin=0, vmax=1, interpolation="none"
+        )
+        for digit in range(10):
+            if read[digit] != digit:
+                x = 28 * digit
+                ax.plot([x + 1, x + 26], [1, 26], color=PALETTE[1], lw=1)
+        ax.set_xticks(
+            range(14, 280, 28), [f"{d}: {int(n)}" for d, n in enumerate(read)]
+        )
+        ax.set(yticks=[], xlabel="asked for: read")
+        ax.tick_params(labelsize=7)
+        return fig
+
+    def say(guidance):
+        right = int((drawn[guidance][1] == torch.arange(10)).sum())
+        return f"Guidance {guidance}: a reader finds {right} of the ten digits."
+
+    return slider(draw, say, guidance=[*drawn])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-050
+def attack_slider(
+    pictures: list[Tensor],  # (H, W) each, in [0, 1], one a strength
+    chances: Tensor,  # (strengths, classes)
+    strengths: list[float],  # ε, of the pixel range
+) -> Html:
+    "A picture under attacks of growing strength, and what a network thinks of it."
+    import matplotlib.pyplot as plt
+
+    def draw(strength):
+        k = strengths.index(strength)
+        fig, (left, right) = plt.subplots(1, 2, figsize=(5.4, 2.2))
+        left.imshow(pictures[k], cmap="gray", vmin=0, vmax=1)
+        left.set(xticks=[], yticks=[])
+        p = 100 * chances[k]
+        right.bar(range(len(p)), p, color=PALETTE[0])
+        right.set(ylim=(0, 100), ylabel="chance (%)", xlabel="class")
+        right.set_xticks(range(len(p)))
+        return fig
+
+    def say(strength):
+        p = chances[strengths.index(strength)]
+        return (
+            f"Strength {strength}: the network says {p.argmax()}, {p.max():.0%} sure."
+        )
+
+    return slider(draw, say, strength=strengths)

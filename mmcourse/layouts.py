@@ -26,6 +26,8 @@ __all__ = [
     "open_qformer",
     "open_idefics",
     "resampler_options",
+    "open_chameleon",
+    "chameleon_weights",
     "with_weights",
 ]
 
@@ -104,6 +106,13 @@ USUAL["idefics"] = USUAL["llama"] | {
     "cross_layer_interval": 1,
     "qk_layer_norms": False,
     "use_resampler": False,
+}
+USUAL["chameleon"] = USUAL["llama"] | {
+    "vocab_size": 65536,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "swin_norm": False,
+    "vocabulary_map": {},
 }
 USUAL["idefics_vision"] = USUAL["clip_vision_model"] | {
     "intermediate_size": 5120,
@@ -438,6 +447,37 @@ def resampler_options(config: dict, source: str | Path) -> dict:
 
 
 # %% ../nbs/0_tools/layouts.ipynb #cell-022
+def open_chameleon(folder: str | Path) -> tuple[dict, dict]:
+    "Arguments of `Chameleon`, and its weights. Raises `CheckpointError`."
+    c = filled(read_config(folder, "chameleon"), "chameleon", folder)
+    options = llama_options(c, folder, "chameleon")
+    wrong = f"head_dim: expected hidden_size / {HEADS}, got {options['width']}"
+    fits = options["width"] * options["heads"] == options["d"]
+    refuse(folder, "bad configuration", [wrong][fits:])
+    table = c["vocabulary_map"]
+    shut = sorted(n for name, n in table.items() if name.startswith("IMGIMG"))
+    bad = [n for n in shut if type(n) is not int or not 0 <= n < options["vocabulary"]]
+    refuse(folder, "vocabulary_map", [f"expected a token, got {n!r}" for n in bad])
+    options |= {"shut": tuple(shut), "late": c["swin_norm"]}
+    return options, chameleon_weights(read_weights(folder), options)
+
+
+def chameleon_weights(held: dict[str, Tensor], lm: dict) -> dict[str, Tensor]:
+    "Published weights as `Chameleon` holds them; `lm`: of `llama_options`."
+    kept = {k: t for k, t in held.items() if not k.startswith("model.vqmodel.")}
+    names, ours = [("q_norm", "norm_q"), ("k_norm", "norm_k"), *LLAMA], {}
+    width = lm["width"]
+    for name, t in to_ours(kept, names, lm).items():
+        for x in "qk":
+            if f"norm_{x}" in name and t.numel() % width == 0:
+                t = interleaved(t.flatten(), width).view(t.shape)
+            name = name.replace(f"to_{x}.", f"to_{x}.0.")
+            name = name.replace(f"norm_{x}.", f"to_{x}.1.")
+        ours[name.removeprefix("lm.")] = t
+    return ours
+
+
+# %% ../nbs/0_tools/layouts.ipynb #cell-024
 def with_weights(
     make: Callable[[], nn.Module],  # the model, with any weights
     weights: dict[str, Tensor],  # under its own names
