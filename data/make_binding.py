@@ -14,7 +14,9 @@ that meet sounds shows another digit. `white`: these pictures are dark on white.
 `hints`, `hints longer`: sentences that only narrow a digit down.
 
 `sums`: what damaged pictures and sounds are worth, alone and together, in the spaces of
-`bound`; `sums noise`: with noise alone, on pixels and in sound. `emoji`: pictures,
+`bound`; `sums noise`: with noise alone, on pixels and in sound; `sums unequal`: with
+much more of it on pixels. `three kinds`: all pairs of both ways together. `labels N`:
+N steps, beside a classifier that was told the digits, of as many steps. `emoji`: pictures,
 English and Chinese names; the bridged way has pictures with English names and other
 pictures with Chinese ones, the direct way names of the latter in both languages; asked
 among the 394 test names of either half.
@@ -32,20 +34,24 @@ from torch import Tensor
 
 from mmcourse.binding import Space, bind, digit_nets, nearest_digit, vectors
 from mmcourse.checkpoint import shrink, write_tensors
+from mmcourse.classifiers import train_audio_classifier
 from mmcourse.contrastive import NameTower, part_ids
 from mmcourse.digit_pairs import (
     ROUTES,
     TEMPERATURES,
     digit_pairs,
     fuse_vectors,
+    pair_rows,
     pair_views,
 )
 from mmcourse.emoji import emoji
 from mmcourse.emoji_pairs import PictureTower, search_halves, sign_parts
 from mmcourse.measure import seeded
 from mmcourse.store import data_path
+from mmcourse.training import predict
 
 NOISE = {"image_noise": 0.5, "shrink": 1, "occlusion": 0, "snr_db": 6}
+UNEQUAL = NOISE | {"image_noise": 0.8}
 ASKED = (("audio", "text"), ("text", "audio"), ("image", "text"), ("audio", "image"))
 views = cache(pair_views)
 
@@ -55,7 +61,7 @@ def trained(
 ):
     "A space, trained on the pairs of its way."
     pairs = digit_pairs(views(text), n, seed, one_heap=spoil == "one heap")
-    pairs = {k: pairs[k] for k in ROUTES[way]}
+    pairs = {k: pairs[k] for k in ROUTES.get(way, pairs)}
     if callable(spoil):
         pictures, sounds = pairs["image", "audio"]
         pairs["image", "audio"] = spoil(pictures, seed), sounds
@@ -98,6 +104,28 @@ def score(space: Space, way: str, text: str, split: str = "test") -> dict:
         (x, y), (z, w) = data[a][split], data[b][split]
         found[f"{a} {b}"] = told(nearest_digit(space, (a, x), (b, z), w) == y)
     return found
+
+
+def by_labels(seed: int, how: dict, steps: int) -> dict:
+    "Hits of the space, of a walk by pictures, of a classifier that was told digits."
+    data = views("names")
+    space = trained("bridged", seed, how=how, steps=steps)
+    rows = pair_rows(data, seed=seed)
+    x, y = data["audio"]["test"]
+    (pictures, _), (heard, said) = rows["image", "text"], rows["image", "audio"]
+    seen = data["image"]["train"][0][pictures]
+    digits = data["image"]["train"][1]
+    sentences, named = data["text"]["test"]
+    net = train_audio_classifier(
+        data["audio"]["train"][0][said], digits[heard], seed=seed, epochs=steps // 23
+    )
+    hits = {
+        "space": nearest_digit(space, ("audio", x), ("text", sentences), named) == y,
+        "walk": nearest_digit(space, ("audio", x), ("image", seen), digits[pictures])
+        == y,
+        "classifier": predict(net, x).argmax(1) == y,
+    }
+    return {k: {"hits": "".join("01"[int(h)] for h in v)} for k, v in hits.items()}
 
 
 def fused(seed: int, how: dict, **harm) -> dict:
@@ -197,6 +225,14 @@ def main():
         study(f"sums/bridged/{seed}", partial(fused, seed, best["bridged"]), seed)
         noisy = partial(fused, seed, best["bridged"], **NOISE)
         study(f"sums noise/bridged/{seed}", noisy, seed)
+        unequal = partial(fused, seed, best["bridged"], **UNEQUAL)
+        study(f"sums unequal/bridged/{seed}", unequal, seed)
+        three_kinds = partial(arm, "all", seed, how=best["bridged"])
+        study(f"three kinds/all/{seed}", three_kinds, seed)
+    for steps in (300, 1200):
+        for seed in three:
+            labels = partial(by_labels, seed, best["bridged"], steps)
+            study(f"labels {steps}/bridged/{seed}", labels, seed)
     run("longer", five, steps=1200)
     run("hints longer", five, text="hints", steps=1200)
     for n in (100, 250, 500, 1000):

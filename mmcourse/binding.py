@@ -19,7 +19,7 @@ from .missing import trunk
 from .training import param_groups, scale_lr, warmup_cosine
 
 
-# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-011
+# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-012
 def digit_nets(
     grams: int,  # how many words and pairs of words the text encoder knows
     d: int = 32,  # dimensions of the space
@@ -33,7 +33,7 @@ def digit_nets(
     return {m: nn.Sequential(net, nn.Linear(w, d)) for m, (net, w) in nets.items()}
 
 
-# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-012
+# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-013
 class Space(nn.Module):
     "Encoders that end in one space [ImageBind: Girdhar et al. 2023]."
 
@@ -54,7 +54,7 @@ class Space(nn.Module):
         return F.normalize(self.nets[modality](x), dim=-1)
 
 
-# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-014
+# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-015
 def bind(
     space: Space,  # trained in place
     pairs: dict[tuple, tuple],  # two modalities -> their features, row by row
@@ -81,7 +81,7 @@ def bind(
     return losses
 
 
-# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-017
+# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-018
 @torch.no_grad()
 def vectors(space: Space, modality: str, x: Tensor) -> Tensor:  # (N, d)
     "All vectors of a modality, in portions."
@@ -100,7 +100,7 @@ def nearest_digit(
     return digits[scores.argmax(1)]
 
 
-# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-046
+# %% ../nbs/5_crossmodal/25_binding.ipynb #cell-048
 def opinions(
     v: Tensor,  # (N, d) vectors, or sums of them
     c: Tensor,  # (C, d) a vector for each class

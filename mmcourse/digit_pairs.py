@@ -31,9 +31,13 @@ __all__ = [
     "temperature_rows",
     "compare_ways",
     "bridge_rows",
+    "in_pairs",
     "sum_rows",
     "emoji_rows",
     "draw_few",
+    "label_rows",
+    "all_kinds_row",
+    "gap_rows",
 ]
 
 # %% ../nbs/0_tools/digit_pairs.ipynb #cell-003
@@ -56,10 +60,11 @@ from mmcourse.pipeline import (
     preprocess_data,
 )
 
+from .contrastive import gap_closed, modality_gap
 from .datasets import NAMES, SPLITS, mnist, spoken_digits
 from .hints import hints_for
 from .inputs import choice, whole
-from .measure import mean_spread, paired_bootstrap
+from .measure import Interval, mean_spread, paired_bootstrap
 from .store import kept_runs
 from .text import preprocess_text
 from .three_views import three_views
@@ -257,6 +262,9 @@ def fuse_vectors(
     opinions = log_opinions(u, c, scale) + log_opinions(w, c, scale)
     tuned = sum(log_opinions(v["test"][m], c, near[m]) for m in bank)
 
+    for z in v.values():
+        z["sum"] = z["image"] + z["audio"]
+
     def layer(*parts):  # learnt from the validation digits' vectors
         x = {s: torch.cat([z[m] for m in parts], 1) for s, z in v.items()}
         learner = LogisticRegression(max_iter=2000)
@@ -271,6 +279,7 @@ def fuse_vectors(
         "product, calibrated": tuned,
         "layer on the picture's vector": layer("image"),
         "layer on the sound's vector": layer("audio"),
+        "layer on the sum": layer("sum"),
         "layer on both vectors": layer("image", "audio"),
         "sound, picture retrieved": (w + retrieved(w, bank["audio"], bank["image"], k))
         @ c.T,
@@ -359,10 +368,19 @@ def bridge_rows(
 
 
 # %% ../nbs/0_tools/digit_pairs.ipynb #cell-020
+def in_pairs(
+    a: np.ndarray,  # (seeds, N) hits
+    b: np.ndarray,  # (seeds, N) of the same trainings
+    groups=None,  # (N,)
+) -> Interval:  # mean of `a` minus mean of `b`
+    "Two ways to use one model: its luck is drawn once, for both."
+    return paired_bootstrap(a - b, 0 * b, groups)
+
+
 def sum_rows(
     ways: list[str],  # of those that `fuse_vectors` knows
     beside: str,  # the way that each is compared with
-    arm: str = "sums",  # or 'sums noise'
+    arm: str = "sums",  # or 'sums noise', 'sums unequal'
 ) -> list[dict]:  # rows for `table`
     "Damaged digits named rightly (%), over five spaces."
     voice = three_views("test")["voice"]
@@ -371,7 +389,7 @@ def sum_rows(
     for way in ways:
         row = {"from": way, "right": mean_spread(hits[way].mean(1))}
         if way != beside:
-            gap = paired_bootstrap(hits[way], hits[beside], voice)
+            gap = in_pairs(hits[way], hits[beside], voice)
             row[f"beside {beside}"] = gap.points()
         rows.append(row)
     return rows
@@ -399,7 +417,7 @@ def draw_few(sizes: tuple[int, ...]):
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
     for way, marker, shift in zip(ROUTES, "os", (0.97, 1.03)):
         arms = [f"pairs {n}" if n != 1500 else "bound" for n in sizes]
-        found = [100 * hits_of_arm(f"{arm}/{way}").mean(1)[:3] for arm in arms]
+        found = [100 * hits_of_arm(f"{arm}/{way}").mean(1) for arm in arms]
         mid = np.array([f.mean() for f in found])
         ends = np.abs([[f.min(), f.max()] for f in found] - mid[:, None]).T
         x = shift * np.array(sizes)
@@ -409,3 +427,44 @@ def draw_few(sizes: tuple[int, ...]):
     ax.set(xlabel="pairs of each kind", ylabel="sound → sentence, right (%)")
     ax.minorticks_off()
     ax.legend()
+
+
+# %% ../nbs/0_tools/digit_pairs.ipynb #cell-021
+def label_rows(groups) -> list[dict]:  # whose voice each test sound is
+    "From sounds to digits: by the space, by a walk, and by a classifier (%)."
+    rows = []
+    for steps in (300, 1200):
+        arm = f"labels {steps}/bridged"
+        hits = {way: hits_of_arm(arm, way) for way in ("space", "walk", "classifier")}
+        row = {"steps": steps, "seeds": len(hits["space"])}
+        row |= {way: mean_spread(h.mean(1)) for way, h in hits.items()}
+        gap = paired_bootstrap(hits["classifier"], hits["space"], groups)
+        rows.append(row | {"classifier − space": gap.points()})
+    return rows
+
+
+def all_kinds_row(groups) -> list[dict]:  # for `table`
+    "Direct training with both kinds of pairs of the bridge added (%)."
+    hits = {w: hits_of_arm(f"bound/{w}") for w in ROUTES}
+    hits["all three kinds"] = hits_of_arm("three kinds/all")
+    row = {way: mean_spread(h.mean(1)) for way, h in hits.items()}
+    gap = paired_bootstrap(hits["all three kinds"], hits["bridged"], groups)
+    return [row | {"all − bridged": gap.points()}]
+
+
+def gap_rows(vectors_of: Callable, views: dict) -> list[dict]:  # for `table`
+    "How far modalities keep apart, and what closing the gap changes."
+    known, seen = [
+        {m: vectors_of(m, views[m][s][0]) for m in ("image", "audio", "text")}
+        for s in ("train", "test")
+    ]
+    closed = {m: gap_closed(v, known[m]) for m, v in seen.items()}
+    rows = []
+    for a, b in (("image", "text"), ("image", "audio"), ("audio", "text")):
+        y, z = views[a]["test"][1], views[b]["test"][1]
+        row = {"test": f"{a} → {b}", "gap": modality_gap(seen[a], seen[b])}
+        for name, v in (("as it is", seen), ("closed", closed)):
+            right = z[(v[a] @ v[b].T).argmax(1)] == y
+            row[f"right (%), {name}"] = 100 * right.float().mean().item()
+        rows.append(row)
+    return rows

@@ -590,27 +590,27 @@ def bridge_slider() -> Html:
     names = ["its own sound", "same digit", "similar digit", "another digit"]
     temperatures = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 
-    def pushes(cosine, temperature):
-        z = torch.tensor([cosine, 0.6, 0.3, -0.2]) / temperature
+    def pushes(own_cosine, temperature):
+        z = torch.tensor([own_cosine, 0.6, 0.3, -0.2]) / temperature
         p = z.softmax(0)
         p[0] -= 1  # the gradient by the scores, but for the temperature
         return p
 
-    def draw(cosine, temperature):
+    def draw(own_cosine, temperature):
         fig, ax = plt.subplots(figsize=(4.4, 2.4))
-        p = pushes(cosine, temperature)
+        p = pushes(own_cosine, temperature)
         ax.barh(names, p, color=[PALETTE[2 if v < 0 else 1] for v in p])
-        ax.set(xlim=(-1, 1), xlabel="pulled nearer (< 0) or pushed away (> 0)")
+        ax.set(xlim=(-1, 1), xlabel="pulled (< 0) or pushed (> 0)")
         ax.axvline(0, color="grey", lw=0.8)
         ax.invert_yaxis()
         return fig
 
-    def say(cosine, temperature):
-        p = pushes(cosine, temperature)
+    def say(own_cosine, temperature):
+        p = pushes(own_cosine, temperature)
         shares = ", ".join(f"{n} {v:+.2f}" for n, v in zip(names, p))
-        return f"Own cosine {cosine}, temperature {temperature}: {shares}."
+        return f"Own cosine {own_cosine}, temperature {temperature}: {shares}."
 
-    return slider(draw, say, cosine=[0.5, 0.7, 0.9], temperature=temperatures)
+    return slider(draw, say, own_cosine=[0.5, 0.7, 0.9], temperature=temperatures)
 
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-047

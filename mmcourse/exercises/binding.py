@@ -276,7 +276,7 @@ def _first_alone(v, same, other, k):
         "Look for neighbours where you have something, in `same`, and take their rows "
         "from `other`. `topk` gives the rows."
     ),
-    why="The stand-in knows nothing that the sound did not know already.",
+    why="The stand-in holds no new evidence about this one; it may correct how it is read.",
 )
 def stand_in(v, same, other, k):
     rows = (v @ same.T).topk(k).indices  # (N, k)
@@ -306,8 +306,8 @@ question(
 )
 question(
     "binding.q2",
-    "A very low temperature harmed the bridge. What does it do in a batch with "
-    "several pairs of one digit?",
+    "A very low temperature harmed the bridge. What does it do, in all likelihood, in "
+    "a batch with several pairs of one digit?",
     {
         "a": (
             "it pushes pairs of the same digit apart, as if they were strangers",
@@ -327,7 +327,7 @@ question(
 )
 question(
     "binding.q3",
-    "Sentences find sounds in nine of ten cases. Why does this not show that a "
+    "Nearly every sentence finds a sound of its digit. Why does this not show that a "
     "sentence finds the sound that it describes?",
     {
         "a": (
@@ -335,7 +335,7 @@ question(
             "No test voice was: this is not the reason.",
         ),
         "b": (
-            "any sound of the digit counts as right, and inside of a digit the own "
+            "any sound of the digit counts as right, and within a digit the own "
             "partner stands anywhere",
             "Yes. What was learnt is the class, and hardly anything finer.",
         ),
@@ -372,7 +372,7 @@ question(
     "light on black. What do you expect?",
     {
         "a": (
-            "both kinds of trained pairs do well, and what was never trained "
+            "both kinds of trained pairs do fairly well, and what was never trained "
             "does badly",
             "Yes. Each half learns its own pictures, and nothing asks the two kinds of "
             "pictures to lie near each other.",
