@@ -229,7 +229,8 @@ def main():
     study("six/0", partial(six, 0, tiny, (1, 1)))
     for name in SETTINGS:
         study(f"tune/{name}/0", partial(tune, name))
-    study("asked/late/0", partial(small, 0, **ASKED["late"]))
+    for seed in study.seeds(3):
+        study(f"asked/late/{seed}", partial(small, seed, **ASKED["late"]))
     study("six large/0", partial(six, 0, SMALL, (2, 3)))
 
 

@@ -99,7 +99,7 @@ def wrap(
 
 # %% ../nbs/5_crossmodal/27_unified.ipynb #cell-014
 class HeadNorm(nn.Module):
-    "Each head at mean 0 and variance 1, then weights of its own [Chameleon 2024]."
+    "Each head at mean 0 and variance 1, then its own weights, as in transformers."
 
     def __init__(self, heads: int, width: int):
         super().__init__()

@@ -163,12 +163,14 @@ def test_where_the_own_partner_stands_by_hand():
 @given(st.integers(1, 4), st.integers(2, 6), st.floats(0.1, 20), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_a_sum_of_vectors_is_a_product_of_opinions(n, c, scale, seed):
-    u, w, classes = (normal(k, 5, seed=seed + i) for i, k in enumerate((n, n, c)))
+    u, w, classes = (
+        normal(k, 5, seed=seed + i).double() for i, k in enumerate((n, n, c))
+    )
     both = torch.stack([opinions(x, classes, scale) for x in (u, w)])
     wanted = both.prod(0)
     wanted = wanted / wanted.sum(1, keepdim=True)
     found = opinions(u + w, classes, scale)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-6)
     if both.min() > 1e-11:  # chapter 15 lets no model rule a class out for ever
         fused = fuse_product(both.double().numpy())
         np.testing.assert_allclose(found.numpy(), fused, atol=1e-4)
