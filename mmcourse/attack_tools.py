@@ -16,6 +16,9 @@ __all__ = [
     "attack_hits",
     "share_right",
     "transfer_rows",
+    "sound_rows",
+    "grain_rows",
+    "stood",
     "certificate_row",
     "draw_strengths",
     "short_signs",
@@ -26,6 +29,7 @@ __all__ = [
 
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-002
 import importlib.util
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -106,8 +110,13 @@ def toolbox_attack(
     steps: int | None = None,  # of eps / 8, by PGD; None: FGSM
 ) -> Tensor:
     "What the Adversarial Robustness Toolbox makes of the same pictures."
-    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentPyTorch
-    from art.estimators.classification import PyTorchClassifier
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bars of progress that are missing
+        from art.attacks.evasion import (
+            FastGradientMethod,
+            ProjectedGradientDescentPyTorch,
+        )
+        from art.estimators.classification import PyTorchClassifier
 
     sizes = {"input_shape": tuple(x.shape[1:]), "nb_classes": model(x).shape[1]}
     loss, device = torch.nn.CrossEntropyLoss(), {"device_type": "cpu"}
@@ -138,14 +147,16 @@ def beside_toolbox(
             wanted = (y + 1) % 10 if targeted else y
             how = {"norm": norm, "targeted": targeted}
             name = f"{norm}, {'targeted' if targeted else 'untargeted'}"
-            theirs = toolbox_attack(model, x, wanted, eps, **how)
-            compare(
-                f"FGSM {name}", fgsm(model, x, wanted, eps, **how), theirs, atol=1e-6
-            )
-            for k in steps:
-                theirs = toolbox_attack(model, x, wanted, eps, steps=k, **how)
-                ours = pgd(model, x, wanted, eps, steps=k, step=1 / 8, **how)
-                compare(f"PGD {name}, steps: {k}", ours, theirs, atol=1e-6)
+            ours = [fgsm(model, x, wanted, eps, **how)]
+            ours += [
+                pgd(model, x, wanted, eps, steps=k, step=1 / 8, **how) for k in steps
+            ]
+            theirs = [
+                toolbox_attack(model, x, wanted, eps, steps=k, **how)
+                for k in (None, *steps)
+            ]
+            what = f"{name}: FGSM and PGD of {', '.join(map(str, steps))} steps"
+            compare(what, torch.stack(ours), torch.stack(theirs), atol=1e-6)
 
 
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-012
@@ -227,9 +238,43 @@ def transfer_rows() -> list[dict]:
         for to in kinds:
             if (source, to) != ("ViT", "ViT"):  # there is only one
                 found = attack_hits("transfer/all", f"{source} to {to}")
-                row[f"read by another {to}"] = share_right(found)
+                row[f"read by {to}"] = share_right(found)
         rows.append(row)
     return rows
+
+
+def sound_rows() -> list[dict]:
+    "Sounds under noise and PGD by decibels, with intervals over seeds and speakers."
+    arm = "sound/PGD"
+    voice = kept_runs("attack", arm)[0]["voice"]
+    clean = share_right(attack_hits(arm, "clean"), voice)
+    rows = [{"SNR (dB)": "clean", "noise": clean}]
+    for db in (50, 40, 30, 20, 10):
+        row = {
+            n: share_right(attack_hits(arm, f"{n} {db}"), voice)
+            for n in ("noise", "PGD")
+        }
+        rows.append({"SNR (dB)": str(db)} | row)
+    return rows
+
+
+def grain_rows() -> list[dict]:
+    "The three trainings under random signs."
+    rows = []
+    for how in ("clean", "noise", "PGD"):
+        found = {e: attack_hits(f"grain/{how}", f"noise {e}") for e in (0.1, 0.2, 0.3)}
+        row = {f"noise {e} (%)": share_right(h) for e, h in found.items()}
+        rows.append({"trained on": how} | row)
+    return rows
+
+
+def stood(kind: str) -> dict:  # name -> (seeds, N) hits
+    "A fusion under one PGD and under the worst of eleven attacks."
+    return {
+        f"{m}: {c}": attack_hits(f"worst {m}/{kind}", key)
+        for m in ("image", "audio")
+        for c, key in (("one PGD", "PGD"), ("worst", "and nine targets"))
+    }
 
 
 def certificate_row(sigma: float) -> dict:
@@ -237,7 +282,7 @@ def certificate_row(sigma: float) -> dict:
     arm = f"smooth/{sigma}"
     runs, right = kept_runs("attack", arm), attack_hits(arm, "hits")
     radius = np.array([r["radius"] for r in runs])
-    row = {"σ": str(sigma), "right (%)": share_right(right)}
+    row = {"σ": str(sigma), "seeds": len(runs), "right (%)": share_right(right)}
     for r in (0.25, 0.5, 1.0):
         row[f"certified at {r} (%)"] = share_right(right * (radius >= r))
     for name in ("inside", "three times"):

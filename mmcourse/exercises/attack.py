@@ -236,6 +236,8 @@ def radius_of(k, n, sigma, alpha):
 @prediction(
     "attack.5",
     wrong=[0.5, 1.55, 2.46, 3.0, 0.0],
+    right=[1.2316, 1.232],
+    tol=0.006,  # the exact value passes, too
     hint="If all n agree, the bound is the n-th root of alpha.",
     why=(
         "The bound is 0.001 to the power 1/1000, 0.9931, its quantile 2.46, and half "
@@ -338,8 +340,8 @@ question(
         ),
         "c": (
             "the word was too small",
-            "It could be, for one that reads. Here not even its cosine moves as it "
-            "should, and no emoji in training spells its name.",
+            "It could be, for one that reads. Here its cosine is not shown to "
+            "rise, and only about a dozen emoji in training show letters.",
         ),
     },
     answer="b",
