@@ -15,11 +15,11 @@ that meet sounds shows another digit. `white`: these pictures are dark on white.
 
 `sums`: what damaged pictures and sounds are worth, alone and together, in the spaces of
 `bound`; `sums noise`: with noise alone, on pixels and in sound; `sums unequal`: with
-much more of it on pixels. `three kinds`: all pairs of both ways together. `labels N`:
-N steps, beside a classifier that was told the digits, of as many steps. `emoji`: pictures,
-English and Chinese names; the bridged way has pictures with English names and other
-pictures with Chinese ones, the direct way names of the latter in both languages; asked
-among the 394 test names of either half.
+much more of it on pixels. `three kinds`: all pairs of both ways together. `labels N`: N
+steps, beside a classifier that was told the digits, of as many steps. `emoji`:
+pictures, English and Chinese names; the bridged way has pictures with English names and
+other pictures with Chinese ones, the direct way names of the latter in both languages;
+asked among the 394 test names of either half.
 
 `hits` holds 1 for each test example whose nearest partner has its digit; partners are
 all test examples of the other modality.

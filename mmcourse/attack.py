@@ -38,14 +38,14 @@ __all__ = [
 
 # %% ../nbs/6_trust/30_attack.ipynb #cell-003
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .hints import CARRIERS, NOUNS, Hint, candidates, parse, phrases, spell
+from .hints import CARRIERS, NOUNS, Hint, parse, phrases, spell
 from .inputs import choice
 from .pipeline import extract_audio_features
 from .quantize import straight_through

@@ -276,7 +276,7 @@ def _first_alone(v, same, other, k):
         "Look for neighbours where you have something, in `same`, and take their rows "
         "from `other`. `topk` gives the rows."
     ),
-    why="The stand-in holds no new evidence about this one; it may correct how it is read.",
+    why="The stand-in holds no new evidence; it may correct how the sound is read.",
 )
 def stand_in(v, same, other, k):
     rows = (v @ same.T).topk(k).indices  # (N, k)
