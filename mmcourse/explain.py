@@ -139,12 +139,18 @@ def insertion_curve(model, x, label, order, baseline, steps: int = 28) -> Tensor
 def rank_correlation(
     a: Tensor,  # (B, …)
     b: Tensor,  # as a
-) -> np.ndarray:  # (B,) from -1 to 1; NaN where one of them is constant
+    where: Tensor | None = None,  # as a, bool: which pixels count; all without it
+) -> np.ndarray:  # (B,) from -1 to 1; 0 where one of them is constant
     "Spearman's rank correlation of two maps, example by example."
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
-    pairs = zip(a.flatten(1).tolist(), b.flatten(1).tolist())
-    return np.array([spearmanr(p, q).statistic for p, q in pairs])
+    where = torch.ones_like(a, dtype=torch.bool) if where is None else where
+    found = np.zeros(len(a))
+    for i, w in enumerate(where):
+        p, q = (rankdata(m[i][w].numpy()) for m in (a, b))
+        if p.std() > 0 and q.std() > 0:
+            found[i] = np.corrcoef(p, q)[0, 1]
+    return found
 
 
 # %% ../nbs/6_trust/29_explain.ipynb #cell-035
