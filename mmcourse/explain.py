@@ -75,7 +75,7 @@ def completeness_gap(f: Callable, x: Tensor, baseline: Tensor, a: Tensor) -> Ten
         return (a.flatten(1).sum(1) - (f(x) - f(baseline))).abs()
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-018
+# %% ../nbs/6_trust/29_explain.ipynb #cell-019
 def occlude(
     f: Callable,
     x: Tensor,  # (B, C, H, W), H and W multiples of `side`
@@ -95,7 +95,7 @@ def occlude(
     return fall
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-020
+# %% ../nbs/6_trust/29_explain.ipynb #cell-021
 def grad_cam(
     f: Callable,
     x: Tensor,  # (B, C, H, W)
@@ -111,7 +111,7 @@ def grad_cam(
     return (w * A).sum(1, keepdim=True).relu().detach()
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-026
+# %% ../nbs/6_trust/29_explain.ipynb #cell-029
 def deletion_curve(
     model: nn.Module,
     x: Tensor,  # (B, 1, H, W)
@@ -135,7 +135,7 @@ def insertion_curve(model, x, label, order, baseline, steps: int = 28) -> Tensor
     return deletion_curve(model, baseline, label, order, x, steps)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-031
+# %% ../nbs/6_trust/29_explain.ipynb #cell-036
 def rank_correlation(
     a: Tensor,  # (B, …)
     b: Tensor,  # as a
@@ -153,7 +153,7 @@ def rank_correlation(
     return found
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-035
+# %% ../nbs/6_trust/29_explain.ipynb #cell-040
 def randomised(
     model: nn.Module,
     layers: int,  # how many layers with weights, counted from the last
@@ -183,7 +183,7 @@ def _only_positive(_, grad_in, __):
     return tuple(g.relu() for g in grad_in)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-036
+# %% ../nbs/6_trust/29_explain.ipynb #cell-041
 def edges(x: Tensor) -> Tensor:  # (B, 1, H, W), both; from 0
     "How steep the picture is: Sobel's filter. It knows of no model."
     k = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
@@ -192,7 +192,7 @@ def edges(x: Tensor) -> Tensor:  # (B, 1, H, W), both; from 0
     return F.conv2d(padded, kernel).square().sum(1, keepdim=True).sqrt()
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-045
+# %% ../nbs/6_trust/29_explain.ipynb #cell-060
 def shapley_values(
     worth: Callable,  # (2^n, n) bool, who is there -> (2^n,) worth
     n: int,  # players, up to about 12
@@ -210,7 +210,7 @@ def shapley_values(
     return shares
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-046
+# %% ../nbs/6_trust/29_explain.ipynb #cell-061
 def shapley_sampled(
     worth: Callable,  # (m, n) bool -> (m,)
     n: int,
@@ -228,7 +228,7 @@ def shapley_sampled(
     return gains.mean(0), gains.std(0, ddof=1) / np.sqrt(orders)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-047
+# %% ../nbs/6_trust/29_explain.ipynb #cell-062
 def word_worth(
     model: nn.Module,  # numbers of grams -> logits
     words: Sequence[str],

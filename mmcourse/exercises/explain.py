@@ -189,17 +189,17 @@ question(
 )
 question(
     "explain.q4",
-    "For the sounds, integrated gradients with 16 steps do not add up. What is to "
-    "blame?",
+    "For the sounds, integrated gradients with 16 steps leave a larger gap than for the "
+    "pictures. What did the control show?",
     {
         "a": (
             "the theorem fails for sounds",
             "The theorem is about the integral, and the gap shrinks with more steps.",
         ),
         "b": (
-            "the network standardises each clip, so nearly all happens near the "
-            "baseline, where few points lie",
-            "Yes. The middle points see a function that hardly changes.",
+            "standardising each clip inside the network is to blame for much of it",
+            "Yes. The same network between clips that were standardised before has a "
+            "much smaller gap.",
         ),
         "c": (
             "the model reads sounds badly",
