@@ -192,7 +192,7 @@ def edges(x: Tensor) -> Tensor:  # (B, 1, H, W), both; from 0
     return F.conv2d(padded, kernel).square().sum(1, keepdim=True).sqrt()
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-060
+# %% ../nbs/6_trust/29_explain.ipynb #cell-062
 def shapley_values(
     worth: Callable,  # (2^n, n) bool, who is there -> (2^n,) worth
     n: int,  # players, up to about 12
@@ -210,7 +210,7 @@ def shapley_values(
     return shares
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-061
+# %% ../nbs/6_trust/29_explain.ipynb #cell-063
 def shapley_sampled(
     worth: Callable,  # (m, n) bool -> (m,)
     n: int,
@@ -228,7 +228,7 @@ def shapley_sampled(
     return gains.mean(0), gains.std(0, ddof=1) / np.sqrt(orders)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-062
+# %% ../nbs/6_trust/29_explain.ipynb #cell-064
 def word_worth(
     model: nn.Module,  # numbers of grams -> logits
     words: Sequence[str],
