@@ -33,9 +33,9 @@ from mmcourse.attack import (
     lengths,
     margin_loss,
     noise_harm,
+    noise_of_size,
     pgd,
     pgd_harm,
-    random_noise,
     resists,
     rewrite_attack,
     rewrites,
@@ -118,7 +118,7 @@ def main():
         model, g = shipped("image")[seed], torch.Generator().manual_seed(seed)
         found = {"clean": hit(model, x, y)}
         for eps in EPS:
-            noise = random_noise(x, eps, generator=g)
+            noise = noise_of_size(x, eps, generator=g)
             found[f"noise {eps}"] = hit(model, (x + noise).clamp(0, 1), y)
             found[f"FGSM {eps}"] = hit(model, fgsm(model, x, y, eps), y)
             found[f"PGD {eps}"] = bits(resists(model, x, y, eps, steps=40))
@@ -160,7 +160,7 @@ def main():
         model, g = trained(how, seed), torch.Generator().manual_seed(seed)
         found = {"clean": hit(model, x, y)}  # as in `train`
         for eps in (0.1, 0.2, 0.3):
-            noise = random_noise(x[:FEWER], eps, generator=g)
+            noise = noise_of_size(x[:FEWER], eps, generator=g)
             z = (x[:FEWER] + noise).clamp(0, 1)
             found[f"noise {eps}"] = hit(model, z, y[:FEWER])
         return found
@@ -230,7 +230,7 @@ def main():
                 if model is not source:
                     found[f"{name} to {goal}"] = hit(model, z, y)
         g = torch.Generator().manual_seed(seed)
-        noisy = (x + random_noise(x, 0.1, generator=g)).clamp(0, 1)
+        noisy = (x + noise_of_size(x, 0.1, generator=g)).clamp(0, 1)
         for goal, model in goals.items():
             found[f"noise to {goal}"] = hit(model, noisy, y)
         return found
@@ -327,7 +327,7 @@ def main():
         g = torch.Generator().manual_seed(seed)
         found = {"clean": hit(model, inputs, label)}
         say = one_input(model, inputs, "image")
-        noise = random_noise(pixels, 0.1, generator=g)
+        noise = noise_of_size(pixels, 0.1, generator=g)
         found["image: noise"] = hit(say, (pixels + noise).clamp(0, 1), label)
         found["image"] = hit(say, pgd(say, pixels, label, 0.1), label)
         only = model.alone("image")

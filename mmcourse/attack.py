@@ -11,7 +11,7 @@ __all__ = [
     "lengths",
     "steepest",
     "fgsm",
-    "random_noise",
+    "noise_of_size",
     "project",
     "inside",
     "pgd",
@@ -116,7 +116,7 @@ def fgsm(
 
 
 # %% ../nbs/6_trust/30_attack.ipynb #cell-014
-def random_noise(
+def noise_of_size(
     x: Tensor,  # (B, …)
     eps,  # size: a number, or one for each example (B, 1, …)
     norm: str = "linf",
@@ -144,7 +144,7 @@ def project(
 def inside(x: Tensor, eps, norm: str, generator: torch.Generator) -> Tensor:
     "A random change not larger than `eps`, where an attack may start."
     share = torch.rand(x.shape, generator=generator)
-    return share * random_noise(x, eps, norm, generator)
+    return share * noise_of_size(x, eps, norm, generator)
 
 
 # %% ../nbs/6_trust/30_attack.ipynb #cell-023
@@ -330,7 +330,7 @@ def sign_harm(eps: float) -> Callable:
     "The control of adversarial training: random noise of the same size."
 
     def harm(model, x, y, generator):
-        return (x + random_noise(x, eps, generator=generator)).clamp(0, 1)
+        return (x + noise_of_size(x, eps, generator=generator)).clamp(0, 1)
 
     return harm
 

@@ -6,7 +6,7 @@ amount, and the Adversarial Robustness Toolbox."""
 # %% auto #0
 __all__ = [
     "KINDS_OF_FUSION",
-    "written",
+    "in_letters",
     "bar_of_ink",
     "in_free_cell",
     "toolbox_attack",
@@ -49,7 +49,7 @@ from .store import kept_runs
 
 
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-004
-def written(
+def in_letters(
     word: str,
     height: int = 12,  # of the letters at most, in pixels
     side: int = 32,  # of the square

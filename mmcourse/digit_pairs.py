@@ -49,7 +49,6 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mmcourse.pipeline import (
@@ -251,6 +250,8 @@ def fuse_vectors(
     **harm,  # of `three_views`
 ) -> dict[str, Tensor]:  # way -> (1000,) bool
     "Which damaged test digits each way of fusing gets right."
+    from sklearn.linear_model import LogisticRegression
+
     x, y = views["text"]["train"]
     named = embed("text", x)
     c = torch.stack([named[y == d].mean(0) for d in range(10)])

@@ -24,10 +24,10 @@ from mmcourse.attack import (
     lengths,
     margin_loss,
     noise_harm,
+    noise_of_size,
     pgd,
     pgd_harm,
     project,
-    random_noise,
     resists,
     rewrite_attack,
     rewrites,
@@ -41,9 +41,9 @@ from mmcourse.attack_tools import (
     Fused,
     bar_of_ink,
     in_free_cell,
+    in_letters,
     one_input,
     toolbox_attack,
-    written,
 )
 from mmcourse.hints import candidates, hints
 from mmcourse.measure import seeded
@@ -94,7 +94,7 @@ def test_no_other_change_of_the_same_size_helps_more(norm, seed):
     grad = torch.randn(3, 7, generator=g)
     best = (steepest(grad, norm) * grad).sum(1)
     for _ in range(20):
-        other = random_noise(grad, 1.0, norm, g)
+        other = noise_of_size(grad, 1.0, norm, g)
         assert (best >= (other * grad).sum(1) - 1e-5).all()
 
 
@@ -168,7 +168,7 @@ def test_up_and_down(norm):
 
     up = pgd(model, x, y, eps, norm=norm)
     down = pgd(model, x, y, eps, norm=norm, targeted=True)
-    noise = (x + random_noise(x, eps, norm, torch.Generator())).clamp(0, 1)
+    noise = (x + noise_of_size(x, eps, norm, torch.Generator())).clamp(0, 1)
     assert loss(down) < loss(x) < loss(up) and loss(noise) < loss(up)
 
 
@@ -475,12 +475,12 @@ def test_pixels_are_scaled_before_the_network():
 # tools
 def test_a_bar_has_the_ink_of_the_word():
     for word in ("no", "tiger", "panda"):
-        ink = written(word)
+        ink = in_letters(word)
         assert ink.shape == (32, 32) and 5 < ink.sum() < 400
         bar = bar_of_ink(ink)
         assert bar.sum().item() == pytest.approx(ink.sum().item(), abs=1e-3)
         assert bar.max() <= 1
-    assert written("no", 9, 16).shape == (16, 16)
+    assert in_letters("no", 9, 16).shape == (16, 16)
 
 
 def test_ink_goes_into_a_cell_that_is_free():

@@ -14,9 +14,9 @@ from conftest import refused
 from mmcourse.binding import (
     Space,
     bind,
+    class_opinions,
     digit_nets,
     nearest_digit,
-    opinions,
     vectors,
 )
 from mmcourse.checkpoint import read_tensors, shipped_state
@@ -166,10 +166,10 @@ def test_a_sum_of_vectors_is_a_product_of_opinions(n, c, scale, seed):
     u, w, classes = (
         normal(k, 5, seed=seed + i).double() for i, k in enumerate((n, n, c))
     )
-    both = torch.stack([opinions(x, classes, scale) for x in (u, w)])
+    both = torch.stack([class_opinions(x, classes, scale) for x in (u, w)])
     wanted = both.prod(0)
     wanted = wanted / wanted.sum(1, keepdim=True)
-    found = opinions(u + w, classes, scale)
+    found = class_opinions(u + w, classes, scale)
     torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-6)
     if both.min() > 1e-11:  # chapter 15 lets no model rule a class out for ever
         fused = fuse_product(both.double().numpy())
