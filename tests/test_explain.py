@@ -32,7 +32,7 @@ from mmcourse.explorables import destroyed_slider
 
 @pytest.fixture(scope="module")
 def net():
-    torch.manual_seed(0)
+    torch.manual_seed(5)  # not that of `randomised`
     body = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)
     return nn.Sequential(
         *body, nn.ReLU(), nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 4)
@@ -55,21 +55,23 @@ def captum():
 
 def test_the_gradients_are_captums(net, x, captum):
     f = class_score(net, LABEL)
-    theirs = captum.Saliency(net).attribute(x.clone(), LABEL, abs=False)
+    own = x.clone().requires_grad_()
+    theirs = captum.Saliency(net).attribute(own, LABEL, abs=False)
     torch.testing.assert_close(score_gradient(f, x), theirs)
-    theirs = captum.InputXGradient(net).attribute(x.clone(), LABEL)
+    theirs = captum.InputXGradient(net).attribute(own, LABEL)
     torch.testing.assert_close(score_gradient(f, x) * x, theirs.detach())
 
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
 def test_guided_backpropagation_is_captums(net, x, captum):
-    theirs = captum.GuidedBackprop(net).attribute(x.clone(), LABEL)
+    theirs = captum.GuidedBackprop(net)
+    theirs = theirs.attribute(x.clone().requires_grad_(), LABEL)
     torch.testing.assert_close(guided_gradient(net, x, LABEL), theirs)
     plain = score_gradient(class_score(net, LABEL), x)
     assert not torch.allclose(plain, theirs)  # and no hook is left behind
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20])
+@pytest.mark.parametrize("steps", [2, 7, 20])
 def test_integrated_gradients_are_captums(net, x, captum, steps):
     start = torch.full_like(x, -0.5)
     ours = integrated_gradients(class_score(net, LABEL), x, start, steps)
