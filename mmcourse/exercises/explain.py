@@ -189,8 +189,8 @@ question(
 )
 question(
     "explain.q4",
-    "For the sounds, integrated gradients with 16 steps leave a larger gap than for the "
-    "pictures. What did the control show?",
+    "For the sounds, integrated gradients with 16 steps leave a larger gap than for "
+    "the pictures. What did the control show?",
     {
         "a": (
             "the theorem fails for sounds",
