@@ -145,8 +145,9 @@ def _ball_by_loop(d, eps):
     wrong=[_ball_as_given, _rows_repaired_alone, _inside_repaired_alone, _clipped],
     right=[_ball_by_renorm, _ball_by_loop],
     hint=(
-        "Give it two rows of different lengths: whose length is `d.norm()`? Then give "
-        "it a row that is short enough already: what is the nearest allowed change?"
+        "Give it two rows of different lengths: does it measure each row, or all of "
+        "them at once? Then give it a row that is short enough already: what is the "
+        "nearest allowed change?"
     ),
     why=(
         "With the first fault the attack grows weaker with the batch. With the second "
