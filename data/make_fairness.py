@@ -8,8 +8,8 @@ and `weight 1.5`: the loss of female voices counts more (`balancing_weights`, st
 `random`: the weights go to random male voices, about as many clips; `sampling`: female
 clips are drawn again until both sexes are alike, as many updates as `plain`; `fewer
 female`: every second female voice is left out; `fewer male`: about as many clips of
-random male voices are left out. `fusion`: networks of three_views, and their product under exponents learnt
-on the validation split.
+random male voices are left out. `fusion`: networks of three_views, and their product
+under exponents learnt on the validation split.
 
 `valid` and `test` hold 1 for each example that was read rightly, `read` the same for
 each view of three_views and for the fused answer.

@@ -33,7 +33,6 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -229,7 +228,7 @@ def as_decisions(truth, said, groups) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return truth.astype(bool), said.astype(bool), groups
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-050
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-051
 def implied_fpr(
     p: float,  # base rate, below 1
     ppv: float,  # above 0
@@ -239,7 +238,7 @@ def implied_fpr(
     return p / (1 - p) * (1 - ppv) / ppv * tpr
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-059
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-060
 def threshold_for(
     truth: np.ndarray,  # (N,) bool
     p: np.ndarray,  # (N,) probability of yes
@@ -250,7 +249,7 @@ def threshold_for(
     return yes[int(np.ceil(number(tpr, "tpr", 0, 1) * len(yes))) - 1].item()
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-063
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-064
 def balancing_weights(
     groups,  # (N,) names
     strength: float = 1.0,  # 0: all count alike; 1: all groups count alike

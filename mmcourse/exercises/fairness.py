@@ -299,7 +299,8 @@ question(
 )
 question(
     "fairness.q5",
-    "Eight looks, and the smallest p-value is 0.01. What is it after Holm's correction?",
+    "Eight looks, and the smallest p-value is 0.01. What is it after Holm's "
+    "correction?",
     {
         "a": ("0.01", "Then looking often would cost nothing."),
         "b": ("0.08", "Yes: the smallest of eight is multiplied by eight."),
