@@ -46,6 +46,7 @@ FEMALE = (
 )
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-007
 class Voice(NamedTuple):
     "What is known of a voice."
 
@@ -55,7 +56,7 @@ class Voice(NamedTuple):
     speaker: str  # who is behind it; slt is in two engines
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-007
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-008
 def voice_facts(
     name: str,  # such as 'festival/czech_dita'
 ) -> Voice:
@@ -67,7 +68,7 @@ def voice_facts(
     return Voice(engine, sex, "English" if english else "other", *(people or [name]))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-014
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-019
 def slant(
     image: np.ndarray,  # (N, 28, 28) ink from 0
 ) -> np.ndarray:  # (N,) pixels to the right for each pixel up
@@ -79,6 +80,7 @@ def slant(
     return -(ink * x * y).sum((1, 2)) / (ink * y * y).sum((1, 2))
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-020
 def stroke_width(
     image: np.ndarray,  # (N, 28, 28) ink from 0 to 1
 ) -> np.ndarray:  # (N,) pixels
@@ -89,7 +91,7 @@ def stroke_width(
     return 2 * image.sum((1, 2)) / np.hypot(down, right).sum((1, 2))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-017
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-023
 def above_median(
     values: np.ndarray,  # (N,) of the examples to be sorted into groups
     digits: np.ndarray,  # (N,)
@@ -101,7 +103,7 @@ def above_median(
     return values > np.array([medians[d] for d in digits])
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-023
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-029
 def random_gaps(
     hits: np.ndarray,  # (seeds, N)
     group: np.ndarray,  # (N,) bool
@@ -125,6 +127,7 @@ def random_gaps(
     return np.array(gaps)
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-030
 def gap_p(
     found: float,  # the gap that is asked about
     gaps: np.ndarray,  # (n,) of random groups
@@ -133,7 +136,7 @@ def gap_p(
     return (1 + (abs(gaps) >= abs(found) - 1e-12).sum()) / (1 + len(gaps))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-029
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-036
 def least_p(
     k: int,  # speakers in the group
     m: int,  # speakers in all
@@ -142,7 +145,7 @@ def least_p(
     return 1 / comb(m, k)
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-032
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-039
 def gap_interval(
     hits: np.ndarray,  # (seeds, N)
     group: np.ndarray,  # (N,) bool
@@ -164,7 +167,7 @@ def gap_interval(
     return Interval(value.item(), low.item(), high.item())
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-041
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-052
 def decision_rates(
     truth: np.ndarray,  # (N,) bool
     said: np.ndarray,  # (N,) bool
@@ -181,12 +184,13 @@ def decision_rates(
         }
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-043
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-054
 def spread_of(rates: dict, name: str) -> float:  # largest minus smallest over groups
     values = [r[name] for r in rates.values()]
     return max(values) - min(values)
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-055
 def rates_by_group(
     truth,  # (N,) 0 or 1
     said,  # (N,) 0 or 1
@@ -197,6 +201,7 @@ def rates_by_group(
     return {str(k): decision_rates(y[g == k], s[g == k]) for k in np.unique(g)}
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-056
 def parity_difference(rates: dict) -> float:  # 0: all hear yes equally often
     "Demographic parity: largest minus smallest selection rate [Dwork et al. 2012]."
     return spread_of(rates, "selection")
@@ -208,12 +213,13 @@ def parity_ratio(rates: dict) -> float:  # 1: all hear yes equally often
     return min(values) / max(values) if max(values) else float("nan")
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-057
 def odds_difference(rates: dict) -> float:  # 0: equal TPR and equal FPR
     "Equalised odds: the larger of the gaps in TPR and FPR [Hardt et al. 2016]."
     return max(spread_of(rates, "TPR"), spread_of(rates, "FPR"))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-044
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-058
 def as_decisions(truth, said, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Truth and decision as bools, and the groups, checked."
     truth = numbers(truth, "truth", (None,))
@@ -228,7 +234,7 @@ def as_decisions(truth, said, groups) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return truth.astype(bool), said.astype(bool), groups
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-051
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-069
 def implied_fpr(
     p: float,  # base rate, below 1
     ppv: float,  # above 0
@@ -238,7 +244,7 @@ def implied_fpr(
     return p / (1 - p) * (1 - ppv) / ppv * tpr
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-060
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-081
 def threshold_for(
     truth: np.ndarray,  # (N,) bool
     p: np.ndarray,  # (N,) probability of yes
@@ -249,7 +255,7 @@ def threshold_for(
     return yes[int(np.ceil(number(tpr, "tpr", 0, 1) * len(yes))) - 1].item()
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-064
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-085
 def balancing_weights(
     groups,  # (N,) names
     strength: float = 1.0,  # 0: all count alike; 1: all groups count alike
@@ -260,6 +266,7 @@ def balancing_weights(
     return weight / weight.mean()
 
 
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-086
 def weighted_loss(
     logits: Tensor,  # (B, classes)
     targets: tuple,  # class numbers (B,), weights (B,)

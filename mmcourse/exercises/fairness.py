@@ -287,15 +287,15 @@ question(
             "That changes something else, and says nothing about the weights.",
         ),
         "b": (
-            "training for longer, and the same weights on a random group",
-            "Yes. Both change the training as much, and neither knows the group.",
-        ),
-        "c": (
             "the accuracy on the training set",
             "It does not tell where a gain on new voices comes from.",
         ),
+        "c": (
+            "training for longer, and the same weights on a random group",
+            "Yes. Both change the training as much, and neither knows the group.",
+        ),
     },
-    answer="b",
+    answer="c",
 )
 question(
     "fairness.q5",
