@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study import Study
+from study import Study, bits
 from torch import nn
 
 from mmcourse.attack import (
@@ -75,11 +75,6 @@ N, FEWER = 300, 200  # test pictures
 EPOCHS = 12
 RADIUS = 0.2  # that adversarial training is for
 SHIPPED = Path(__file__).with_name("attack.safetensors")
-
-
-def bits(hits) -> str:
-    "One character for each example: short in a file."
-    return "".join(str(int(h)) for h in hits)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-from study import Study
+from study import Study, bits
 from torch import Tensor
 
 from mmcourse.binding import Space, bind, digit_nets, nearest_digit, vectors
@@ -86,7 +86,7 @@ def wrong(share: float, x: Tensor, seed: int) -> Tensor:
 
 
 def told(hits: Tensor) -> dict:
-    text = "".join("01"[int(h)] for h in hits)
+    text = bits(hits)
     return {"hits": text, "share": round(hits.float().mean().item(), 4)}
 
 
@@ -125,7 +125,7 @@ def by_labels(seed: int, how: dict, steps: int) -> dict:
         == y,
         "classifier": predict(net, x).argmax(1) == y,
     }
-    return {k: {"hits": "".join("01"[int(h)] for h in v)} for k, v in hits.items()}
+    return {k: {"hits": bits(v)} for k, v in hits.items()}
 
 
 def fused(seed: int, how: dict, **harm) -> dict:
@@ -138,7 +138,7 @@ def fused(seed: int, how: dict, **harm) -> dict:
     }
     scale = space.log_scale.exp().item()
     found = fuse_vectors(partial(vectors, space), data, bank, scale, **harm)
-    return {k: {"hits": "".join("01"[int(h)] for h in v)} for k, v in found.items()}
+    return {k: {"hits": bits(v)} for k, v in found.items()}
 
 
 SIZE = 3584  # rows in the table of a name's parts
@@ -174,7 +174,7 @@ def emoji_space(way: str, seed: int, steps: int = 450) -> dict:
     for one, other in kinds if way == "bridged" else kinds[:1]:
         ranks = search_halves(v[one], v[other], same, asked)
         for (p, q), r in zip(((one, other), (other, one)), ranks.values()):
-            hits = "".join("01"[int(n == 1)] for n in r)
+            hits = bits(n == 1 for n in r)
             found[f"{p} {q}"] = {"hits": hits, "share": hits.count("1") / len(hits)}
     return found
 

@@ -29,7 +29,7 @@ from functools import cache, lru_cache, partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from study import Study
+from study import Study, bits
 from torch import Tensor, nn
 
 from mmcourse.bridges import (
@@ -290,8 +290,8 @@ def asked_for(model: nn.Module, eye: CellEye) -> dict:
         hits = answered(model, BRIDGES[2], scenes, seen_by(eye, scenes["image"]))
         there = torch.tensor([a == "yes" for a in scenes["answer"]])
         found[name] = {"recall": share(hits, there), "false yes": share(~hits, ~there)}
-        found[name]["yes"] = "".join("01"[int(a)] for a in there)
-        found[name]["hits"] = "".join("01"[int(h)] for h in hits)
+        found[name]["yes"] = bits(there)
+        found[name]["hits"] = bits(hits)
     return found
 
 
@@ -330,7 +330,7 @@ def marks(scenes, hits) -> dict:
     found["recall"] = share(hits, exists & there)
     found["false yes"] = round(1 - share(hits, exists & ~there), 4)
     found["all"] = share(hits, exists | True)
-    return found | {"hits": "".join("01"[int(h)] for h in hits)}
+    return found | {"hits": bits(hits)}
 
 
 def trained(model: nn.Module, data: tuple, **how) -> nn.Module:

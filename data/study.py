@@ -27,6 +27,11 @@ from mmcourse.measure import seeded
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def bits(hits) -> str:  # such as '1101'
+    "Hits as a text, a 1 or a 0 for each example, as results keep them."
+    return "".join("01"[int(h)] for h in hits)
+
+
 class Study:
     "A file of results, and the arms that fill it."
 

@@ -212,7 +212,7 @@ class Hearing(nn.Module):
 def clip_range(
     waves: Tensor,  # (B, T), zeros before and after each clip
 ) -> Tensor:  # (B, T) 1.0 from the first sample that is not zero to the last
-    "Where a clip is."
+    "Where a recording is."
     sound = waves != 0
     begun = sound.cumsum(1) > 0
     goes_on = sound.flip(1).cumsum(1).flip(1) > 0
@@ -442,4 +442,5 @@ def margin_loss(
     "How far the best wrong class stands above the right one [Carlini, Wagner 2017]."
     own = logits.gather(1, y[:, None])[:, 0]
     others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    return (others - own).sum()
+    gap = others - own
+    return {"sum": gap.sum, "mean": gap.mean}[reduction]()

@@ -42,7 +42,7 @@ from .bridges import BRIDGES, answered, prompts, seen_by
 from .contrastive import part_ids
 from .explore import PALETTE
 from .inputs import choice
-from .measure import compare, paired_bootstrap
+from .measure import compare, mean_interval
 from .pipeline import extract_audio_features
 from .scenes import encode
 from .store import kept_runs
@@ -222,7 +222,7 @@ def share_right(
     groups=None,  # (N,) speakers
 ) -> str:  # such as '91 (88 to 94)'
     "Per cent, with a 95 % interval over seeds and examples."
-    v = paired_bootstrap(hits, np.zeros(np.shape(hits)), groups)
+    v = mean_interval(hits, groups)
     return f"{100 * v.value:.0f} ({100 * v.low:.0f} to {100 * v.high:.0f})"
 
 
@@ -304,7 +304,7 @@ def draw_strengths(arm: str = "curve/shipped"):
     for kind, mark, colour in zip(("noise", "FGSM", "PGD"), "os^", PALETTE):
         names = ["clean", *[f"{kind} {e}" for e in strengths[1:]]]
         hits = [attack_hits(arm, n) for n in names]
-        bands = [paired_bootstrap(h, np.zeros_like(h)) for h in hits]
+        bands = [mean_interval(h) for h in hits]
         value, low, high = (100 * np.array(v) for v in zip(*bands))
         ax.plot(strengths, value, marker=mark, color=colour, label=kind)
         ax.fill_between(strengths, low, high, color=colour, alpha=0.2)

@@ -84,7 +84,7 @@ from mmcourse.vision_language import (
 from .checkpoint import read_tensors, shipped_state
 from .inputs import choice, image_floats
 from .language_model import LM
-from .measure import mean_spread, paired_bootstrap
+from .measure import mean_interval, mean_spread, paired_bootstrap
 from .store import data_path, kept_runs
 from .training import fit, predict, warmup_cosine
 
@@ -538,7 +538,7 @@ def asked_more() -> list[dict]:  # rows for `table`
         )
         row = {"2,000 questions": part}
         for name, said in (("is there", hits[yes]), ("is not there", ~hits[~yes])):
-            i = paired_bootstrap(said, 0 * said)
+            i = mean_interval(said)
             between = f"{100 * i.low:.1f} to {100 * i.high:.1f}"
             row[f"yes: {name} (%)"] = f"{100 * said.mean():.1f} ({between})"
         rows.append(row)

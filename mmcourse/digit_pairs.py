@@ -25,13 +25,11 @@ __all__ = [
     "unclear_views",
     "log_opinions",
     "fuse_vectors",
-    "best_scales",
     "retrieved",
     "hits_of_arm",
     "temperature_rows",
     "compare_ways",
     "bridge_rows",
-    "in_pairs",
     "sum_rows",
     "emoji_rows",
     "draw_few",
@@ -59,11 +57,12 @@ from mmcourse.pipeline import (
     preprocess_data,
 )
 
+from .classifiers import fit_temperature
 from .contrastive import gap_closed, modality_gap
 from .datasets import NAMES, SPLITS, mnist, spoken_digits
 from .hints import hints_for
 from .inputs import choice, whole
-from .measure import Interval, mean_spread, paired_bootstrap
+from .measure import mean_interval, mean_spread, paired_bootstrap
 from .store import kept_runs
 from .text import preprocess_text
 from .three_views import three_views
@@ -258,10 +257,11 @@ def fuse_vectors(
     c = F.normalize(c, dim=1)
     data = {s: unclear_views(views, s, **harm) for s in ("valid", "test")}
     v = {s: {m: embed(m, d[m]) for m in bank} for s, d in data.items()}
-    near = best_scales(v["valid"], c, data["valid"]["label"])
+    label = data["valid"]["label"]
+    near = {m: fit_temperature(x @ c.T, label, 0.01, 1) for m, x in v["valid"].items()}
     u, w = v["test"]["image"], v["test"]["audio"]
     opinions = log_opinions(u, c, scale) + log_opinions(w, c, scale)
-    tuned = sum(log_opinions(v["test"][m], c, near[m]) for m in bank)
+    tuned = sum(log_opinions(v["test"][m], c, 1 / near[m]) for m in bank)
 
     for z in v.values():
         z["sum"] = z["image"] + z["audio"]
@@ -269,7 +269,7 @@ def fuse_vectors(
     def layer(*parts):  # learnt from the validation digits' vectors
         x = {s: torch.cat([z[m] for m in parts], 1) for s, z in v.items()}
         learner = LogisticRegression(max_iter=2000)
-        learner.fit(x["valid"], data["valid"]["label"])
+        learner.fit(x["valid"], label)
         return torch.as_tensor(learner.predict_proba(x["test"]))
 
     guess = {
@@ -288,16 +288,6 @@ def fuse_vectors(
         @ c.T,
     }
     return {way: z.argmax(1) == data["test"]["label"] for way, z in guess.items()}
-
-
-def best_scales(v: dict, c: Tensor, label: Tensor) -> dict[str, float]:
-    "For each modality the scale whose opinions fit the labels best."
-    tried = torch.logspace(0, 2, 41)
-    found = {}
-    for m, z in v.items():
-        loss = [F.nll_loss(log_opinions(z, c, s), label).item() for s in tried]
-        found[m] = tried[int(np.argmin(loss))].item()
-    return found
 
 
 # %% ../nbs/0_tools/digit_pairs.ipynb #cell-017
@@ -369,15 +359,6 @@ def bridge_rows(
 
 
 # %% ../nbs/0_tools/digit_pairs.ipynb #cell-020
-def in_pairs(
-    a: np.ndarray,  # (seeds, N) hits
-    b: np.ndarray,  # (seeds, N) of the same trainings
-    groups=None,  # (N,)
-) -> Interval:  # mean of `a` minus mean of `b`
-    "Two ways to use one model: its luck is drawn once, for both."
-    return paired_bootstrap(a - b, 0 * b, groups)
-
-
 def sum_rows(
     ways: list[str],  # of those that `fuse_vectors` knows
     beside: str,  # the way that each is compared with
@@ -390,7 +371,7 @@ def sum_rows(
     for way in ways:
         row = {"from": way, "right": mean_spread(hits[way].mean(1))}
         if way != beside:
-            gap = in_pairs(hits[way], hits[beside], voice)
+            gap = mean_interval(hits[way] - hits[beside], voice)
             row[f"beside {beside}"] = gap.points()
         rows.append(row)
     return rows

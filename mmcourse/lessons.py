@@ -275,6 +275,7 @@ def load_unified(
     path = path or data_path("unified.safetensors")
     tensors, about = read_tensors(path)
     state = shipped_state(tensors, "model.")
-    state["head.weight"] = state["embed.weight"]  # one table
+    if "embed.weight" in state:  # one table
+        state["head.weight"] = state["embed.weight"]
     model = Chameleon(len(token_list()), tied=True, **about["sizes"])
     return load_weights(model, state, path)

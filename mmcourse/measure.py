@@ -12,6 +12,7 @@ __all__ = [
     "Interval",
     "t_interval",
     "paired_bootstrap",
+    "mean_interval",
     "sign_test",
     "sign_flip",
     "holm",
@@ -189,6 +190,17 @@ def paired_bootstrap(
 
 
 # %% ../nbs/0_tools/measure.ipynb #cell-019
+def mean_interval(
+    values,  # (N,) or (seeds, N): hits, or differences between two uses of one model
+    groups=None,  # (N,) as in `paired_bootstrap`
+    **options,  # of `paired_bootstrap`
+) -> Interval:
+    "The mean over resampled seeds and examples; the luck of a training is drawn once."
+    v = numbers(values, "values")
+    return paired_bootstrap(v, np.zeros(np.shape(v)), groups, **options)
+
+
+# %% ../nbs/0_tools/measure.ipynb #cell-021
 def sign_test(
     a,  # (N,) bool: where one model is right
     b,  # (N,) bool: where the other is, on the same examples
@@ -222,7 +234,7 @@ def holm(
     return worst.clip(max=1)[order.argsort(kind="stable")]
 
 
-# %% ../nbs/0_tools/measure.ipynb #cell-022
+# %% ../nbs/0_tools/measure.ipynb #cell-024
 def hits(
     logits: Tensor,  # (N, C, ...), or (N,) or (N, 1) for a single logit
     targets: Tensor,  # (N, ...) class numbers, or probabilities shaped like `logits`
@@ -242,7 +254,7 @@ def hit_rate(logits, targets) -> float:  # in [0, 1]; NaN for several outputs
     return hits(logits, targets).double().mean().item()
 
 
-# %% ../nbs/0_tools/measure.ipynb #cell-025
+# %% ../nbs/0_tools/measure.ipynb #cell-027
 def confusion(
     targets,  # (N,) class numbers
     guesses,  # (N,) class numbers
@@ -276,7 +288,7 @@ def brier(
     return float(((p - np.eye(p.shape[1])[y]) ** 2).sum(1).mean())
 
 
-# %% ../nbs/0_tools/measure.ipynb #cell-027
+# %% ../nbs/0_tools/measure.ipynb #cell-029
 def reliability(
     probs,  # (N, classes), rows adding up to 1
     labels,  # (N,) class numbers

@@ -38,6 +38,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .datasets import NAMES
+from .diffusion import guided
 from .inputs import choice, whole
 from .language_model import LM, KVCache, LMBlock, sample
 from .layouts import open_chameleon, with_weights
@@ -215,8 +216,8 @@ def sequences(
 # %% ../nbs/5_crossmodal/27_unified.ipynb #cell-028
 def padded(rows: list[list[int]], filling: int) -> Tensor:  # (B, longest)
     "Rows of unequal length, filled up at their ends."
-    longest = max(map(len, rows))
-    return torch.tensor([[*r, *[filling] * (longest - len(r))] for r in rows])
+    each = [torch.tensor(r) for r in rows]
+    return nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=filling)
 
 
 # %% ../nbs/5_crossmodal/27_unified.ipynb #cell-030
@@ -377,8 +378,7 @@ def guided_logits(
     w: float,  # 1: as after the prompt
 ) -> Tensor:  # (..., K)
     "What the prompt says, `w` times [Ho and Salimans 2022]."
-    told, free = told.log_softmax(-1), free.log_softmax(-1)
-    return free + w * (told - free)
+    return guided(told.log_softmax(-1), free.log_softmax(-1), w)
 
 
 # %% ../nbs/5_crossmodal/27_unified.ipynb #cell-049

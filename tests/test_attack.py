@@ -465,6 +465,7 @@ def test_a_margin_by_hand():
     logits = torch.tensor([[2.0, 5.0, 1.0], [3.0, -1.0, 0.0]])
     assert margin_loss(logits, torch.tensor([1, 0])).item() == -3 - 3
     assert margin_loss(logits, torch.tensor([0, 2])).item() == 3 + 3
+    assert margin_loss(logits, torch.tensor([0, 2]), reduction="mean").item() == 3
 
 
 def test_pixels_are_scaled_before_the_network():

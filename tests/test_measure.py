@@ -19,6 +19,7 @@ from mmcourse.measure import (
     hit_rate,
     hits,
     holm,
+    mean_interval,
     mean_spread,
     nll,
     over_seeds,
@@ -298,3 +299,25 @@ def test_a_bar_is_shown_only_to_whom_jupyter_serves(monkeypatch, capsys):
     bar.refresh()  # as it would be after two seconds
     assert "/2" in capsys.readouterr().err
     assert [*bar] == [3, 4] and not bar.leave
+
+
+def test_an_interval_of_one_mean_counts_seeds_examples_and_groups():
+    hits = np.random.default_rng(0).random((3, 200)) < 0.7
+    found = mean_interval(hits)
+    assert found == paired_bootstrap(hits, np.zeros((3, 200)))
+    assert found.value == hits.mean() and found.low < found.value < found.high
+    voice = np.repeat(np.arange(10), 20)
+    steady = (np.arange(10) < 7)[voice]  # all that differs, differs by voice
+    wide, narrow = mean_interval(steady, voice), mean_interval(steady)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_the_luck_of_a_training_is_drawn_once():
+    "Two uses of each of four models: one gains ten points everywhere."
+    rng = np.random.default_rng(1)
+    a = rng.random((4, 500)) < np.array([[0.2], [0.4], [0.6], [0.8]])
+    b = a.astype(float) - 0.1
+    together, apart = mean_interval(a - b), paired_bootstrap(a, b)
+    assert together.value == pytest.approx(0.1)
+    assert together.high - together.low < 1e-9
+    assert apart.high - apart.low > 0.1

@@ -342,7 +342,7 @@ question(
         "c": (
             "the word was too small",
             "It could be, for one that reads. Here its cosine is not shown to "
-            "rise, and only about a dozen emoji in training show letters.",
+            "rise, and few emoji in training show letters.",
         ),
     },
     answer="b",
