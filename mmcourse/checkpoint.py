@@ -191,7 +191,7 @@ def _misfits(model, weights) -> list[str]:  # names, shapes, types
     here = model.state_dict()
     wrong = [f"{k!r} is missing there" for k in here if k not in weights]
     wrong += [f"{k!r} is unknown here" for k in weights if k not in here]
-    for k in here.keys() & weights.keys():
+    for k in (k for k in here if k in weights):
         a, b = [(tuple(t.shape), t.dtype) for t in (weights[k], here[k])]
         if a != b:
             wrong.append(f"{k!r} is {a[0]} {a[1]} there, {b[0]} {b[1]} here")

@@ -149,7 +149,7 @@ def load_weights(
     here = model.state_dict()
     wrong = [f"{k!r} is missing there" for k in here if k not in weights]
     wrong += [f"{k!r} is unknown here" for k in weights if k not in here]
-    for k in here.keys() & weights.keys():
+    for k in (k for k in here if k in weights):
         a, b = tuple(weights[k].shape), tuple(here[k].shape)
         wrong += [f"{k!r} is {a} there, {b} here"] * (a != b)
     refuse(source, "does not fit the model", wrong)

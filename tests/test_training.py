@@ -204,7 +204,9 @@ def test_the_random_stream_is_the_one_that_shipped_results_were_trained_with():
     options = {"epochs": 2, "batch_size": 16, "augment": wobble, "seed": 3}
     h = fit(m, TRAIN, VALID, schedule=cosine, **options)
     assert h.train_loss == pytest.approx(STREAM["train_loss"], rel=1e-4)
-    assert h.valid_loss == pytest.approx(STREAM["valid_loss"], rel=1e-4)
+    # The bias before batch normalisation has no gradient but rounding, of which Adam
+    # makes whole steps; validation sees them, as the running mean lags behind.
+    assert h.valid_loss == pytest.approx(STREAM["valid_loss"], rel=1e-3)
     assert m[4].bias.tolist() == pytest.approx(STREAM["bias"], rel=1e-3)
 
 
