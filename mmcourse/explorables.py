@@ -21,6 +21,7 @@ __all__ = [
     "bridge_slider",
     "guide_slider",
     "attack_slider",
+    "destroyed_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -671,3 +672,33 @@ def attack_slider(
         )
 
     return slider(draw, say, strength=strengths)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-053
+def destroyed_slider(
+    maps: dict[str, Tensor],  # {method: (layers + 1, n, H, W)}, each from 0
+) -> Html:
+    "Maps of n pictures while more of a model's layers become random."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.explain import rank_correlation
+
+    layers = len(next(iter(maps.values()))) - 1
+
+    def draw(method, random_layers):
+        shown = maps[method][random_layers]
+        fig, axs = plt.subplots(1, len(shown), figsize=(1.6 * len(shown), 1.7))
+        for ax, m in zip(np.atleast_1d(axs), shown):
+            ax.imshow(m)
+            ax.set(xticks=[], yticks=[])
+        return fig
+
+    def say(method, random_layers):
+        first, now = maps[method][0], maps[method][random_layers]
+        alike = rank_correlation(first, now).mean()
+        return (
+            f"{method}, {random_layers} of {layers} layers random: rank correlation "
+            f"with the first map {alike:.2f} over all pixels."
+        )
+
+    return slider(draw, say, method=list(maps), random_layers=range(layers + 1))
