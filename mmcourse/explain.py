@@ -16,10 +16,12 @@ __all__ = [
     "rank_correlation",
     "randomised",
     "guided_gradient",
-    "edges",
     "shapley_values",
     "shapley_sampled",
-    "word_worth",
+    "gram_places",
+    "word_logits",
+    "word_gradients",
+    "without_patch",
 ]
 
 # %% ../nbs/6_trust/29_explain.ipynb #cell-003
@@ -29,13 +31,15 @@ from math import comb
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inputs import mask, numbers, whole
+from .measure import seeded
 from .training import predict
+from .vit import ViTClassifier
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-006
+# %% ../nbs/6_trust/29_explain.ipynb #cell-007
 def class_score(
     model: nn.Module,  # in evaluation mode
     label: Tensor,  # (B,) the class whose score is wanted
@@ -49,13 +53,14 @@ def class_score(
     return f
 
 
+# %% ../nbs/6_trust/29_explain.ipynb #cell-008
 def score_gradient(f: Callable, x: Tensor) -> Tensor:  # as x
     "The derivative of each example's score by its own input."
     x = x.detach().requires_grad_()
     return torch.autograd.grad(f(x).sum(), x)[0]
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-011
+# %% ../nbs/6_trust/29_explain.ipynb #cell-014
 def integrated_gradients(
     f: Callable,  # (B, …) -> (B,)
     x: Tensor,  # (B, …)
@@ -63,55 +68,57 @@ def integrated_gradients(
     steps: int = 64,
 ) -> Tensor:  # as x; adds up to f(x) - f(baseline)
     "The input's way from the baseline, times the mean gradient on it."
-    total = torch.zeros_like(x)
+    steps, total = whole(steps, "steps", 1), torch.zeros_like(x)
     for a in (torch.arange(steps) + 0.5) / steps:
         total += score_gradient(f, baseline + a * (x - baseline))
     return (x - baseline) * total / steps
 
 
+# %% ../nbs/6_trust/29_explain.ipynb #cell-015
 def completeness_gap(f: Callable, x: Tensor, baseline: Tensor, a: Tensor) -> Tensor:
     "How far the parts are from adding up to the whole, for each example (B,)."
     with torch.no_grad():
         return (a.flatten(1).sum(1) - (f(x) - f(baseline))).abs()
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-019
+# %% ../nbs/6_trust/29_explain.ipynb #cell-026
 def occlude(
     f: Callable,
-    x: Tensor,  # (B, C, H, W), H and W multiples of `side`
+    x: Tensor,  # (B, …, H, W)
     baseline: Tensor,  # as x: what is put in the place of a square
     side: int = 4,  # pixels
 ) -> Tensor:  # as x: the fall of the score when the pixel's square is covered
     "What each square is worth: the score with it minus the score without it."
-    fall = torch.zeros_like(x)
+    side, fall = whole(side, "side", 1), torch.zeros_like(x)
     with torch.no_grad():
         before = f(x)
-        for i in range(0, x.shape[2], side):
-            for j in range(0, x.shape[3], side):
+        for i in range(0, x.shape[-2], side):
+            for j in range(0, x.shape[-1], side):
                 square = (..., slice(i, i + side), slice(j, j + side))
                 covered = x.clone()
                 covered[square] = baseline[square]
-                fall[square] = (before - f(covered)).view(-1, 1, 1, 1)
+                fall[square] = (before - f(covered)).view(-1, *[1] * (x.ndim - 1))
     return fall
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-021
+# %% ../nbs/6_trust/29_explain.ipynb #cell-028
 def grad_cam(
     f: Callable,
-    x: Tensor,  # (B, C, H, W)
-    layer: nn.Module,  # inside the network of `f`; gives (B, c, h, w)
-) -> Tensor:  # (B, 1, h, w), from 0
+    x: Tensor,  # (B, …)
+    layer: nn.Module,  # inside the network of `f`; gives (B, c, h, w), or (B, c, t)
+) -> Tensor:  # (B, 1, h, w), or (B, 1, t), from 0
     "Where the maps of a layer speak for the class."
     seen = []
     hook = layer.register_forward_hook(lambda _, __, out: seen.append(out))
     score = f(x.detach().requires_grad_()).sum()
     hook.remove()
     (A,) = seen
-    w = torch.autograd.grad(score, A)[0].mean((2, 3), keepdim=True)
+    places = tuple(range(2, A.ndim))
+    w = torch.autograd.grad(score, A)[0].mean(places, keepdim=True)
     return (w * A).sum(1, keepdim=True).relu().detach()
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-029
+# %% ../nbs/6_trust/29_explain.ipynb #cell-038
 def deletion_curve(
     model: nn.Module,
     x: Tensor,  # (B, 1, H, W)
@@ -123,19 +130,20 @@ def deletion_curve(
     "The answer's probability while pixels go, the most important first."
     rank = order.flatten(1).argsort(1, descending=True).argsort(1)  # 0: goes first
     found = []
-    for s in range(steps + 1):
+    for s in range(whole(steps, "steps", 1) + 1):
         gone = (rank < s * rank.shape[1] / steps).view_as(x)
         z = predict(model, torch.where(gone, baseline, x))
         found.append(z.softmax(1).gather(1, label[:, None])[:, 0])
     return torch.stack(found, 1)
 
 
+# %% ../nbs/6_trust/29_explain.ipynb #cell-039
 def insertion_curve(model, x, label, order, baseline, steps: int = 28) -> Tensor:
     "The answer's probability while pixels come, the most important first."
     return deletion_curve(model, baseline, label, order, x, steps)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-036
+# %% ../nbs/6_trust/29_explain.ipynb #cell-052
 def rank_correlation(
     a: Tensor,  # (B, …)
     b: Tensor,  # as a
@@ -144,31 +152,33 @@ def rank_correlation(
     "Spearman's rank correlation of two maps, example by example."
     from scipy.stats import rankdata
 
-    where = torch.ones_like(a, dtype=torch.bool) if where is None else where
+    a, b = numbers(a, "a"), numbers(b, "b", tuple(a.shape))
+    where = np.ones(a.shape, bool) if where is None else np.asarray(where)
     found = np.zeros(len(a))
     for i, w in enumerate(where):
-        p, q = (rankdata(m[i][w].numpy()) for m in (a, b))
+        p, q = rankdata(a[i][w]), rankdata(b[i][w])
         if p.std() > 0 and q.std() > 0:
             found[i] = np.corrcoef(p, q)[0, 1]
     return found
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-040
+# %% ../nbs/6_trust/29_explain.ipynb #cell-059
 def randomised(
     model: nn.Module,
-    layers: int,  # how many layers with weights, counted from the last
+    layers: int | None = None,  # with weights, counted from the last; None: all
     seed: int = 0,
 ) -> nn.Module:  # a copy
     "The model with its last layers as they were before training."
     new = copy.deepcopy(model)
     found = [m for m in new.modules() if hasattr(m, "reset_parameters")]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for layer in found[len(found) - layers :]:
+    n = len(found) if layers is None else whole(layers, "layers", 0, len(found))
+    with seeded(seed):
+        for layer in found[len(found) - n :]:
             layer.reset_parameters()
     return new.eval()
 
 
+# %% ../nbs/6_trust/29_explain.ipynb #cell-060
 def guided_gradient(model: nn.Module, x: Tensor, label: Tensor) -> Tensor:
     "The gradient without what is negative behind a ReLU [Springenberg et al. 2015]."
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
@@ -183,34 +193,25 @@ def _only_positive(_, grad_in, __):
     return tuple(g.relu() for g in grad_in)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-041
-def edges(x: Tensor) -> Tensor:  # (B, 1, H, W), both; from 0
-    "How steep the picture is: Sobel's filter. It knows of no model."
-    k = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
-    kernel = torch.stack([k, k.T])[:, None]  # (2, 1, 3, 3)
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, kernel).square().sum(1, keepdim=True).sqrt()
-
-
-# %% ../nbs/6_trust/29_explain.ipynb #cell-062
+# %% ../nbs/6_trust/29_explain.ipynb #cell-086
 def shapley_values(
     worth: Callable,  # (2^n, n) bool, who is there -> (2^n,) worth
-    n: int,  # players, up to about 12
+    n: int,  # players, up to 16
 ) -> np.ndarray:  # (n,)
     "Exact Shapley values, by all subsets."
-    numbers = np.arange(2**n)
-    there = (numbers[:, None] >> np.arange(n) & 1).astype(bool)  # (2^n, n)
-    value = np.asarray(worth(there), float)
+    each = np.arange(2 ** whole(n, "n", 1, 16))
+    there = (each[:, None] >> np.arange(n) & 1).astype(bool)  # (2^n, n)
+    value = numbers(worth(there), "worth", (2**n,)).astype(float)
     size, shares = there.sum(1), np.empty(n)
     weight = 1 / (n * np.array([float(comb(n - 1, k)) for k in range(n)]))
     for i in range(n):
-        without = numbers[~there[:, i]]
+        without = each[~there[:, i]]
         gain = value[without | 1 << i] - value[without]
         shares[i] = (weight[size[without]] * gain).sum()
     return shares
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-063
+# %% ../nbs/6_trust/29_explain.ipynb #cell-088
 def shapley_sampled(
     worth: Callable,  # (m, n) bool -> (m,)
     n: int,
@@ -218,7 +219,8 @@ def shapley_sampled(
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:  # (n,) values, (n,) their standard errors
     "Shapley values from random orders of joining [Castro et al. 2009]."
-    rng, gains = np.random.default_rng(seed), np.empty((orders, n))
+    gains = np.empty((whole(orders, "orders", 2), whole(n, "n", 1)))
+    rng = np.random.default_rng(seed)
     for r in range(orders):
         order = rng.permutation(n)
         there = np.zeros((n + 1, n), bool)
@@ -228,22 +230,68 @@ def shapley_sampled(
     return gains.mean(0), gains.std(0, ddof=1) / np.sqrt(orders)
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-064
-def word_worth(
+# %% ../nbs/6_trust/29_explain.ipynb #cell-090
+def gram_places(
+    words: Sequence[str],  # n
+    known: dict,  # {gram: number from 1}
+) -> tuple[list[tuple], Tensor]:  # places and numbers, 2n - 1 of each; 0: unknown
+    "Which words each gram is made of, every word and then every pair, and its number."
+    n = len(words)
+    places = [(i,) for i in range(n)] + [(i, i + 1) for i in range(n - 1)]
+    texts = [" ".join(words[i] for i in p) for p in places]
+    return places, torch.tensor([known.get(t, 0) for t in texts])
+
+
+# %% ../nbs/6_trust/29_explain.ipynb #cell-091
+def word_logits(
     model: nn.Module,  # numbers of grams -> logits
     words: Sequence[str],
     known: dict,  # {gram: number from 1}
-    k: int,  # the class
-) -> Callable:  # (m, n) bool, which words are there -> (m,) logits
-    "The class's logit when only some words of a hint are read."
-    places = [(i,) for i in range(len(words))]
-    places += [(i, i + 1) for i in range(len(words) - 1)]
-    ids = [known.get(" ".join(words[i] for i in p), 0) for p in places]
+) -> Callable:  # (m, n) bool, which words are there -> (m, 10) logits
+    "What the model says when only some words of a hint are read."
+    places, ids = gram_places(words, known)
 
-    def worth(there):
-        whole = [there[:, list(p)].all(1) for p in places]
-        read = torch.as_tensor(np.stack(whole, 1)) * torch.tensor(ids)
+    def says(there):
+        there = mask(there, "there", (None, len(words))).numpy()
+        whole_grams = [there[:, list(p)].all(1) for p in places]
         with torch.no_grad():
-            return model(read)[:, k].numpy()
+            return model(torch.as_tensor(np.stack(whole_grams, 1)) * ids).numpy()
 
-    return worth
+    return says
+
+
+# %% ../nbs/6_trust/29_explain.ipynb #cell-093
+def word_gradients(
+    reader: nn.Module,  # a classifier around a `TextNet`
+    words: Sequence[str],
+    known: dict,  # {gram: number from 1}
+    k: int,  # the class
+    steps: int = 64,
+) -> tuple[np.ndarray, Tensor]:  # (n,) parts of the words, (2n - 1, d) of the features
+    "Integrated gradients of a hint, from no words; a pair's part is shared alike."
+    net, (places, ids) = reader.net, gram_places(words, known)
+    parts, e = np.zeros(len(words)), net.embed(ids)[None]  # (n,), (1, 2n - 1, d)
+
+    def f(e):
+        return (net.head(e.sum(1)) / reader.temperature)[:, k]
+
+    a = integrated_gradients(f, e, torch.zeros_like(e), steps)[0].detach()
+    for place, part in zip(places, a.sum(1).tolist()):
+        parts[list(place)] += part / len(place)
+    return parts, a
+
+
+# %% ../nbs/6_trust/29_explain.ipynb #cell-106
+def without_patch(
+    model: ViTClassifier,
+    pixels: Tensor,  # (B, C, H, W)
+    gone: int | None,  # number of the patch, row by row; None: nothing goes
+) -> Tensor:  # (B, classes) logits
+    "What the model says when one patch is not in the sequence."
+    tokens = model.vit.tokens(pixels)
+    if gone is not None:  # token 0 is the class token
+        gone = whole(gone, "gone", 0, tokens.shape[1] - 2)
+        tokens = torch.cat([tokens[:, : gone + 1], tokens[:, gone + 2 :]], 1)
+    for block in model.vit.blocks:
+        tokens = block(tokens)
+    return model.head(model.vit.norm(tokens)[:, 0])

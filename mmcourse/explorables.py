@@ -21,11 +21,14 @@ __all__ = [
     "bridge_slider",
     "guide_slider",
     "attack_slider",
+    "map_rows",
+    "curve_panels",
     "destroyed_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,6 +40,7 @@ from .convolution import windows
 from .datasets import MODALITIES
 from .explore import MODALITY, PALETTE, Html, slider
 from .gan import best_discriminator, js_divergence
+from .measure import mean_interval
 from .noise_levels import IMAGE_NOISE, SNR_DB, best_single
 
 
@@ -675,6 +679,63 @@ def attack_slider(
 
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-053
+def map_rows(
+    inputs: Sequence,  # n pictures, (H, W) each
+    titles: Sequence[str],  # n, one over each column
+    maps: dict,  # {method: n maps}, with a sign or without; each has its own scale
+):
+    "Draw maps under what they explain: red above zero, blue below."
+    import matplotlib.pyplot as plt
+
+    n, rows = len(inputs), 1 + len(maps)
+    fig, axs = plt.subplots(
+        rows, n, figsize=(1.1 * n + 1.2, 1.15 * rows), squeeze=False
+    )
+    for j, title in enumerate(titles):
+        axs[0, j].imshow(inputs[j], cmap="gray")
+        axs[0, j].set_title(title, fontsize=9)
+        for ax, m in zip(axs[1:, j], maps.values()):
+            top = abs(m[j]).max()
+            ax.imshow(m[j], cmap="RdBu_r", vmin=-top, vmax=top)
+    for row, name in zip(axs, ["input", *maps]):
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for ax in axs.flat:
+        ax.set(xticks=[], yticks=[])
+    plt.show()
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-056
+def curve_panels(
+    panels: dict,  # {title: {name of a line: (seeds, N, T) values}}
+    x: Sequence,  # (T,)
+    xlabel: str,
+    ylabel: str,
+    level: float | None = None,  # of a dotted line
+):
+    "Draw means over seeds and examples, with a band for each."
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (3.7 * len(panels), 3.6), "squeeze": False}
+    fig, (axs,) = plt.subplots(
+        1, len(panels), sharey=True, layout="constrained", **size
+    )
+    for ax, (title, lines) in zip(axs, panels.items()):
+        for k, (name, v) in enumerate(lines.items()):
+            ends = [mean_interval(v[..., t], n=500) for t in range(len(x))]
+            middle, low, high = np.array(ends).T
+            colour = PALETTE[k % len(PALETTE)]
+            marker = f"{'osv^Dx+P'[k % 8]}-"
+            ax.plot(x, middle, marker, ms=4, label=name, color=colour)
+            ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        if level is not None:
+            ax.axhline(level, color="grey", ls=":", lw=1)
+        ax.set(title=title, xlabel=xlabel)
+    axs[0].set_ylabel(ylabel)
+    fig.legend(*axs[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    plt.show()
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-059
 def destroyed_slider(
     maps: dict[str, Tensor],  # {method: (layers + 1, n, H, W)}, each from 0
 ) -> Html:

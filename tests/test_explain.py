@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import nn
 
+from mmcourse.classifiers import AudioNet, Classifier, TextNet
 from mmcourse.explain import (
     class_score,
     completeness_gap,
     deletion_curve,
-    edges,
     grad_cam,
     guided_gradient,
     insertion_curve,
@@ -25,9 +25,12 @@ from mmcourse.explain import (
     score_gradient,
     shapley_sampled,
     shapley_values,
-    word_worth,
+    without_patch,
+    word_gradients,
+    word_logits,
 )
-from mmcourse.explorables import destroyed_slider
+from mmcourse.explorables import curve_panels, destroyed_slider, map_rows
+from mmcourse.vit import ViT, ViTClassifier
 
 
 @pytest.fixture(scope="module")
@@ -230,13 +233,6 @@ def test_the_last_layers_become_random_in_a_copy(net, layers):
     assert all(torch.equal(v, again[k]) for k, v in other.items())
 
 
-def test_edges_by_hand():
-    step = torch.zeros(1, 1, 4, 4)
-    step[..., 2:] = 1
-    assert edges(step)[0, 0].tolist() == [[0, 4, 4, 0]] * 4
-    assert edges(torch.ones(1, 1, 3, 3)).abs().max() == 0
-
-
 # words
 def test_a_pair_is_read_only_when_both_words_are_there():
     class Read(nn.Module):
@@ -245,11 +241,79 @@ def test_a_pair_is_read_only_when_both_words_are_there():
             return torch.stack([0 * word, 100 * word + (ids == 3).sum(1)], 1)
 
     known = {"big": 1, "seven": 2, "big seven": 3, "big big": 3}
-    worth = word_worth(Read(), ["big", "old", "seven"], known, 1)
+    says = word_logits(Read(), ["big", "old", "seven"], known)
     there = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0]], bool)
-    assert worth(there).tolist() == [200, 200, 0]  # no pair across the gap
-    worth = word_worth(Read(), ["big", "seven"], known, 1)
-    assert worth(np.array([[1, 1], [1, 0]], bool)).tolist() == [201, 100]
+    assert says(there)[:, 1].tolist() == [200, 200, 0]  # no pair across the gap
+    assert says(there)[:, 0].tolist() == [0, 0, 0]
+    says = word_logits(Read(), ["big", "seven"], known)
+    assert says(np.array([[1, 1], [1, 0]]))[:, 1].tolist() == [201, 100]
+
+
+@pytest.fixture(scope="module")
+def reader():
+    torch.manual_seed(2)
+    model = Classifier(TextNet(9)).eval()
+    nn.init.normal_(model.net.embed.weight)
+    nn.init.zeros_(model.net.embed.weight[0:1].detach())  # 0 means nothing
+    model.temperature.fill_(2)
+    return model
+
+
+HINT = ["it", "is", "big"]
+KNOWN = {"it": 1, "is": 4, "big": 7, "it is": 9, "is big": 2}
+
+
+def test_the_gradients_of_words_are_captums_and_add_up(reader, captum):
+    parts, a = word_gradients(reader, HINT, KNOWN, 3, 400)
+    says = word_logits(reader, HINT, KNOWN)
+    whole = (says(np.ones((1, 3))) - says(np.zeros((1, 3))))[0, 3]
+    assert parts.sum() == pytest.approx(whole, abs=0.01)
+    ids = torch.tensor([[1, 4, 7, 9, 2]])
+    theirs = captum.LayerIntegratedGradients(reader, reader.net.embed)
+    options = {"n_steps": 400, "method": "riemann_middle"}
+    theirs = theirs.attribute(ids, torch.zeros_like(ids), 3, **options)[0]
+    torch.testing.assert_close(a, theirs.float(), rtol=1e-4, atol=1e-5)
+    w = a.sum(1)
+    expected = [w[0] + w[3] / 2, w[1] + (w[3] + w[4]) / 2, w[2] + w[4] / 2]
+    assert parts == pytest.approx([v.item() for v in expected], abs=1e-5)
+
+
+def test_an_unknown_word_has_no_part(reader):
+    parts, _ = word_gradients(reader, ["it", "zzz"], KNOWN, 3)
+    assert parts[1] == 0 and parts[0] != 0
+
+
+# sounds
+def test_grad_cam_and_occlusion_of_sounds_are_captums(captum):
+    torch.manual_seed(1)
+    net, clips = AudioNet(8, 6).eval(), torch.randn(3, 8, 16)
+    k = torch.tensor([1, 0, 9])
+    f, layer = class_score(net, k), net.body[-1]
+    own = clips.clone().requires_grad_()
+    theirs = captum.LayerGradCam(net, layer).attribute(own, k).detach().relu()
+    torch.testing.assert_close(grad_cam(f, clips, layer), theirs)
+    start = torch.zeros_like(clips)
+    window = {"sliding_window_shapes": (4, 4), "strides": (4, 4)}
+    theirs = captum.Occlusion(net).attribute(clips, baselines=start, target=k, **window)
+    ours = occlude(f, clips, start)
+    torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-5)
+
+
+# patches
+def test_a_patch_that_is_gone_is_not_read():
+    torch.manual_seed(3)
+    model = ViTClassifier(ViT(size=8, patch=4, d=16, depth=2)).eval()
+    pixels = torch.rand(2, 1, 8, 8)
+    whole, changed = model(pixels), pixels.clone()
+    changed[..., :4, 4:] = 0.7  # patch 1
+    torch.testing.assert_close(without_patch(model, pixels, None), whole)
+    one, other = (without_patch(model, v, 1) for v in (pixels, changed))
+    torch.testing.assert_close(one, other)
+    assert not torch.allclose(one, whole)
+    assert not torch.allclose(
+        without_patch(model, changed, 2), without_patch(model, pixels, 2)
+    )
+    assert not torch.allclose(without_patch(model, pixels, 0), one)
 
 
 # the explorable
@@ -261,16 +325,82 @@ def test_the_slider_tells_how_alike_the_maps_are():
     assert "first map 1.00 over all pixels" in page._repr_html_()
 
 
+# figures
+@pytest.fixture
+def plt():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    yield pyplot
+    pyplot.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive:UserWarning")
+def test_each_map_has_its_own_scale_with_zero_in_the_middle(plt):
+    maps = np.array([[[1.0, -4]], [[0.5, 0.25]]])
+    map_rows(np.zeros((2, 1, 2)), ["one", "two"], {"a map": maps})
+    axs = np.reshape(plt.gcf().axes, (2, 2))
+    assert [ax.get_title() for ax in axs[0]] == ["one", "two"]
+    assert axs[1, 0].get_ylabel() == "a map"
+    scales = [ax.images[0].get_clim() for ax in axs[1]]
+    assert scales == [(-4, 4), (-0.5, 0.5)]
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive:UserWarning")
+def test_panels_show_means_inside_their_bands(plt):
+    v = np.random.default_rng(0).standard_normal((3, 20, 4))
+    curve_panels({"A": {"k": v}, "B": {"k": v + 1}}, range(4), "x", "y", 0.5)
+    first, second = plt.gcf().axes
+    assert first.lines[0].get_ydata() == pytest.approx(v.mean((0, 1)))
+    assert second.lines[0].get_ydata() == pytest.approx(v.mean((0, 1)) + 1)
+    band = first.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() < v.mean((0, 1)).min() < v.mean((0, 1)).max() < band.max()
+    assert list(first.lines[1].get_ydata()) == [0.5, 0.5]
+
+
 # refusals
+X = torch.ones(1, 1, 4, 4)
+
+
+def total(v):
+    return v.flatten(1).sum(1)
+
+
+def small_vit():
+    return ViTClassifier(ViT(size=8, patch=4, d=16, depth=1))
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda: integrated_gradients(torch.sum, torch.ones(2), torch.ones(3)), "size"),
-        (lambda: shapley_values(lambda there: np.zeros(3), 2), "out of bounds|index"),
-        (lambda: rank_correlation(torch.ones(1, 3), torch.ones(1, 4), None), "shape"),
+        (lambda: integrated_gradients(total, X, 0 * X, 0), "steps: .* from 1, got 0"),
+        (lambda: integrated_gradients(total, X, 0 * X, 2.5), "steps: .* whole number"),
+        (lambda: integrated_gradients(total, X, torch.ones(3)), "size"),
+        (lambda: occlude(total, X, 0 * X, 0), "side: .* from 1, got 0"),
+        (
+            lambda: deletion_curve(nn.Flatten(), X, LABEL[:1], X, X, 0),
+            "steps: .* from 1, got 0",
+        ),
+        (lambda: randomised(nn.Linear(2, 2), 2), "layers: .* from 0 to 1, got 2"),
+        (lambda: randomised(nn.Linear(2, 2), -1), "layers: .* from 0 to 1, got -1"),
+        (lambda: shapley_values(lambda there: np.zeros(3), 2), r"worth: .*\(4\)"),
+        (lambda: shapley_values(lambda there: np.zeros(4), 20), "n: .* to 16, got 20"),
+        (lambda: shapley_sampled(total, 3, 1), "orders: .* from 2, got 1"),
+        (lambda: rank_correlation(torch.ones(1, 3), torch.ones(1, 4)), "b: .* shape"),
+        (
+            lambda: rank_correlation(torch.tensor([[1, np.nan]]), torch.ones(1, 2)),
+            "a: expected finite values",
+        ),
         (lambda: class_score(nn.Identity(), torch.tensor([5]))(torch.ones(1, 3)), "5"),
+        (
+            lambda: without_patch(small_vit(), torch.rand(1, 1, 8, 8), 4),
+            "gone: .* to 3",
+        ),
+        (
+            lambda: word_logits(nn.Identity(), HINT, KNOWN)(np.ones((1, 2))),
+            r"there: expected shape \(any, 3\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(call, error):
-    with pytest.raises((RuntimeError, IndexError, ValueError), match=error):
+    with pytest.raises((RuntimeError, IndexError, ValueError, TypeError), match=error):
         call()

@@ -4,7 +4,7 @@
 # ../../nbs/0_tools/exercises/29_explain.ipynb.
 
 # %% auto #0
-__all__ = ["mean_gradient", "half_of_the_product", "two_parts"]
+__all__ = ["mean_gradient", "half_of_the_product", "two_parts", "cam_of"]
 
 # %% ../../nbs/0_tools/exercises/29_explain.ipynb #cell-002
 import torch
@@ -64,8 +64,9 @@ def _times_input(grad, x, x0, m):
     wrong=[_from_zero, _left_ends, _not_averaged, _times_input],
     right=[_by_stack],
     hint=(
-        "The middle of piece i of m lies at (i + 0.5) / m of the way. Where on the "
-        "line from x0 to x is that? Sum, divide, multiply by the way."
+        "Cut the way into as many equal pieces as there are points, and take the "
+        "middle of each. Where on the line from the baseline to the input is that? "
+        "Average the gradients there, then multiply by the way."
     ),
     why="With the middle of each piece few steps do where the gradient is smooth.",
 )
@@ -80,7 +81,10 @@ def mean_gradient(grad, x, x0, m):
 @prediction(
     "explain.2",
     wrong=[6, 2, 0, 1.5],
-    hint="On the way the point is (2α, 3α). What is the derivative by the first there?",
+    hint=(
+        "The derivative by the first input is the second input. How large is that on "
+        "average on the way?"
+    ),
     why="The two factors share the product alike: 3 and 3, which add up to 6.",
 )
 def half_of_the_product():
@@ -128,6 +132,54 @@ def two_parts(none, first, second, both):
 
 
 # %% ../../nbs/0_tools/exercises/29_explain.ipynb #cell-012
+def _layers(rng):
+    "Maps that are wider than high, one map alone, and some that speak against."
+    made = []
+    for shape in ((3, 4, 5), (1, 2, 2), (6, 3, 7)):
+        made.append(tuple(torch.as_tensor(rng.standard_normal((2, *shape)))))
+    A = torch.ones(2, 2, 2).double()
+    return [*made, (A, torch.stack([A[0], -3 * A[0]]))]
+
+
+def _by_einsum(A, G):
+    "Another right answer."
+    return torch.einsum("chw,c->hw", A, G.mean((1, 2))).clamp(min=0)
+
+
+def _with_signs(A, G):
+    return (G.mean((1, 2), keepdim=True) * A).sum(0)
+
+
+def _positive_maps(A, G):
+    return (G.mean((1, 2), keepdim=True) * A).relu().sum(0)
+
+
+def _pixel_by_pixel(A, G):
+    return (G * A).sum(0).relu()
+
+
+def _summed_weights(A, G):
+    return (G.sum((1, 2), keepdim=True) * A).sum(0).relu()
+
+
+# %% ../../nbs/0_tools/exercises/29_explain.ipynb #cell-013
+@exercise(
+    "explain.4",
+    inputs=_layers,
+    wrong=[_with_signs, _positive_maps, _pixel_by_pixel, _summed_weights],
+    right=[_by_einsum],
+    hint=(
+        "One weight for each map: the mean of its gradients over all places. Add up "
+        "the weighted maps first, and drop what is negative at the very end."
+    ),
+    why="A map may speak against the class at a place; it must count before the ReLU.",
+)
+def cam_of(A, G):
+    w = G.mean((1, 2))
+    return (w[:, None, None] * A).sum(0).relu()
+
+
+# %% ../../nbs/0_tools/exercises/29_explain.ipynb #cell-015
 question(
     "explain.q1",
     "A map is the same before and after all weights were made random. What follows?",
@@ -137,7 +189,7 @@ question(
             "The map would be the same for a model that learnt everything.",
         ),
         "b": (
-            "the map describes the input and not the model",
+            "the map has not shown that it is about the model",
             "Yes. Whatever the model knew is gone, and the map did not notice.",
         ),
         "c": (
@@ -176,16 +228,16 @@ question(
             "case.",
         ),
         "b": (
+            "to save time",
+            "It costs little, but that is not why.",
+        ),
+        "c": (
             "it knows nothing of the model; what does not beat it has shown nothing "
             "about the model",
             "Yes. Chance is too easy an opponent where the ground is empty.",
         ),
-        "c": (
-            "to save time",
-            "It costs little, but that is not why.",
-        ),
     },
-    answer="b",
+    answer="c",
 )
 question(
     "explain.q4",
@@ -197,7 +249,7 @@ question(
             "The theorem is about the integral, and the gap shrinks with more steps.",
         ),
         "b": (
-            "standardising each clip inside the network is to blame for much of it",
+            "standardising each clip inside the network is to blame for most of it",
             "Yes. The same network between clips that were standardised before has a "
             "much smaller gap.",
         ),
@@ -217,15 +269,15 @@ question(
             "The number of pixels is not the matter.",
         ),
         "b": (
+            "so that it reads better",
+            "It reads marked pictures without being misled; that is a result.",
+        ),
+        "c": (
             "so that both models know marks, and differ only in whether a mark means "
             "something",
             "Yes. Otherwise a mark would be new to the control, and a large share "
             "might be surprise.",
         ),
-        "c": (
-            "so that it reads better",
-            "It reads marked pictures without being misled; that is a result.",
-        ),
     },
-    answer="b",
+    answer="c",
 )
