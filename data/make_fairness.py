@@ -3,13 +3,15 @@
     python data/make_fairness.py    # data/results/fairness.json
 
 Arms are named what/how/seed. `repair`: an `AudioNet` on the training voices of
-`spoken_digits` (12 epochs, no augmentation). `plain`; `longer` (24 epochs); `weight 1`
-and `weight 1.5`: the loss of female voices counts more (`balancing_weights`, strength);
-`random`: the weights go to random male voices, about as many clips; `sampling`: female
-clips are drawn again until both sexes are alike, as many updates as `plain`; `fewer
-female`: every second female voice is left out; `fewer male`: about as many clips of
-random male voices are left out. `fusion`: networks of three_views, and their product
-under exponents learnt on the validation split.
+`spoken_digits` (12 epochs without augmentation; where the name says `longer` 24 epochs,
+`longest` 48 and three seeds). `plain`; `weight 1` and `weight 1.5`: the loss of female
+voices counts more (`balancing_weights`, strength); `random`: the weights go to random
+male voices, about as many clips; `sampling`: female clips are drawn again until both
+sexes are alike, as many updates as `plain`; `fewer female`: every second female voice
+is left out; `fewer male`: about as many clips of random male voices are left out;
+`augmented`: every clip, of whatever voice, is changed anew by `augment_audio` each
+time. `fusion`: networks of three_views, and their product under exponents learnt on the
+validation split, of all three views and of all but the sound.
 
 `valid` and `test` hold 1 for each example that was read rightly, `read` the same for
 each view of three_views and for the fused answer.
@@ -19,8 +21,9 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-from study import Study
+from study import Study, bits
 
+from mmcourse.audio import augment_audio
 from mmcourse.classifiers import (
     AudioNet,
     train_audio_classifier,
@@ -29,7 +32,8 @@ from mmcourse.classifiers import (
 )
 from mmcourse.datasets import spoken_digits
 from mmcourse.decision_fusion import fuse_product, learn_pool
-from mmcourse.fairness import balancing_weights, voice_facts, weighted_loss
+from mmcourse.fairness import balancing_weights, weighted_loss
+from mmcourse.fairness_tools import voice_facts
 from mmcourse.measure import seeded
 from mmcourse.pipeline import load_features
 from mmcourse.three_views import three_views
@@ -37,10 +41,6 @@ from mmcourse.training import fit, predict, warmup_cosine
 
 EPOCHS = 12
 USUAL = {"lr": 4e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
-
-
-def bits(hits):
-    return "".join("01"[int(h)] for h in hits)
 
 
 def some_male(voice, sex, seed, of_clips):
@@ -83,8 +83,10 @@ def main():
         with seeded(seed):
             net = AudioNet()
         goal = (y[rows], torch.as_tensor(weight[rows]).float())
-        epochs = 2 * EPOCHS if how == "longer" else EPOCHS
+        epochs = EPOCHS * {"longer": 2, "longest": 4}.get(how.split()[-1], 1)
         recipe = USUAL | {"loss": weighted_loss, "metric": None, "epochs": epochs}
+        if how.startswith("augmented"):
+            recipe |= {"augment": augment_audio}
         fit(net, (x[rows], goal), seed=seed, **recipe)
         found = {"clips": len(rows), "female": int(female[rows].sum())}
         for split in ("valid", "test"):
@@ -107,14 +109,21 @@ def main():
             model = make(x["train"], data["train"]["label"], seed=seed)
             for split in probs:
                 probs[split][modality] = model.predict_proba(x[split])
-        powers = learn_pool(probs["valid"], data["valid"]["label"])
-        said = probs["test"] | {"fused": fuse_product(probs["test"], powers)}
+        said = dict(probs["test"])
+        for name, kept in (("fused", [*makers]), ("no sound", ["text", "image"])):
+            part = {s: {m: p[m] for m in kept} for s, p in probs.items()}
+            powers = learn_pool(part["valid"], data["valid"]["label"])
+            said[name] = fuse_product(part["test"], powers)
         truth = data["test"]["label"].numpy()
         return {"read": {k: bits(p.argmax(1) == truth) for k, p in said.items()}}
 
-    arms = ("plain", "weight 1", "random", "sampling", "longer", "weight 1.5")
+    arms = ["plain", "weight 1", "random", "sampling", "longer", "weight 1.5"]
+    arms += ["fewer female", "fewer male", "weight 1 longer"]
+    arms += ["augmented", "augmented longer", "longest", "augmented longest"]
     for seed in study.seeds(5):
-        for how in (*arms, "fewer female", "fewer male"):
+        for how in arms:
+            if how.endswith("longest") and seed > 2:
+                continue
             study(f"repair/{how}/{seed}", partial(train, how, seed), seed)
         study(f"fusion/{seed}", partial(fusion, seed), seed)
 

@@ -5,15 +5,13 @@ with the price of each repair."""
 
 # %% auto #0
 __all__ = [
-    "FEMALE",
-    "Voice",
-    "voice_facts",
     "slant",
     "stroke_width",
     "above_median",
     "random_gaps",
     "gap_p",
     "least_p",
+    "unit_draws",
     "gap_interval",
     "decision_rates",
     "spread_of",
@@ -21,7 +19,6 @@ __all__ = [
     "parity_difference",
     "parity_ratio",
     "odds_difference",
-    "as_decisions",
     "implied_fpr",
     "threshold_for",
     "balancing_weights",
@@ -30,45 +27,17 @@ __all__ = [
 
 # %% ../nbs/6_trust/32_fairness.ipynb #cell-003
 from math import comb
-from typing import NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from .inputs import number, numbers
+from .fairness_tools import as_decisions
+from .inputs import number
 from .measure import Interval
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-006
-FEMALE = (
-    *["+f1", "+f2", "+f3", "+f4", "+f5", "+steph"],
-    *["slt", "lp_diphone", "czech_dita", "suo_fi_lj", "upc_ca_ona"],
-)
 
-
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-007
-class Voice(NamedTuple):
-    "What is known of a voice."
-
-    engine: str  # 'espeak-ng', 'flite' or 'festival'
-    sex: str  # 'female' or 'male', of the formants or of the person recorded
-    accent: str  # 'English' or 'other'
-    speaker: str  # who is behind it; slt is in two engines
-
-
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-008
-def voice_facts(
-    name: str,  # such as 'festival/czech_dita'
-) -> Voice:
-    "The groups that a voice of `spoken_digits` belongs to, read from its name."
-    engine, own = name.split("/")
-    sex = "female" if any(mark in own for mark in FEMALE) else "male"
-    english = own.startswith(("en-", "awb", "rms", "kal", "ked", "slt", "cmu_us"))
-    people = [p for p in ("slt", "kal") if p in own]
-    return Voice(engine, sex, "English" if english else "other", *(people or [name]))
-
-
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-019
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-015
 def slant(
     image: np.ndarray,  # (N, 28, 28) ink from 0
 ) -> np.ndarray:  # (N,) pixels to the right for each pixel up
@@ -80,7 +49,7 @@ def slant(
     return -(ink * x * y).sum((1, 2)) / (ink * y * y).sum((1, 2))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-020
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-016
 def stroke_width(
     image: np.ndarray,  # (N, 28, 28) ink from 0 to 1
 ) -> np.ndarray:  # (N,) pixels
@@ -91,7 +60,7 @@ def stroke_width(
     return 2 * image.sum((1, 2)) / np.hypot(down, right).sum((1, 2))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-023
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-019
 def above_median(
     values: np.ndarray,  # (N,) of the examples to be sorted into groups
     digits: np.ndarray,  # (N,)
@@ -103,7 +72,7 @@ def above_median(
     return values > np.array([medians[d] for d in digits])
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-029
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-025
 def random_gaps(
     hits: np.ndarray,  # (seeds, N)
     group: np.ndarray,  # (N,) bool
@@ -127,7 +96,7 @@ def random_gaps(
     return np.array(gaps)
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-030
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-026
 def gap_p(
     found: float,  # the gap that is asked about
     gaps: np.ndarray,  # (n,) of random groups
@@ -136,13 +105,29 @@ def gap_p(
     return (1 + (abs(gaps) >= abs(found) - 1e-12).sum()) / (1 + len(gaps))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-036
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-035
 def least_p(
     k: int,  # speakers in the group
     m: int,  # speakers in all
 ) -> float:
     "The smallest p-value that shuffling speakers can give, one way of counting a gap."
     return 1 / comb(m, k)
+
+
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-038
+def unit_draws(
+    inside: np.ndarray,  # (units,) bool: has examples in the group
+    outside: np.ndarray,  # (units,) bool: has examples outside
+    n: int,
+    rng: np.random.Generator,
+) -> np.ndarray:  # (n, units) how often each unit is drawn
+    "Units are drawn with replacement: from each side, or together if some are in both."
+    parts = [inside | outside] if (inside & outside).any() else [inside, outside]
+    times = np.zeros((n, len(inside)), int)
+    for part in parts:
+        k = part.sum()
+        times[:, part] = rng.multinomial(k, np.full(k, 1 / k), n)
+    return times
 
 
 # %% ../nbs/6_trust/32_fairness.ipynb #cell-039
@@ -153,21 +138,24 @@ def gap_interval(
     n: int = 2000,  # draws
     seed: int = 0,
 ) -> Interval:  # accuracy of the group minus that of the others
-    "The gap over resampled units within each group, and over resampled seeds."
-    rng, hits, drawn = np.random.default_rng(seed), hits.astype(float), []
-    runs = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), n) / len(hits)
-    for rows in (group, ~group):
-        _, place = np.unique(unit[rows], return_inverse=True)
-        sizes = np.bincount(place)
-        sums = np.stack([np.bincount(place, h[rows]) for h in hits])  # (seeds, units)
-        times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), n)
-        drawn.append(((times @ sums.T) * runs).sum(1) / (times @ sizes))
-    low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
+    "The gap over resampled units and seeds."
+    rng, (runs, _) = np.random.default_rng(seed), hits.shape
+    chosen = rng.multinomial(runs, np.full(runs, 1 / runs), n) / runs  # (n, seeds)
+    names, place = np.unique(unit, return_inverse=True)
+    each = [(place[rows], hits[:, rows]) for rows in (group, ~group)]
+    sizes = [np.bincount(at, minlength=len(names)) for at, _ in each]
+    times = unit_draws(sizes[0] > 0, sizes[1] > 0, n, rng)
+    means = []
+    for (at, h), size in zip(each, sizes):
+        sums = [np.bincount(at, row, len(names)) for row in h]  # (seeds, units)
+        total = ((times @ np.transpose(sums)) * chosen).sum(1)
+        means.append(total / np.where(times @ size, times @ size, np.nan))
+    low, high = np.nanquantile(means[0] - means[1], [0.025, 0.975])
     value = hits[:, group].mean() - hits[:, ~group].mean()
     return Interval(value.item(), low.item(), high.item())
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-052
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-053
 def decision_rates(
     truth: np.ndarray,  # (N,) bool
     said: np.ndarray,  # (N,) bool
@@ -184,13 +172,13 @@ def decision_rates(
         }
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-054
-def spread_of(rates: dict, name: str) -> float:  # largest minus smallest over groups
-    values = [r[name] for r in rates.values()]
-    return max(values) - min(values)
-
-
 # %% ../nbs/6_trust/32_fairness.ipynb #cell-055
+def spread_of(rates: dict, name: str) -> float:  # NaN if the rate of a group is
+    "Largest minus smallest over groups."
+    return float(np.ptp([r[name] for r in rates.values()]))
+
+
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-056
 def rates_by_group(
     truth,  # (N,) 0 or 1
     said,  # (N,) 0 or 1
@@ -201,7 +189,7 @@ def rates_by_group(
     return {str(k): decision_rates(y[g == k], s[g == k]) for k in np.unique(g)}
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-056
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-057
 def parity_difference(rates: dict) -> float:  # 0: all hear yes equally often
     "Demographic parity: largest minus smallest selection rate [Dwork et al. 2012]."
     return spread_of(rates, "selection")
@@ -213,28 +201,13 @@ def parity_ratio(rates: dict) -> float:  # 1: all hear yes equally often
     return min(values) / max(values) if max(values) else float("nan")
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-057
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-058
 def odds_difference(rates: dict) -> float:  # 0: equal TPR and equal FPR
     "Equalised odds: the larger of the gaps in TPR and FPR [Hardt et al. 2016]."
-    return max(spread_of(rates, "TPR"), spread_of(rates, "FPR"))
+    return float(np.max([spread_of(rates, "TPR"), spread_of(rates, "FPR")]))
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-058
-def as_decisions(truth, said, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Truth and decision as bools, and the groups, checked."
-    truth = numbers(truth, "truth", (None,))
-    said, groups = numbers(said, "said", (len(truth),)), np.asarray(groups)
-    for name, v in (("truth", truth), ("said", said)):
-        if not np.isin(v, (0, 1)).all():
-            bad = v[~np.isin(v, (0, 1))][0]
-            raise ValueError(f"{name}: expected 0 or 1, got {bad}")
-    if groups.shape != truth.shape:
-        got = f"expected shape {truth.shape}, got {groups.shape}"
-        raise ValueError(f"groups: {got}")
-    return truth.astype(bool), said.astype(bool), groups
-
-
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-069
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-070
 def implied_fpr(
     p: float,  # base rate, below 1
     ppv: float,  # above 0
@@ -244,7 +217,7 @@ def implied_fpr(
     return p / (1 - p) * (1 - ppv) / ppv * tpr
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-081
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-086
 def threshold_for(
     truth: np.ndarray,  # (N,) bool
     p: np.ndarray,  # (N,) probability of yes
@@ -252,10 +225,13 @@ def threshold_for(
 ) -> float:  # say yes from here up
     "The highest threshold that finds this share of the positives."
     yes = np.sort(p[truth])[::-1]
-    return yes[int(np.ceil(number(tpr, "tpr", 0, 1) * len(yes))) - 1].item()
+    if not len(yes):
+        raise ValueError("truth: expected at least one True, got none")
+    wanted = np.ceil(number(tpr, "tpr", 0, 1) * len(yes) - 1e-9)
+    return yes[max(int(wanted), 1) - 1].item()
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-085
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-094
 def balancing_weights(
     groups,  # (N,) names
     strength: float = 1.0,  # 0: all count alike; 1: all groups count alike
@@ -266,7 +242,7 @@ def balancing_weights(
     return weight / weight.mean()
 
 
-# %% ../nbs/6_trust/32_fairness.ipynb #cell-086
+# %% ../nbs/6_trust/32_fairness.ipynb #cell-095
 def weighted_loss(
     logits: Tensor,  # (B, classes)
     targets: tuple,  # class numbers (B,), weights (B,)

@@ -29,8 +29,15 @@ from mmcourse.fairness import (
     slant,
     stroke_width,
     threshold_for,
-    voice_facts,
     weighted_loss,
+)
+from mmcourse.fairness_tools import (
+    balanced_interval,
+    fairness_hits,
+    over_units,
+    unit_means,
+    voice_facts,
+    voice_pitch,
 )
 
 needs_fairlearn = pytest.mark.skipif(
@@ -69,6 +76,51 @@ def test_speakers_keep_their_split_and_counts():
     sexes = [f.sex for f, s in zip(found, z["split"]) if s == "test"]
     assert sexes.count("female") == 4 and sexes.count("male") == 9
     assert [f.engine for f in found] == z["engine"].tolist()
+
+
+@pytest.mark.parametrize("hertz", [80, 125, 200, 320])
+def test_pitch_is_that_of_the_sound(hertz):
+    t = np.arange(4000) / 8000
+    wave = sum(np.sin(2 * np.pi * k * hertz * t) / k for k in (1, 2, 3))
+    assert voice_pitch(wave) == pytest.approx(hertz, rel=0.02)
+    assert voice_pitch(0.1 * wave + 0.3) == pytest.approx(hertz, rel=0.02)
+    assert math.isnan(voice_pitch(np.zeros(4000)))
+    noise = np.random.default_rng(0).normal(size=4000)
+    assert math.isnan(voice_pitch(noise)) and math.isnan(voice_pitch(wave[:300]))
+
+
+def test_labels_are_shuffled_over_units():
+    unit = np.array(["a", "b", "a", "c", "c", "c"])
+    labels = np.array([1, 0, 1, 0, 0, 0])
+    seen = set()
+    for seed in range(20):
+        got = over_units(labels, unit, np.random.default_rng(seed))
+        assert got[0] == got[2] and got[3] == got[4] == got[5]
+        assert got[0] + got[1] + got[3] == 1  # one unit of three has the label
+        seen.add(tuple(got))
+    assert len(seen) == 3
+
+
+def test_means_of_units_are_in_the_order_of_their_names():
+    hits = np.array([[1, 0, 0, 1], [0, 0, 1, 1]])
+    got = unit_means(hits, np.array(["b", "a", "b", "b"]))
+    np.testing.assert_allclose(got, [[0, 2 / 3], [0, 2 / 3]])
+
+
+def test_balanced_accuracy_counts_groups_alike_and_draws_units():
+    unit, answer = np.arange(40), np.arange(40) < 4  # ten times as many of one group
+    assert balanced_interval(~answer, answer, unit) == (0.5, 0.5)
+    assert balanced_interval(np.ones(40, bool), answer, unit) == (1, 1)
+    low, high = balanced_interval(unit % 2 == 0, answer, unit)
+    assert low < 0.5 < high
+    lumped = balanced_interval(unit % 2 == 0, answer, unit % 4)  # each has both groups
+    assert lumped[1] - lumped[0] > high - low
+
+
+def test_what_the_study_kept_has_a_row_for_each_seed():
+    plain = fairness_hits("repair/plain", "test")
+    assert plain.shape == (5, 570) and plain.dtype == bool and 0.8 < plain.mean() < 0.9
+    assert fairness_hits("fusion", "no sound").shape == (5, 1000)
 
 
 def bar(width, lean):
@@ -159,6 +211,19 @@ def test_an_interval_counts_units_and_seeds():
     assert (low, high) == (-1, 0)
 
 
+def test_a_unit_in_both_groups_is_drawn_once_for_both():
+    unit, group = np.repeat(np.arange(6), 4), np.tile([True, True, False, False], 6)
+    right = np.array([[1, 1, 1, 1], [0, 0, 0, 0]] * 3).ravel()  # a unit is all or none
+    assert gap_interval(right[None], group, unit) == (0, 0, 0)
+    low, high = gap_interval(np.where(group, right, 0)[None], group, unit)[1:]
+    assert 0 <= low <= 1 / 6 and 5 / 6 <= high <= 1  # three of six units are right
+
+
+def test_a_resample_without_one_of_the_groups_is_left_out():
+    unit, group = np.array([0, 0, 1, 2]), np.array([True, False, False, False])
+    assert gap_interval(np.array([[1, 0, 0, 0]]), group, unit) == (1, 1, 1)
+
+
 def test_a_group_is_resampled_by_itself():
     unit, group = np.arange(4), np.array([True, True, False, False])
     hits = np.array([[1, 1, 0, 0]])
@@ -175,6 +240,15 @@ def test_rates_are_those_counted_by_hand():
     assert rates["b"]["selection"] == 0 and math.isnan(rates["b"]["PPV"])
     assert parity_difference(rates) == 3 / 4 and parity_ratio(rates) == 0
     assert odds_difference(rates) == 1
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_what_is_not_known_of_a_group_is_not_known_of_all(names):
+    g = np.array([names[0]] * 4 + [names[1]] * 4)
+    rates = rates_by_group([1, 0, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 0], g)
+    assert math.isnan(rates[names[1]]["TPR"])
+    assert math.isnan(odds_difference(rates))
+    assert parity_difference(rates) == 0 and parity_ratio(rates) == 1
 
 
 decisions = st.integers(0, 10_000)
@@ -227,14 +301,15 @@ def test_equal_worth_and_different_base_rates_mean_different_errors():
 
 
 # repairs
-@given(decisions, st.sampled_from([0.5, 0.8, 0.95, 1.0]))
+@given(decisions, st.sampled_from([0.05, 0.5, 0.55, 0.8, 0.95, 1.0]))
 @settings(max_examples=40, deadline=None)
 def test_a_threshold_finds_what_was_asked_and_no_higher_one_does(seed, tpr):
     rng = np.random.default_rng(seed)
     y, p = np.arange(40) % 2 == 0, rng.random(40)
     t = threshold_for(y, p, tpr)
     assert (p[y] >= t).mean() >= tpr - 1e-9 and t in p[y]
-    assert (p[y] > t).mean() < tpr
+    assert (p[y] > t).mean() < tpr - 1e-9
+    assert threshold_for(y, p, 0) == p[y].max()
 
 
 def test_weights_make_groups_alike():
@@ -266,6 +341,7 @@ def test_a_weighted_loss_is_the_mean_of_what_is_weighted():
         (lambda: rates_by_group([], [], []), "truth"),
         (lambda: balancing_weights(["a", "b"], -1), "strength"),
         (lambda: threshold_for(Y == 1, S, 1.5), "tpr"),
+        (lambda: threshold_for(Y == 2, S), "truth"),
     ],
 )
 def test_what_cannot_be_is_refused(call, name):
