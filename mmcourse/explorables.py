@@ -24,6 +24,7 @@ __all__ = [
     "map_rows",
     "curve_panels",
     "destroyed_slider",
+    "parity_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -763,3 +764,34 @@ def destroyed_slider(
         )
 
     return slider(draw, say, method=list(maps), random_layers=range(layers + 1))
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-062
+def parity_slider(tpr: float = 0.8) -> Html:
+    "False positive rates that follow from base rates, at equal TPR and PPV."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.fairness import implied_fpr
+
+    def both(base, ppv):
+        return [implied_fpr(p, ppv, tpr) for p in (0.5, base)]
+
+    def draw(base_rate, PPV):
+        fig, ax = plt.subplots(figsize=(5, 2.4))
+        labels = ["group 1: base rate 0.5", f"group 2: base rate {base_rate}"]
+        values = both(base_rate, PPV)
+        ax.barh(labels, values, color=PALETTE[:2])
+        for y, v in enumerate(values):
+            ax.text(v, y, f" {v:.2f}", va="center", fontsize=8)
+        ax.set(xlim=(0, 1.05), xlabel=f"false positive rate, at TPR {tpr}")
+        ax.invert_yaxis()
+        return fig
+
+    def say(base_rate, PPV):
+        first, second = both(base_rate, PPV)
+        return (
+            f"Base rates 0.5 and {base_rate}, PPV {PPV}: false positive rates "
+            f"{first:.2f} and {second:.2f}."
+        )
+
+    return slider(draw, say, base_rate=[0.2, 0.3, 0.4, 0.5, 0.6], PPV=[0.7, 0.9, 1.0])
