@@ -14,9 +14,10 @@ those with `ink`; another draw of weights for each of the three networks. `pictu
 place is the class, in `control` it is drawn, `unmarked` has learnt without marks.
 `marked`, `clean`, `wrong mark`: accuracy on test data; `area`: the mark's part of the
 input; `maps` (100 pictures, 50 sounds): {method: [share of its size on the mark,
-share of the inputs whose largest place is the mark]}; of these, `no mark` is
-integrated gradients of the clean input, and `random weights` those of the network
-destroyed; `digit`: the map of one digit (seed 0).
+share of the inputs whose largest place is the mark, ties included]}; of these, `clean
+input` is integrated gradients without the mark, and `random weights` those of the
+network destroyed (one draw for all); `digit`: the map of one digit (seed 0). `blind`:
+the same for sounds and five draws of random weights, the score of the class.
 `attention`: three vision transformers; rank correlations, digit by
 digit, of an order of the 49 patches with what taking a patch out (or painting it black)
 does to the answer's logit, over all patches and over those with ink; `rollout, random
@@ -33,7 +34,12 @@ import torch.nn.functional as F
 from study import Study, bits
 
 from mmcourse.checkpoint import read_tensors
-from mmcourse.classifiers import train_audio_classifier, train_image_classifier
+from mmcourse.classifiers import (
+    AudioNet,
+    Classifier,
+    train_audio_classifier,
+    train_image_classifier,
+)
 from mmcourse.datasets import mnist, spoken_digits, three_views
 from mmcourse.explain import (
     class_score,
@@ -214,19 +220,15 @@ def start_of(kind, x):
 def on_the_mark(kind, model, x, clean, where):
     steps = 64 if kind == "picture" else 256
     label, start = model(x).argmax(1), start_of(kind, x)
-    other = randomised(model).requires_grad_(False)
+    other, way = randomised(model).requires_grad_(False), x - start
 
     def walked(net, v, v0):
         return integrated_gradients(class_score(net, label), v, v0, steps)
 
-    def bare(a):  # without the factor
-        way = x - start
-        return torch.where(way.abs() > 1e-6, a / way, 0.0)
-
     a, r = walked(model, x, start), walked(other, x, start)
-    maps = {"integrated gradients": a, "without the factor": bare(a)}
-    maps["no mark"] = walked(model, clean, start_of(kind, clean))
-    maps |= {"random weights": r, "random, without the factor": bare(r)}
+    maps = {"integrated gradients": a, "without the factor": bare(a, way)}
+    maps["clean input"] = walked(model, clean, start_of(kind, clean))
+    maps |= {"random weights": r, "random, without the factor": bare(r, way)}
     if kind == "picture":
         for m in ("gradient", "gradient × way", "occlusion", "Grad-CAM"):
             maps[m] = explained(m, model, x, label)
@@ -235,9 +237,29 @@ def on_the_mark(kind, model, x, clean, where):
         maps["gradient"] = score_gradient(class_score(model, label), x)
         maps["loudness"] = x - start
     there = torch.ones_like(x) if kind == "picture" else (x > -60).float()
+    return counted(kind, maps, where), (where.sum() / there.sum()).item()
+
+
+def bare(a, way):
+    "Integrated gradients without their factor."
+    return torch.where(way.abs() > 1e-6, a / way, 0.0)
+
+
+def counted(kind, maps, where):
     found = {k: (shares(m, where), tops(kind, m, where)) for k, m in maps.items()}
-    area = (where.sum() / there.sum()).item()
-    return {k: [round(v, 4) for v in pair] for k, pair in found.items()}, area
+    return {k: [round(v, 4) for v in pair] for k, pair in found.items()}
+
+
+def blind(seed):
+    "What a network of random weights seems to say about the hum."
+    d = data(spoken_digits)["test"]
+    label = d["label"][:50]
+    x, where = marked("sound", d["features"]["audio"][:50], label)
+    model = randomised(Classifier(AudioNet()), seed=seed).requires_grad_(False)
+    f, start = class_score(model, label), start_of("sound", x)
+    a = integrated_gradients(f, x, start, 256)
+    maps = {"integrated gradients": a, "without the factor": bare(a, x - start)}
+    return counted("sound", maps, where)
 
 
 def shares(a, where):
@@ -363,16 +385,9 @@ if __name__ == "__main__":
     x = data(mnist)["test"]["features"]["image"][:300]
     methods = "gradient", "gradient × input", "integrated gradients", "occlusion"
     methods = *methods, "Grad-CAM"
+    plain = "random", "ink", "ink in squares", "signed gradient", "gradient × way"
     for s, net in enumerate(nets):
-        for k in (
-            "random",
-            "ink",
-            "ink in squares",
-            "signed gradient",
-            "gradient × way",
-        ):
-            study(f"deletion/{k}/{s}", partial(judge, k, net, x), s)
-        for k in methods:
+        for k in (*plain, *methods):
             study(f"deletion/{k}/{s}", partial(judge, k, net, x), s)
         for k in BASELINES:
             study(f"baseline/{k}/{s}", partial(from_baseline, k, net, x), s)
@@ -384,6 +399,8 @@ if __name__ == "__main__":
         for s in study.seeds(seeds):
             for how in ("shortcut", "control", "unmarked"):
                 study(f"{kind}/{how}/{s}", partial(shortcut, kind, how, s), s)
+    for s in study.seeds(5):
+        study(f"blind/{s}", partial(blind, s), s)
     for s in study.seeds(3):
         for k in LOOKS:
             study(f"attention/{k}/{s}", partial(attention, k, s), s)

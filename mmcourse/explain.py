@@ -43,12 +43,11 @@ from .vit import ViTClassifier
 def class_score(
     model: nn.Module,  # in evaluation mode
     label: Tensor,  # (B,) the class whose score is wanted
-) -> Callable:  # x (n·B, …) -> (n·B,) scores
+) -> Callable:  # x (B, …) -> (B,) scores
     "The function that an explanation explains: one logit of each example."
 
     def f(x):
-        k = label.repeat(len(x) // len(label))
-        return model(x).gather(1, k[:, None])[:, 0]
+        return model(x).gather(1, label[:, None])[:, 0]
 
     return f
 
@@ -68,7 +67,8 @@ def integrated_gradients(
     steps: int = 64,
 ) -> Tensor:  # as x; adds up to f(x) - f(baseline)
     "The input's way from the baseline, times the mean gradient on it."
-    steps, total = whole(steps, "steps", 1), torch.zeros_like(x)
+    steps = whole(steps, "steps", 1)
+    total = torch.zeros_like(x)
     for a in (torch.arange(steps) + 0.5) / steps:
         total += score_gradient(f, baseline + a * (x - baseline))
     return (x - baseline) * total / steps
@@ -89,7 +89,8 @@ def occlude(
     side: int = 4,  # pixels
 ) -> Tensor:  # as x: the fall of the score when the pixel's square is covered
     "What each square is worth: the score with it minus the score without it."
-    side, fall = whole(side, "side", 1), torch.zeros_like(x)
+    side = whole(side, "side", 1)
+    fall = torch.zeros_like(x)
     with torch.no_grad():
         before = f(x)
         for i in range(0, x.shape[-2], side):
@@ -200,9 +201,11 @@ def shapley_values(
 ) -> np.ndarray:  # (n,)
     "Exact Shapley values, by all subsets."
     each = np.arange(2 ** whole(n, "n", 1, 16))
+    # bit i of a subset's number says whether player i is there
     there = (each[:, None] >> np.arange(n) & 1).astype(bool)  # (2^n, n)
     value = numbers(worth(there), "worth", (2**n,)).astype(float)
-    size, shares = there.sum(1), np.empty(n)
+    size = there.sum(1)
+    shares = np.empty(n)
     weight = 1 / (n * np.array([float(comb(n - 1, k)) for k in range(n)]))
     for i in range(n):
         without = each[~there[:, i]]
@@ -269,8 +272,10 @@ def word_gradients(
     steps: int = 64,
 ) -> tuple[np.ndarray, Tensor]:  # (n,) parts of the words, (2n - 1, d) of the features
     "Integrated gradients of a hint, from no words; a pair's part is shared alike."
-    net, (places, ids) = reader.net, gram_places(words, known)
-    parts, e = np.zeros(len(words)), net.embed(ids)[None]  # (n,), (1, 2n - 1, d)
+    net = reader.net
+    places, ids = gram_places(words, known)
+    e = net.embed(ids)[None]  # (1, 2n - 1, d)
+    parts = np.zeros(len(words))
 
     def f(e):
         return (net.head(e.sum(1)) / reader.temperature)[:, k]
@@ -281,7 +286,7 @@ def word_gradients(
     return parts, a
 
 
-# %% ../nbs/6_trust/29_explain.ipynb #cell-106
+# %% ../nbs/6_trust/29_explain.ipynb #cell-107
 def without_patch(
     model: ViTClassifier,
     pixels: Tensor,  # (B, C, H, W)

@@ -4,7 +4,7 @@
 # ../../nbs/0_tools/exercises/29_explain.ipynb.
 
 # %% auto #0
-__all__ = ["mean_gradient", "half_of_the_product", "two_parts", "cam_of"]
+__all__ = ["integrated", "half_of_the_product", "two_parts", "cam_of"]
 
 # %% ../../nbs/0_tools/exercises/29_explain.ipynb #cell-002
 import torch
@@ -70,7 +70,7 @@ def _times_input(grad, x, x0, m):
     ),
     why="With the middle of each piece few steps do where the gradient is smooth.",
 )
-def mean_gradient(grad, x, x0, m):
+def integrated(grad, x, x0, m):
     total = torch.zeros_like(x)
     for i in range(m):
         total = total + grad(x0 + (i + 0.5) / m * (x - x0))
@@ -232,8 +232,8 @@ question(
             "It costs little, but that is not why.",
         ),
         "c": (
-            "it knows nothing of the model; what does not beat it has shown nothing "
-            "about the model",
+            "it knows nothing of the model; what does not beat it may have found the "
+            "ink and no more",
             "Yes. Chance is too easy an opponent where the ground is empty.",
         ),
     },
