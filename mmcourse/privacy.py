@@ -11,7 +11,6 @@ __all__ = [
     "xor",
     "poly1305",
     "seal",
-    "LockedError",
     "unseal",
     "resident_id_ok",
     "find_private",
@@ -42,6 +41,7 @@ __all__ = [
 ]
 
 # %% ../nbs/6_trust/31_privacy.ipynb #cell-003
+import copy
 import hashlib
 import hmac
 import json
@@ -126,15 +126,11 @@ def seal(key: bytes, nonce: bytes, data: bytes, about: bytes = b"") -> bytes:
 
 
 # %% ../nbs/6_trust/31_privacy.ipynb #cell-017
-class LockedError(ValueError):
-    "A locked file that cannot be opened: a wrong password, or another file."
-
-
 def unseal(key: bytes, nonce: bytes, sealed: bytes, about: bytes = b"") -> bytes:
-    "What `seal` hid. Raises `LockedError` if one bit has changed."
+    "What `seal` hid. Raises `ValueError` if one bit has changed."
     body, tag = sealed[:-16], sealed[-16:]
     if not hmac.compare_digest(tag, _tag(key, nonce, body, about)):
-        raise LockedError("sealed: the tag does not fit: another key, or changed")
+        raise ValueError("sealed: the tag does not fit: another key, or changed")
     return xor(body, key_stream(key, nonce, len(body), start=1))
 
 
@@ -322,13 +318,14 @@ def lira(
     return ratio
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-070
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-069
 def shard_of(person: str, shards: int, seed: int = 0) -> int:
     "Everything of one person lies in one shard."
     digest = hashlib.sha256(f"{seed}:{person}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % shards
 
 
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-070
 class Shards:
     "Several models, each trained on the data of some people [Bourtoule et al. 2021]."
 
@@ -338,9 +335,9 @@ class Shards:
         self.home = np.array([shard_of(p, n, seed) for p in self.people])
         self.models = [self.learn(k) for k in range(n)]
 
-    def learn(self, shard: int) -> nn.Module:
+    def learn(self, shard: int) -> nn.Module | None:  # None: nobody is there
         rows = torch.tensor(np.flatnonzero(self.home == shard))
-        return self.train(self.x[rows], self.y[rows], self.seed)
+        return self.train(self.x[rows], self.y[rows], self.seed) if len(rows) else None
 
     def forget(self, person: str) -> int:  # the shard that was trained again
         "As if this person had never been there."
@@ -351,7 +348,8 @@ class Shards:
 
     def probs(self, x: Tensor) -> Tensor:
         "The mean opinion."
-        return torch.stack([predict(m, x).softmax(1) for m in self.models]).mean(0)
+        models = [m for m in self.models if m is not None]
+        return torch.stack([predict(m, x).softmax(1) for m in models]).mean(0)
 
 
 # %% ../nbs/6_trust/31_privacy.ipynb #cell-079
@@ -421,18 +419,16 @@ def renyi_of(
     noise: float,
 ) -> float:
     "The Rényi divergence of one step [Mironov et al. 2019, eq. 7]."
-    k = np.arange(order + 1)
-    log_choose = [math.log(math.comb(order, i)) for i in k]
-    with np.errstate(divide="ignore"):
-        log_rate = (
-            k * np.log(rate) + (order - k) * np.log1p(-rate) if rate < 1 else None
-        )
     if rate == 1:
         return order / (2 * noise**2)
-    terms = log_choose + log_rate + (k * k - k) / (2 * noise**2)
+    k = np.arange(order + 1)
+    terms = np.array([math.log(math.comb(order, i)) for i in k])
+    terms += (order - k) * math.log1p(-rate) + k * math.log(rate)
+    terms += (k * k - k) / (2 * noise**2)
     return float(np.logaddexp.reduce(terms) / (order - 1))
 
 
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-086
 ORDERS = range(2, 64)
 
 
@@ -447,7 +443,7 @@ def epsilon_spent(
     return min(found)
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-095
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-096
 def average_states(
     states: list[dict],
     weights: Iterable[float],  # such as how many examples each client has
@@ -458,14 +454,15 @@ def average_states(
     return {k: sum(float(a) * s[k] for a, s in zip(w, states)) for k in states[0]}
 
 
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-097
 def local_steps(
     model: nn.Module,
     data: tuple[Tensor, Tensor],
-    *,
-    epochs: int,
-    lr: float,
-    batch_size: int,
     generator: torch.Generator,
+    *,
+    epochs: int = 1,
+    lr: float = 0.1,
+    batch_size: int = 16,
 ):
     "Plain steps on one client's own data."
     x, y = data
@@ -478,39 +475,33 @@ def local_steps(
                     p -= lr * g
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-096
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-098
 def federated(
     model: nn.Module,
     clients: list[tuple[Tensor, Tensor]],
     *,
     rounds: int,
-    epochs: int = 1,  # over its own data, in each round
-    lr: float = 0.1,
-    batch_size: int = 16,
-    share: float = 1.0,  # of the clients, in each round
     seed: int = 0,
     on_round: Callable | None = None,  # called with model and round
+    **local,  # options of `local_steps`
 ) -> nn.Module:
     "Federated averaging [McMahan et al. 2017]: models travel, data stay."
     g = torch.Generator().manual_seed(seed)
-    how = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "generator": g}
     for r in range(rounds):
-        common = {k: v.clone() for k, v in model.state_dict().items()}
-        chosen = torch.randperm(len(clients), generator=g)
-        chosen = chosen[: max(1, round(share * len(clients)))]
+        common = copy.deepcopy(model.state_dict())
         states = []
-        for i in chosen:
+        for client in clients:
             model.load_state_dict(common)
-            local_steps(model, clients[i], **how)
-            states.append({k: v.clone() for k, v in model.state_dict().items()})
-        sizes = [len(clients[i][1]) for i in chosen]
+            local_steps(model, client, g, **local)
+            states.append(copy.deepcopy(model.state_dict()))
+        sizes = [len(y) for _, y in clients]
         model.load_state_dict(average_states(states, sizes))
         if on_round:
             on_round(model, r)
     return model
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-103
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-105
 def picture_in_gradient(
     of_weights: Tensor,  # (units, d)
     of_biases: Tensor,  # (units,)
@@ -520,7 +511,7 @@ def picture_in_gradient(
     return of_weights[k] / of_biases[k]
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-106
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-108
 def gradient_of(
     model: nn.Module, x: Tensor, y: Tensor, keep: bool = False
 ) -> list[Tensor]:
@@ -529,6 +520,7 @@ def gradient_of(
     return torch.autograd.grad(loss, list(model.parameters()), create_graph=keep)
 
 
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-109
 def invert_gradient(
     model: nn.Module,
     sent: list[Tensor],  # the gradient that was seen
