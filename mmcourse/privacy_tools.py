@@ -580,7 +580,7 @@ def percent_right(texts: list[str], groups=None) -> str:
 def member_rows() -> list[dict]:
     "LiRA and a threshold against the course's classifiers, by epochs."
     rows = []
-    for modality in ("image", "text", "audio"):
+    for modality in ("image", "text"):
         pools = kept_runs("privacy", f"member/{modality}")
         for e in ("2", "10"):
 
@@ -602,7 +602,7 @@ def member_rows() -> list[dict]:
 def shift_rows() -> list[dict]:
     "Does a model that saw neither split tell them apart, too?"
     rows = []
-    for modality in ("image", "text", "audio"):
+    for modality in ("image", "text"):
         runs = kept_runs("privacy", f"shift/{modality}")
         row = {"classifier": modality}
         for name, key in (("trained on train", "own"), ("saw neither", "neither")):
@@ -682,11 +682,11 @@ def federated_rows() -> list[dict]:
     rows, voices = [], spoken_digits("test")["voice"]
     single = [t for run in kept_runs("privacy", "alone") for t in run]
     for how in ("central", "iid", "voice", "digit"):
-        runs = kept_runs("privacy", f"federated/{how} 1")
+        runs = kept_runs("privacy", f"federated/{how}")
         right = percent_right([r["test"] for r in runs], voices)
         last = np.mean([r["valid"][-1] - r["valid"][-2] for r in runs])
         row = {"clients": how, "right (%)": right}
-        rows.append(row | {"last pass, validation (points)": f"{100 * last:+.1f}"})
+        rows.append(row | {"last round, validation (points)": f"{100 * last:+.1f}"})
     rows.append({"clients": "alone", "right (%)": percent_right(single, voices)})
     return rows
 

@@ -650,10 +650,11 @@ def test_a_picture_is_found_by_search_and_not_under_noise():
 
 # what was measured
 def test_the_results_hold_what_the_chapter_reads():
-    about = json.loads(data_path("results/privacy.json").read_text("utf-8"))["about"]
+    kept = json.loads(data_path("results/privacy.json").read_text("utf-8"))
+    about = kept["about"]
     assert about["about"] == "chapter 31"
     faces = kept_runs("privacy", "faces/blur 16/knows")
     assert len(faces) == 5 and all(0 <= f["eer"] <= 1 for f in faces)
-    for modality in ("image", "text", "audio"):
+    for modality in ("image", "text"):
         for pool in kept_runs("privacy", f"member/{modality}"):
             assert {len(v) for row in pool.values() for v in row.values()} <= {8, 16}
