@@ -580,7 +580,7 @@ def percent_right(texts: list[str], groups=None) -> str:
 def member_rows() -> list[dict]:
     "LiRA and a threshold against the course's classifiers, by epochs."
     rows = []
-    for modality in ("image", "text"):
+    for modality in ("image", "text", "audio"):
         pools = kept_runs("privacy", f"member/{modality}")
         for e in ("2", "10"):
 
@@ -602,7 +602,7 @@ def member_rows() -> list[dict]:
 def shift_rows() -> list[dict]:
     "Does a model that saw neither split tell them apart, too?"
     rows = []
-    for modality in ("image", "text"):
+    for modality in ("image", "text", "audio"):
         runs = kept_runs("privacy", f"shift/{modality}")
         row = {"classifier": modality}
         for name, key in (("trained on train", "own"), ("saw neither", "neither")):

@@ -615,7 +615,9 @@ def test_every_client_starts_each_round_from_the_common_model():
     for clients in ([client], [client, client, client]):
         model, rounds = nets()["mlp"], []
         how = {"rounds": 2, "lr": 0.2, "batch_size": 100}
-        federated(model, clients, on_round=lambda m, r: rounds.append(r), **how)
+        federated(
+            model, clients, on_round=lambda m, r, seen=rounds: seen.append(r), **how
+        )
         assert rounds == [0, 1]
         ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
@@ -655,6 +657,6 @@ def test_the_results_hold_what_the_chapter_reads():
     assert about["about"] == "chapter 31"
     faces = kept_runs("privacy", "faces/blur 16/knows")
     assert len(faces) == 5 and all(0 <= f["eer"] <= 1 for f in faces)
-    for modality in ("image", "text"):
+    for modality in ("image", "text", "audio"):
         for pool in kept_runs("privacy", f"member/{modality}"):
             assert {len(v) for row in pool.values() for v in row.values()} <= {8, 16}

@@ -267,7 +267,7 @@ def gaussian_epsilon(noise, steps, delta):
     right=[0.02 * 5],
     hint="Take for S the models on which the attacker accuses.",
     why=(
-        "At most five times the false alarms. The bound holds for every attack, and for "
+        "At most five times the false alarms, for every attack, and for "
         "every single example."
     ),
 )
