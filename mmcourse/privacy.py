@@ -221,7 +221,7 @@ def equal_error(
     return float((refused[k] + passed[k]) / 2)
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-048
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-049
 class Ledger:
     "Who agreed to what: entries are added and never changed."
 
@@ -251,7 +251,7 @@ class Ledger:
         return bool(said) and said[-1]["granted"]
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-049
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-050
 def only_granted(
     people: Iterable[str],  # whose example each row is
     ledger: Ledger,
@@ -264,7 +264,7 @@ def only_granted(
         raise PermissionError(f"{purpose}: {len(refused)} have not agreed: {names}")
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-054
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-055
 def true_margin(
     logits: Tensor,  # (N, C)
     y: Tensor,  # (N,)
@@ -275,7 +275,7 @@ def true_margin(
     return own - others
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-056
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-057
 def attack_rates(
     members: Tensor,  # (n,) scores of examples that were trained on
     others: Tensor,  # (m,) of examples that were not
@@ -298,7 +298,7 @@ def found_at(wrong: Tensor, right: Tensor, rate: float = 0.01) -> float:
     return float(right[wrong <= rate].max())
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-060
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-061
 def lira(
     margins: Tensor,  # (models, N) of all models
     inside: Tensor,  # (models, N) bool: which were trained on what
@@ -318,14 +318,14 @@ def lira(
     return ratio
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-069
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-070
 def shard_of(person: str, shards: int, seed: int = 0) -> int:
     "Everything of one person lies in one shard."
     digest = hashlib.sha256(f"{seed}:{person}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % shards
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-070
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-071
 class Shards:
     "Several models, each trained on the data of some people [Bourtoule et al. 2021]."
 
@@ -352,7 +352,7 @@ class Shards:
         return torch.stack([predict(m, x).softmax(1) for m in models]).mean(0)
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-079
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-080
 def per_example_gradients(
     model: nn.Module,
     x: Tensor,  # (B, ...)
@@ -368,7 +368,7 @@ def per_example_gradients(
     return vmap(grad(loss), (None, 0, 0))(weights, x, y)
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-081
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-082
 def private_mean(
     grads: dict[str, Tensor],  # name -> (B, ...)
     clip: float,  # largest length of an example's gradient
@@ -387,7 +387,7 @@ def private_mean(
     return mean
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-083
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-084
 def train_private(
     model: nn.Module,
     x: Tensor,
@@ -412,7 +412,7 @@ def train_private(
     return model
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-085
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-086
 def renyi_of(
     order: int,  # from 2
     rate: float,
@@ -428,7 +428,7 @@ def renyi_of(
     return float(np.logaddexp.reduce(terms) / (order - 1))
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-086
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-087
 ORDERS = range(2, 64)
 
 
@@ -443,7 +443,7 @@ def epsilon_spent(
     return min(found)
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-096
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-097
 def average_states(
     states: list[dict],
     weights: Iterable[float],  # such as how many examples each client has
@@ -454,7 +454,7 @@ def average_states(
     return {k: sum(float(a) * s[k] for a, s in zip(w, states)) for k in states[0]}
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-097
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-098
 def local_steps(
     model: nn.Module,
     data: tuple[Tensor, Tensor],
@@ -475,7 +475,7 @@ def local_steps(
                     p -= lr * g
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-098
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-099
 def federated(
     model: nn.Module,
     clients: list[tuple[Tensor, Tensor]],
@@ -501,7 +501,7 @@ def federated(
     return model
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-105
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-106
 def picture_in_gradient(
     of_weights: Tensor,  # (units, d)
     of_biases: Tensor,  # (units,)
@@ -511,7 +511,7 @@ def picture_in_gradient(
     return of_weights[k] / of_biases[k]
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-108
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-109
 def gradient_of(
     model: nn.Module, x: Tensor, y: Tensor, keep: bool = False
 ) -> list[Tensor]:
@@ -520,7 +520,7 @@ def gradient_of(
     return torch.autograd.grad(loss, list(model.parameters()), create_graph=keep)
 
 
-# %% ../nbs/6_trust/31_privacy.ipynb #cell-109
+# %% ../nbs/6_trust/31_privacy.ipynb #cell-110
 def invert_gradient(
     model: nn.Module,
     sent: list[Tensor],  # the gradient that was seen

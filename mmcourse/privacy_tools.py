@@ -42,14 +42,15 @@ __all__ = [
     "noise_for",
     "random_halves",
     "attack_row",
+    "blind_lira",
     "with_noise",
     "leaks",
     "spanned",
     "from_bits",
-    "percent_right",
     "member_rows",
     "shift_rows",
     "forget_rows",
+    "beside",
     "chosen_rate",
     "private_rows",
     "private_member_rows",
@@ -87,6 +88,7 @@ from mmcourse.privacy import (
     found_at,
     gradient_of,
     invert_gradient,
+    lira,
     per_example_gradients,
     seal,
     unseal,
@@ -488,23 +490,25 @@ def opacus_epsilon(rate: float, noise: float, steps: int, delta: float, orders=N
 
 
 def beside_opacus(model, x, y, rate: float, steps: int, delta: float = 1e-5):
-    "Print that gradients and ε are opacus's, or that it is not installed."
-    if importlib.util.find_spec("opacus") is None:
-        print("the extra `trust` is not installed: nothing to compare with")
-        return
-    theirs = opacus_gradients(model, x, y)
-    ours = per_example_gradients(model, x, y)
-    compare(
-        "gradients",
-        *(torch.cat([g[k].flatten() for k in ours]) for g in (ours, theirs)),
-    )
+    "Print ε by noise, and that it and the gradients are opacus's where that is there."
     noises = 0.7, 1.0, 2.0, 4.0
     mine = [epsilon_spent(rate, s, steps, delta) for s in noises]
-    same = [opacus_epsilon(rate, s, steps, delta, list(ORDERS)) for s in noises]
-    compare("ε, whole orders", mine, same, rtol=1e-9, atol=1e-9)
-    usual = [opacus_epsilon(rate, s, steps, delta) for s in noises]
-    for s, a, b in zip(noises, mine, usual):
-        print(f"σ = {s}: ε = {a:.3f}, opacus with its own orders {b:.3f}")
+    lines = [f"σ = {s}: ε = {e:.3f}" for s, e in zip(noises, mine)]
+    if importlib.util.find_spec("opacus") is None:
+        lines.append("the extra `trust` is not installed: nothing to compare with")
+    else:
+        theirs = opacus_gradients(model, x, y)
+        ours = per_example_gradients(model, x, y)
+        flat = [torch.cat([g[k].flatten() for k in ours]) for g in (ours, theirs)]
+        compare("gradients", *flat)
+        same = [opacus_epsilon(rate, s, steps, delta, list(ORDERS)) for s in noises]
+        compare("ε, whole orders", mine, same, rtol=1e-9, atol=1e-9)
+        usual = [opacus_epsilon(rate, s, steps, delta) for s in noises]
+        lines = [
+            f"{line}, opacus with its own orders {e:.3f}"
+            for line, e in zip(lines, usual)
+        ]
+    print("\n".join(lines))
 
 
 def noise_for(
@@ -545,6 +549,22 @@ def attack_row(name: str, scores, inside: Tensor) -> dict:
     return {"attack": name, "AUC": spanned(mean_interval(areas)), "at 1 % (%)": sure}
 
 
+@lru_cache
+def blind_lira(models: int, n: int = 600, pools: int = 12) -> float:
+    "The AUC of LiRA where there is nothing to find: every score is noise."
+    areas = []
+    for seed in range(pools):
+        g = torch.Generator().manual_seed(seed)
+        inside, noise = (
+            random_halves(models, n, seed),
+            torch.randn(models, n, generator=g),
+        )
+        for t in range(models):
+            score = lira(noise, inside, t)
+            areas.append(area_under(*attack_rates(score[inside[t]], score[~inside[t]])))
+    return float(np.mean(areas))
+
+
 def with_noise(sent: list[Tensor], noise: float, generator: torch.Generator) -> list:
     "A gradient with noise, in units of its own size."
     size = torch.cat([s.flatten() for s in sent]).pow(2).mean().sqrt()
@@ -572,11 +592,6 @@ def from_bits(texts: list[str]) -> np.ndarray:  # (seeds, N)
     return np.array([[int(c) for c in t] for t in texts], float)
 
 
-def percent_right(texts: list[str], groups=None) -> str:
-    "The share of hits in per cent, over seeds and examples (or groups of them)."
-    return spanned(mean_interval(from_bits(texts), groups), 100, 1)
-
-
 def member_rows() -> list[dict]:
     "LiRA and a threshold against the course's classifiers, by epochs."
     rows = []
@@ -592,6 +607,7 @@ def member_rows() -> list[dict]:
             row["test (%)"] = f"{100 * over('test').mean():.0f}"
             for way in ("threshold", "LiRA"):
                 row[f"AUC, {way}"] = spanned(mean_interval(over(way)))
+            row["LiRA on noise"] = f"{blind_lira(len(pools[0][e]['LiRA'])):.2f}"
             for way in ("threshold", "LiRA"):
                 found = mean_interval(over(f"{way} at 1 %"))
                 row[f"at 1 %, {way} (%)"] = f"{100 * found.value:.1f}"
@@ -613,11 +629,14 @@ def shift_rows() -> list[dict]:
 
 def forget_rows() -> list[dict]:
     "Shards of voices: accuracy, membership and price."
-    rows, voices = [], spoken_digits("test")["voice"]
+    rows, one, voices = [], None, spoken_digits("test")["voice"]
     for n in (1, 3, 9):
         runs = kept_runs("privacy", f"forget/{n}")
         row = {"shards": n}
-        row["right (%)"] = percent_right([r["hits before"] for r in runs], voices)
+        hits = from_bits([r["hits before"] for r in runs])
+        one = hits if n == 1 else one
+        row["right (%)"] = spanned(mean_interval(hits, voices), 100, 1)
+        row |= beside("one shard", hits, one, voices)
         for name, key in (
             ("before", "before"),
             ("went on", "went on"),
@@ -629,6 +648,14 @@ def forget_rows() -> list[dict]:
         row["share again (%)"] = f"{100 * share:.0f}"
         rows.append(row)
     return rows
+
+
+def beside(name: str, hits: np.ndarray, base: np.ndarray, groups=None) -> dict:
+    "The difference of two shares of hits, on the same examples, in points."
+    if hits is base:
+        return {f"beside {name} (points)": "–"}
+    gain = mean_interval(hits - base, groups)
+    return {f"beside {name} (points)": spanned(gain, 100, 1)}
 
 
 def chosen_rate(arm: str, rates: tuple) -> tuple:
@@ -644,13 +671,15 @@ def chosen_rate(arm: str, rates: tuple) -> tuple:
 
 
 def private_rows() -> list[dict]:
-    "Accuracy against ε."
-    rows = []
-    for e in (1.0, 2.0, 4.0, 8.0, "clipped", "plain"):
-        rates = (0.1, 0.2) if e == "plain" else (0.5, 1.0)
+    "Accuracy against ε, and the difference from training without noise and clip."
+    rows, hits = [], {}
+    for e in ("plain", "clipped", 8.0, 4.0, 2.0, 1.0):
+        rates = (0.1, 0.2, 0.4, 0.8) if e == "plain" else (0.25, 0.5, 1.0, 2.0)
         lr, runs = chosen_rate(f"private/{e}", rates)
+        hits[e] = from_bits([r["test"] for r in runs])
         row = {"ε": str(e), "σ": f"{runs[0]['noise']:.2f}", "learning rate": str(lr)}
-        row["right (%)"] = percent_right([r["test"] for r in runs])
+        row["right (%)"] = spanned(mean_interval(hits[e]), 100, 1)
+        row |= beside("plain", hits[e], hits["plain"])
         rows.append(row)
     labels = mnist("test")["label"]
     chance = np.bincount(mnist("train")["label"]).argmax() == labels
@@ -668,6 +697,7 @@ def private_member_rows() -> list[dict]:
         over = {k: np.array([p[k] for p in pools]) for k in pools[0]}
         row = {"ε": str(e), "test (%)": f"{100 * over['test'].mean():.0f}"}
         row["AUC"] = spanned(mean_interval(over["LiRA"]))
+        row["AUC on noise"] = f"{blind_lira(over['LiRA'].shape[1]):.2f}"
         row["found at 1 % (%)"] = spanned(mean_interval(over["LiRA at 1 %"]), 100, 1)
         bound = (
             "–" if isinstance(e, str) else f"{min(1, math.exp(e) * 0.01 + 1e-5):.3g}"
@@ -678,16 +708,23 @@ def private_member_rows() -> list[dict]:
 
 
 def federated_rows() -> list[dict]:
-    "Federated averaging by what each client has."
+    "Federated averaging by what each client has, beside clips dealt at random."
     rows, voices = [], spoken_digits("test")["voice"]
-    single = [t for run in kept_runs("privacy", "alone") for t in run]
-    for how in ("central", "iid", "voice", "digit"):
-        runs = kept_runs("privacy", f"federated/{how}")
-        right = percent_right([r["test"] for r in runs], voices)
-        last = np.mean([r["valid"][-1] - r["valid"][-2] for r in runs])
-        row = {"clients": how, "right (%)": right}
-        rows.append(row | {"last round, validation (points)": f"{100 * last:+.1f}"})
-    rows.append({"clients": "alone", "right (%)": percent_right(single, voices)})
+    runs = {
+        how: kept_runs("privacy", f"federated/{how}")
+        for how in ("central", "iid", "voice", "digit")
+    }
+    hits = {how: from_bits([r["test"] for r in kept]) for how, kept in runs.items()}
+    alone = kept_runs("privacy", "alone")  # in each seed several voices
+    hits["alone"] = np.stack([from_bits(run).mean(0) for run in alone])
+    for how, found in hits.items():
+        row = {"clients": how}
+        row["right (%)"] = spanned(mean_interval(found, voices), 100, 1)
+        row |= beside("iid", found, hits["iid"], voices)
+        if how in runs:
+            last = np.mean([r["valid"][-1] - r["valid"][-2] for r in runs[how]])
+            row["last round, validation (points)"] = f"{100 * last:+.1f}"
+        rows.append(row)
     return rows
 
 

@@ -48,6 +48,9 @@ from mmcourse.privacy import (
 from mmcourse.privacy_tools import (
     HEAD,
     LockedError,
+    beside,
+    beside_opacus,
+    blind_lira,
     drawn_faces,
     faces_found,
     find_faces,
@@ -660,3 +663,28 @@ def test_the_results_hold_what_the_chapter_reads():
     for modality in ("image", "text", "audio"):
         for pool in kept_runs("privacy", f"member/{modality}"):
             assert {len(v) for row in pool.values() for v in row.values()} <= {8, 16}
+
+
+def test_lira_finds_nothing_in_noise():
+    assert blind_lira(64, 300, 1) == pytest.approx(0.5, abs=0.02)
+    assert blind_lira(4, 300, 4) < blind_lira(64, 300, 1)  # fewer shadows that saw it
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_epsilon_is_shown_without_opacus_too(monkeypatch, capsys, there):
+    if there:
+        pytest.importorskip("opacus")
+    else:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    beside_opacus(mlp(784, 4), *data(3), 0.1, 50)
+    said = capsys.readouterr().out
+    assert f"σ = 1.0: ε = {epsilon_spent(0.1, 1.0, 50, 1e-5):.3f}" in said
+    assert ("opacus with its own orders" in said) is there
+    assert ("not installed" in said) is not there
+
+
+def test_a_difference_is_taken_on_the_same_examples():
+    a, b = np.array([[1.0, 1, 0, 1]] * 3), np.array([[1.0, 0, 0, 1]] * 3)
+    (text,) = beside("b", a, b).values()
+    assert text.startswith("25.0 (0.0 to")
+    assert beside("a", a, a) == {"beside a (points)": "–"}
