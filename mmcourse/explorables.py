@@ -25,6 +25,7 @@ __all__ = [
     "curve_panels",
     "destroyed_slider",
     "parity_slider",
+    "leak_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -795,3 +796,31 @@ def parity_slider(tpr: float = 0.8) -> Html:
         )
 
     return slider(draw, say, base_rate=[0.2, 0.3, 0.4, 0.5, 0.6], PPV=[0.7, 0.9, 1.0])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-065
+def leak_slider(
+    true: Tensor,  # (H, W) in [0, 1]
+    found: list[Tensor],  # (H, W) each, one a level of noise
+    noises: list[float],  # in units of the gradient's size
+) -> Html:
+    "A picture beside what is found in its gradient, by noise."
+    import matplotlib.pyplot as plt
+
+    def likeness(noise):
+        pair = torch.stack([true.flatten(), found[noises.index(noise)].flatten()])
+        return float(torch.corrcoef(pair)[0, 1])
+
+    def draw(noise):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(4, 2.1))
+        for ax, picture in ((left, true), (right, found[noises.index(noise)])):
+            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+        left.set_title("the picture")
+        right.set_title(f"found, r = {likeness(noise):.2f}")
+        return fig
+
+    def say(noise):
+        return f"Noise {noise}: what is found correlates {likeness(noise):.2f}."
+
+    return slider(draw, say, noise=noises)
