@@ -21,6 +21,7 @@ __all__ = [
     "bridge_slider",
     "guide_slider",
     "attack_slider",
+    "grid_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -671,3 +672,37 @@ def attack_slider(
         )
 
     return slider(draw, say, strength=strengths)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-053
+def grid_slider(
+    w: Tensor,  # (channels, weights)
+) -> Html:
+    "The loudest and the quietest channel of a layer, rounded."
+    import matplotlib.pyplot as plt
+
+    w = w.detach()[:, ::4]  # a quarter of them is enough to see
+    size = w.abs().amax(1)
+    rows = {"loudest": int(size.argmax()), "quietest": int(size.argmin())}
+
+    def rounded(bits, one_step_for):
+        most = size.max() if one_step_for == "all" else size[:, None]
+        s = most / (2 ** (bits - 1) - 1)
+        return (w / s).round() * s
+
+    def draw(bits, one_step_for):
+        q = rounded(bits, one_step_for)
+        fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.6), layout="constrained")
+        for ax, (name, k) in zip(axes, rows.items()):
+            ax.plot(w[k], w[k], color="grey", lw=0.8)
+            ax.plot(w[k], q[k], ".", ms=3, color=PALETTE[0])
+            ax.set(title=f"{name} channel", xlabel="weight", ylabel="rounded")
+            ax.locator_params(nbins=4)
+        return fig
+
+    def say(bits, one_step_for):
+        q = rounded(bits, one_step_for)
+        used = [f"the {n} channel has {len(q[k].unique())}" for n, k in rows.items()]
+        return f"{bits} bits, one step for {one_step_for}: {', '.join(used)} values."
+
+    return slider(draw, say, bits=[2, 3, 4, 8], one_step_for=["all", "each channel"])
