@@ -157,7 +157,7 @@ def affine_grid(
 
 def to_grid(x: Tensor, s, z, lowest: int, highest: int) -> Tensor:
     "The nearest code of each number."
-    return (x / s).round().add(z).clamp(lowest, highest)
+    return (x * (1 / s)).round().add(z).clamp(lowest, highest)
 
 
 def from_grid(q: Tensor, s, z) -> Tensor:

@@ -353,7 +353,7 @@ def _change(arm: str, base: str, key: str = "test") -> str:
 def bits_rows() -> list[dict]:
     "Rounded weights, by bits."
     rows = []
-    for n in (2, 3, 4, 5, 6, 8):
+    for n in (2, 3, 4, 8):
         row = {"bits": str(n)}
         for name, key in (("one step", "one step"), ("a step a channel", "rows")):
             row[name] = _share(f"bits/{n}, {key}")
@@ -375,7 +375,7 @@ def _method_rows(names: dict[str, str]) -> list[dict]:  # arm -> what it is call
 def slim_rows() -> list[dict]:
     "Channels taken out: as cut, tuned, and two controls."
     names = {"full/all": "full", "full/longer": "full, four epochs more"}
-    for w in (0.5, 0.25):
+    for w in (0.5,):
         for end in ("", ", tuned", ", random, tuned", ", fresh"):
             names[f"slim/{w:g}{end}"] = f"{w:.0%} of channels{end}"
     return _method_rows(names)
@@ -384,7 +384,7 @@ def slim_rows() -> list[dict]:
 def rank_rows() -> list[dict]:
     "Two thin layers for each wide one."
     names = {"full/all": "full", "full/longer": "full, four epochs more"}
-    for r in (0.25, 0.125):
+    for r in (0.25,):
         for aware, end in product(("", ", aware"), ("", ", tuned")):
             name = f"{r:.1%} of weights{', by outputs' if aware else ''}{end}"
             names[f"rank/{r:g}{aware}{end}"] = name
@@ -441,7 +441,7 @@ def draw_pruning():
     "Accuracy against the share of zeros."
     import matplotlib.pyplot as plt
 
-    shares = (0.5, 0.8, 0.9, 0.95)
+    shares = (0.8, 0.9, 0.95)
     fig, ax = plt.subplots(figsize=(5.8, 3.2), layout="constrained")
     ends = {"": "cut", ", tuned": "cut, tuned", ", random, tuned": "at random, tuned"}
     for (end, name), mark, colour in zip(ends.items(), "os^", PALETTE):

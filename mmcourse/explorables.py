@@ -681,8 +681,8 @@ def grid_slider(
     "The loudest and the quietest channel of a layer, rounded."
     import matplotlib.pyplot as plt
 
-    w = w.detach()[:, ::4]  # a quarter of them is enough to see
-    size = w.abs().amax(1)
+    size = w.detach().abs().amax(1)
+    w = w.detach()[:, :: -(-w.shape[1] // 50)]  # some are enough to see
     rows = {"loudest": int(size.argmax()), "quietest": int(size.argmin())}
 
     def rounded(bits, one_step_for):
@@ -692,7 +692,7 @@ def grid_slider(
 
     def draw(bits, one_step_for):
         q = rounded(bits, one_step_for)
-        fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.6), layout="constrained")
+        fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.4), layout="constrained")
         for ax, (name, k) in zip(axes, rows.items()):
             ax.plot(w[k], w[k], color="grey", lw=0.8)
             ax.plot(w[k], q[k], ".", ms=3, color=PALETTE[0])
