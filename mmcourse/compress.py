@@ -362,10 +362,12 @@ def low_rank(
     if moment is None:
         U, s, V = torch.linalg.svd(w, full_matrices=False)
         return U[:, :rank] * s[:rank], V[:rank]
-    eye = torch.eye(len(moment), dtype=moment.dtype)
-    L = torch.linalg.cholesky(moment + 1e-6 * moment.trace() / len(moment) * eye)
-    A, B = low_rank(w @ L, rank)
-    return A, torch.linalg.solve_triangular(L.T, B.T, upper=True).T
+    C = moment.double()
+    little = 1e-6 * C.diagonal().mean()  # where nothing was seen
+    L = torch.linalg.cholesky(C + little * torch.eye(len(C)))
+    A, B = low_rank(w.double() @ L, rank)
+    B = torch.linalg.solve_triangular(L, B, upper=False, left=False)  # B L⁻¹
+    return A.to(w.dtype), B.to(w.dtype)
 
 
 # %% ../nbs/6_trust/33_compress.ipynb #cell-073

@@ -163,7 +163,7 @@ def input_moments(
         if wide(layer) and not isinstance(layer, nn.Embedding):
 
             def look(layer, given, _, name=name):
-                c = _columns(layer, given[0])
+                c = _columns(layer, given[0]).double()
                 found[name] = c @ c.T / c.shape[1]
 
             handles.append(layer.register_forward_hook(look))
