@@ -62,8 +62,8 @@ from mmcourse.training import fit, predict, warmup_cosine
 EPOCHS, TUNING, STUDENT = 16, 4, 8
 SEEDS = 3
 SHARES = 0.8, 0.9, 0.95  # of weights that go
-WIDTHS = (0.5,)  # of channels that stay
-RANKS = (0.25,)  # of weights that stay
+WIDTH = 0.5  # of channels that stay
+RANK = 0.25  # of weights that stay
 TEMPERATURES = 1.0, 4.0
 SURE = 0.5, 0.7, 0.8, 0.9, 0.95, 0.99
 FOLDER = Path(tempfile.gettempdir()) / "mmcourse-make-compress"
@@ -145,8 +145,9 @@ def main():
 
     def slim_rounded(seed):
         make = lambda name, layer: Rounding(layer, static=True)  # noqa: E731
-        return calibrated(swapped(thin_tuned(seed, 0.5), make), some)
+        return calibrated(swapped(thin_tuned(seed, share=WIDTH), make), some)
 
+    @cache
     def thin_tuned(seed, share, at_random=False):
         return tuned(slim_channels(full(seed), share, at_random), seed)
 
@@ -291,27 +292,23 @@ def main():
                     f"student {m}/{how}/{seed}", partial(student, m, how, seed, T), seed
                 )
 
-    for w in WIDTHS:
-        run(f"slim/{w:g}", lambda s, w=w: slim_channels(full(s), w), attack=False)
-        make = partial(thin_tuned, share=w)
-        run(f"slim/{w:g}, tuned", make, attack=w == 0.5)
-        run(f"slim/{w:g}, random, tuned", partial(make, at_random=True), attack=False)
-        run(f"slim/{w:g}, fresh", partial(fresh, share=w), attack=w == 0.5)
-    run("slim/0.5, tuned, int8", slim_rounded)
     for p in SHARES:
-        run(f"prune/{p:g}", partial(cut, share=p), attack=False)
-        make = partial(cut_tuned, share=p)
-        run(f"prune/{p:g}, tuned", make, attack=p == 0.9)
-        run(f"prune/{p:g}, random, tuned", partial(make, at_random=True), attack=False)
-    for r in RANKS:
-        for aware in (False, True):
-            name = f"rank/{r:g}{', aware' if aware else ''}"
-            make = partial(thin_layers, share=r, aware=aware)
-            run(name, make, attack=False)
-            again = lambda s, make=make: tuned(make(s), s)  # noqa: E731
-            run(f"{name}, tuned", again, attack=r == 0.25)
-    for m in ("image", "text"):
-        students(m)
+        run(f"prune/{p:g}", partial(cut, share=p), attack=p == 0.9)
+    run("prune/0.9, tuned", partial(cut_tuned, share=0.9))
+    control = partial(cut_tuned, share=0.9, at_random=True)
+    run("prune/0.9, random, tuned", control, attack=False)
+    make = partial(thin_tuned, share=WIDTH)
+    run(f"slim/{WIDTH:g}", lambda s: slim_channels(full(s), WIDTH), attack=False)
+    run(f"slim/{WIDTH:g}, tuned", make)
+    run(f"slim/{WIDTH:g}, random, tuned", partial(make, at_random=True), attack=False)
+    run(f"slim/{WIDTH:g}, tuned, int8", slim_rounded)
+    run(f"slim/{WIDTH:g}, fresh", partial(fresh, share=WIDTH))
+    for aware in (False, True):
+        name = f"rank/{RANK:g}{', aware' if aware else ''}"
+        make = partial(thin_layers, share=RANK, aware=aware)
+        run(name, make, attack=False)
+        run(f"{name}, tuned", lambda s, make=make: tuned(make(s), s))
+    students("image")
 
 
 if __name__ == "__main__":

@@ -104,17 +104,18 @@ def multiply_adds(
 
 # %% ../nbs/6_trust/33_compress.ipynb #cell-014
 def median_seconds(
-    run: Callable,  # () -> anything
-    repeats: int = 15,
-    warm: int = 3,  # runs before the clock starts
-) -> float:  # of the processor, in this process
-    "The middle one of several times."
-    times = []
+    runs: dict[str, Callable],  # name -> () -> anything
+    repeats: int = 31,
+    warm: int = 3,  # rounds before the clock starts
+) -> dict[str, float]:  # of the processor, in this process
+    "The middle one of several times of each; all take turns."
+    times = {name: [] for name in runs}
     for _ in range(warm + whole(repeats, "repeats", 1)):
-        start = process_time()
-        run()
-        times.append(process_time() - start)
-    return float(torch.tensor(times[warm:]).median())
+        for name, run in runs.items():
+            start = process_time()
+            run()
+            times[name].append(process_time() - start)
+    return {n: float(torch.tensor(t[warm:]).median()) for n, t in times.items()}
 
 
 # %% ../nbs/6_trust/33_compress.ipynb #cell-017
@@ -256,7 +257,7 @@ def calibrated(
     return model
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-044
+# %% ../nbs/6_trust/33_compress.ipynb #cell-046
 def prune_smallest(
     model: nn.Module,
     share: float,  # of all weights of its layers, to be zero
@@ -277,7 +278,7 @@ def prune_smallest(
     return model
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-048
+# %% ../nbs/6_trust/33_compress.ipynb #cell-050
 def keep_zeros(model: nn.Module) -> Callable:  # an optimiser for `fit`
     "AdamW after whose steps all weights that are zero now are zero again."
     weights = [m.weight for m in model.modules() if isinstance(m, LAYERS)]
@@ -295,7 +296,7 @@ def keep_zeros(model: nn.Module) -> Callable:  # an optimiser for `fit`
     return make
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-053
+# %% ../nbs/6_trust/33_compress.ipynb #cell-055
 def sparse_bytes(
     state: dict[str, Tensor],
     bytes_each: int = 2,  # of a number that is kept
@@ -308,7 +309,7 @@ def sparse_bytes(
     return total
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-058
+# %% ../nbs/6_trust/33_compress.ipynb #cell-060
 def strongest(
     layer: nn.Module,  # whose outputs are compared
     n: int,  # so many stay
@@ -321,7 +322,7 @@ def strongest(
     return keep
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-062
+# %% ../nbs/6_trust/33_compress.ipynb #cell-064
 def drop_channels(
     before: nn.Module,  # the layer whose outputs go
     after: nn.Module,  # the layer that reads them
@@ -352,7 +353,7 @@ def restate(layer: nn.Module):
         setattr(layer, name, size)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-070
+# %% ../nbs/6_trust/33_compress.ipynb #cell-072
 def low_rank(
     w: Tensor,  # (out, in)
     rank: int,
@@ -370,7 +371,7 @@ def low_rank(
     return A.to(w.dtype), B.to(w.dtype)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-073
+# %% ../nbs/6_trust/33_compress.ipynb #cell-075
 def _thin_pair(layer, rank, out) -> tuple[nn.Module, nn.Module]:
     "A layer of the same kind to `rank` features, and one from there to `out`."
     bias = getattr(layer, "bias", None) is not None
@@ -385,7 +386,7 @@ def _thin_pair(layer, rank, out) -> tuple[nn.Module, nn.Module]:
     return first, type(layer)(rank, out, 1, bias=bias)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-074
+# %% ../nbs/6_trust/33_compress.ipynb #cell-076
 def two_layers(
     layer: nn.Module,  # Linear, Conv1d, Conv2d or Embedding
     share: float,  # of its weights, that may stay
@@ -406,7 +407,7 @@ def two_layers(
     return nn.Sequential(first, second)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-077
+# %% ../nbs/6_trust/33_compress.ipynb #cell-079
 def distillation_loss(
     logits: Tensor,  # (B, C) of the student
     targets: tuple[
@@ -427,7 +428,7 @@ def distillation_loss(
     return alpha * hard + (1 - alpha) * T**2 * soft
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-085
+# %% ../nbs/6_trust/33_compress.ipynb #cell-087
 def first_sure(
     probs: Tensor,  # (stages, N, C), the cheapest stage first
     sure: float,  # a probability that is enough
@@ -443,7 +444,7 @@ def exit_answers(probs: Tensor, stage: Tensor) -> Tensor:  # (N,) classes
     return probs.argmax(2).gather(0, stage[None])[0]
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-088
+# %% ../nbs/6_trust/33_compress.ipynb #cell-090
 def choose_sureness(
     probs: Tensor,  # (stages, N, C) on validation data
     labels: Tensor,  # (N,)
@@ -458,7 +459,7 @@ def choose_sureness(
     return 1.0
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-094
+# %% ../nbs/6_trust/33_compress.ipynb #cell-096
 class ThreeInputs(nn.Module):
     "A fused model that takes its inputs one by one, as a file of a graph does."
 
@@ -470,7 +471,7 @@ class ThreeInputs(nn.Module):
         return self.model(({"text": text, "image": image, "audio": audio}, {}))
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-095
+# %% ../nbs/6_trust/33_compress.ipynb #cell-097
 def to_onnx(
     model: nn.Module,
     inputs: dict[str, Tensor],  # name -> an example (1, …), in the model's order
@@ -494,7 +495,7 @@ def to_onnx(
     return file.getvalue()
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-096
+# %% ../nbs/6_trust/33_compress.ipynb #cell-098
 def onnx_runner(graph: bytes) -> Callable:  # {name: (B, …)} -> (B, C) logits
     "The graph in ONNX Runtime, on one thread of the processor."
     import onnxruntime as ort

@@ -24,11 +24,11 @@ __all__ = [
     "runtime_rows",
     "compress_hits",
     "bits_rows",
+    "prune_rows",
     "slim_rows",
     "rank_rows",
     "chosen_temperature",
     "student_rows",
-    "draw_pruning",
     "stage_prices",
     "draw_exits",
     "exit_row",
@@ -42,7 +42,7 @@ import logging
 import tempfile
 import warnings
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -307,12 +307,15 @@ def _quiet():  # it advises a step of preparation that folded graphs do not need
         logging.disable(logging.NOTSET)
 
 
-def _runs(model: nn.Module, graph: bytes | None, inputs: dict) -> float:
-    "Milliseconds an example: of the graph if there is one, else of the model."
-    ask = (lambda x: model((x, {}))) if graph is None else onnx_runner(graph)
+def _milliseconds(ways: dict, inputs: dict) -> dict:  # {name: (model, graph)}
+    "An example's time: of the graph if there is one, else of the model; in turns."
+    runs = {}
+    for name, (model, graph) in ways.items():
+        ask = onnx_runner(graph) if graph else (lambda x, m=model: m((x, {})))
+        runs[name] = partial(ask, inputs)
     with torch.no_grad():
-        took = median_seconds(lambda: ask(inputs))
-    return 1000 * took / len(inputs["text"])
+        took = median_seconds(runs)
+    return {n: 1000 * t / len(inputs["text"]) for n, t in took.items()}
 
 
 def runtime_rows(model, folded, some: dict, one: dict, many: dict) -> list[dict]:
@@ -322,10 +325,8 @@ def runtime_rows(model, folded, some: dict, one: dict, many: dict) -> list[dict]
         graph = to_onnx(ThreeInputs(folded), one)
         ways["ONNX Runtime"] = None, graph
         ways["ONNX Runtime, static int8"] = None, onnx_int8(graph, some)
-    return [
-        {"run by": n, "alone": _runs(*w, one), "one of 256": _runs(*w, many)}
-        for n, w in ways.items()
-    ]
+    alone, crowd = _milliseconds(ways, one), _milliseconds(ways, many)
+    return [{"run by": n, "alone": alone[n], "one of 256": crowd[n]} for n in ways]
 
 
 # %% ../nbs/0_tools/compress_tools.ipynb #cell-014
@@ -372,6 +373,16 @@ def _method_rows(names: dict[str, str]) -> list[dict]:  # arm -> what it is call
     return rows
 
 
+def prune_rows() -> list[dict]:
+    "Single weights taken out: as cut, tuned, and two controls."
+    names = {"full/all": "full", "full/longer": "full, four epochs more"}
+    for p in (0.8, 0.9, 0.95):
+        names[f"prune/{p:g}"] = f"{p:.0%} zeros"
+    names["prune/0.9, tuned"] = "90% zeros, tuned"
+    names["prune/0.9, random, tuned"] = "90% zeros at random, tuned"
+    return _method_rows(names)
+
+
 def slim_rows() -> list[dict]:
     "Channels taken out: as cut, tuned, and two controls."
     names = {"full/all": "full", "full/longer": "full, four epochs more"}
@@ -386,7 +397,7 @@ def rank_rows() -> list[dict]:
     names = {"full/all": "full", "full/longer": "full, four epochs more"}
     for r in (0.25,):
         for aware, end in product(("", ", aware"), ("", ", tuned")):
-            name = f"{r:.1%} of weights{', by outputs' if aware else ''}{end}"
+            name = f"{r:.0%} of weights{', by outputs' if aware else ''}{end}"
             names[f"rank/{r:g}{aware}{end}"] = name
     return _method_rows(names)
 
@@ -435,25 +446,6 @@ def _band(ax, x, arms, key="test", **style):
     value, low, high = (100 * np.array(v) for v in zip(*found))
     line = ax.plot(x, value, **style)[0]
     ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
-
-
-def draw_pruning():
-    "Accuracy against the share of zeros."
-    import matplotlib.pyplot as plt
-
-    shares = (0.8, 0.9, 0.95)
-    fig, ax = plt.subplots(figsize=(5.8, 3.2), layout="constrained")
-    ends = {"": "cut", ", tuned": "cut, tuned", ", random, tuned": "at random, tuned"}
-    for (end, name), mark, colour in zip(ends.items(), "os^", PALETTE):
-        arms = [compress_hits(f"prune/{p:g}{end}") for p in shares]
-        at = [100 * p for p in shares]
-        _band(ax, at, arms, marker=mark, label=name, color=colour)
-    for arm, dash in (("all", "-"), ("longer", ":")):
-        level = 100 * compress_hits(f"full/{arm}").mean()
-        name = "full" if arm == "all" else "full, four epochs more"
-        ax.axhline(level, color="grey", ls=dash, lw=1, label=name)
-    ax.set(xlabel="weights that are zero (%)", ylabel="right (%)", ylim=(0, 101))
-    ax.legend(loc="lower left", fontsize=8)
 
 
 def stage_prices(model, one: dict) -> np.ndarray:  # (3,)
@@ -574,16 +566,16 @@ def price_rows(model, some: dict, one: dict, many: dict) -> list[dict]:
             graph = to_onnx(ThreeInputs(m), one)
             graph = onnx_int8(graph, examples) if examples else graph
             ways[f"ONNX Runtime{name}"] = len(graph), m, graph
+    runs = {name: (m, graph) for name, (_, m, graph) in ways.items()}
+    alone, crowd = _milliseconds(runs, one), _milliseconds(runs, many)
     rows = []
-    for name, (size, m, graph) in ways.items():
-        row = {"model": name}
-        if size is not None:
-            row["kB"] = round(size / 1000)
+    for name, (size, m, _) in ways.items():
+        row = {"model": name} | ({"kB": round(size / 1000)} if size else {})
         row["million products"] = _products(m, one)
-        row["ms alone"] = _runs(m, graph, one)
-        rows.append(row | {"ms, one of 256": _runs(m, graph, many)})
-    base = rows[0]["ms alone"]
-    return [r | {"alone, times full": r["ms alone"] / base} for r in rows]
+        row |= {"ms alone": alone[name], "ms, one of 256": crowd[name]}
+        row["slower alone"] = "yes" if alone[name] > 1.05 * alone["full"] else ""
+        rows.append(row)
+    return rows
 
 
 def _products(model, one) -> float:
