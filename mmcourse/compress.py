@@ -25,8 +25,8 @@ __all__ = [
     "keep_zeros",
     "sparse_bytes",
     "strongest",
-    "drop_channels",
     "restate",
+    "drop_channels",
     "low_rank",
     "two_layers",
     "distillation_loss",
@@ -323,6 +323,18 @@ def strongest(
 
 
 # %% ../nbs/6_trust/33_compress.ipynb #cell-064
+def restate(layer: nn.Module):
+    "The layer's own account of its shape, from its weights."
+    a, b = layer.weight.shape[:2]
+    names = {
+        nn.Embedding: ("num_embeddings", "embedding_dim"),
+        nn.Linear: ("out_features", "in_features"),
+    }.get(type(layer), ("out_channels", "in_channels"))
+    for name, size in zip(names, (a, b)):
+        setattr(layer, name, size)
+
+
+# %% ../nbs/6_trust/33_compress.ipynb #cell-065
 def drop_channels(
     before: nn.Module,  # the layer whose outputs go
     after: nn.Module,  # the layer that reads them
@@ -342,18 +354,7 @@ def drop_channels(
         restate(layer)
 
 
-def restate(layer: nn.Module):
-    "The layer's own account of its shape, from its weights."
-    a, b = layer.weight.shape[:2]
-    names = {
-        nn.Embedding: ("num_embeddings", "embedding_dim"),
-        nn.Linear: ("out_features", "in_features"),
-    }.get(type(layer), ("out_channels", "in_channels"))
-    for name, size in zip(names, (a, b)):
-        setattr(layer, name, size)
-
-
-# %% ../nbs/6_trust/33_compress.ipynb #cell-072
+# %% ../nbs/6_trust/33_compress.ipynb #cell-073
 def low_rank(
     w: Tensor,  # (out, in)
     rank: int,
@@ -371,7 +372,7 @@ def low_rank(
     return A.to(w.dtype), B.to(w.dtype)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-075
+# %% ../nbs/6_trust/33_compress.ipynb #cell-076
 def _thin_pair(layer, rank, out) -> tuple[nn.Module, nn.Module]:
     "A layer of the same kind to `rank` features, and one from there to `out`."
     bias = getattr(layer, "bias", None) is not None
@@ -386,7 +387,7 @@ def _thin_pair(layer, rank, out) -> tuple[nn.Module, nn.Module]:
     return first, type(layer)(rank, out, 1, bias=bias)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-076
+# %% ../nbs/6_trust/33_compress.ipynb #cell-077
 def two_layers(
     layer: nn.Module,  # Linear, Conv1d, Conv2d or Embedding
     share: float,  # of its weights, that may stay
@@ -407,7 +408,7 @@ def two_layers(
     return nn.Sequential(first, second)
 
 
-# %% ../nbs/6_trust/33_compress.ipynb #cell-079
+# %% ../nbs/6_trust/33_compress.ipynb #cell-080
 def distillation_loss(
     logits: Tensor,  # (B, C) of the student
     targets: tuple[
