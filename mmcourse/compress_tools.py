@@ -11,6 +11,7 @@ __all__ = [
     "STUDENT_ARMS",
     "EXITS",
     "METHODS",
+    "PAIRS",
     "slim_channels",
     "slim_model",
     "wide",
@@ -21,6 +22,9 @@ __all__ = [
     "has_runtime",
     "beside_runtime",
     "onnx_int8",
+    "timed_rounds",
+    "spread",
+    "beside",
     "runtime_rows",
     "compress_hits",
     "bits_rows",
@@ -33,6 +37,7 @@ __all__ = [
     "draw_exits",
     "exit_row",
     "quality_rows",
+    "paired_rows",
     "price_rows",
 ]
 
@@ -307,15 +312,36 @@ def _quiet():  # it advises a step of preparation that folded graphs do not need
         logging.disable(logging.NOTSET)
 
 
+def timed_rounds(
+    runs: dict,  # name -> () -> anything
+    scale: float = 1000,  # 1000: milliseconds
+    rounds: int = 5,
+) -> dict[str, list[float]]:  # one median for each round
+    "Medians of several rounds; within a round, and between, all take turns."
+    with torch.no_grad():
+        took = [median_seconds(runs, 7, warm=1) for _ in range(rounds)]
+    return {name: [scale * t[name] for t in took] for name in runs}
+
+
+def spread(times) -> str:  # such as '0.89 (0.85 to 0.97)'
+    "The middle of the rounds, and the least and the greatest."
+    return f"{np.median(times):.2g} ({min(times):.2g} to {max(times):.2g})"
+
+
+def beside(times, base) -> str:
+    "Slower or faster, if no round of one lies among the rounds of the other."
+    if min(times) > max(base):
+        return "slower"
+    return "faster" if max(times) < min(base) else ""
+
+
 def _milliseconds(ways: dict, inputs: dict) -> dict:  # {name: (model, graph)}
-    "An example's time: of the graph if there is one, else of the model; in turns."
+    "Rounds of an example's time: of the graph if there is one, else of the model."
     runs = {}
     for name, (model, graph) in ways.items():
         ask = onnx_runner(graph) if graph else (lambda x, m=model: m((x, {})))
         runs[name] = partial(ask, inputs)
-    with torch.no_grad():
-        took = median_seconds(runs)
-    return {n: 1000 * t / len(inputs["text"]) for n, t in took.items()}
+    return timed_rounds(runs, 1000 / len(inputs["text"]))
 
 
 def runtime_rows(model, folded, some: dict, one: dict, many: dict) -> list[dict]:
@@ -326,7 +352,8 @@ def runtime_rows(model, folded, some: dict, one: dict, many: dict) -> list[dict]
         ways["ONNX Runtime"] = None, graph
         ways["ONNX Runtime, static int8"] = None, onnx_int8(graph, some)
     alone, crowd = _milliseconds(ways, one), _milliseconds(ways, many)
-    return [{"run by": n, "alone": alone[n], "one of 256": crowd[n]} for n in ways]
+    columns = {"alone": alone, "one of 256": crowd}
+    return [{"run by": n} | {k: spread(v[n]) for k, v in columns.items()} for n in ways]
 
 
 # %% ../nbs/0_tools/compress_tools.ipynb #cell-014
@@ -408,6 +435,7 @@ STUDENT_ARMS = {
     "smoothing": "labels, smoothed",
     "one view as teacher": "teacher with one view, no labels",
     "teacher": "teacher with three views, no labels",
+    "teacher, T 1": "the same at T = 1",
     "teacher and labels": "teacher with three views, and labels",
     "labels, new draws": "new draws: labels",
     "teacher, new draws": "new draws: teacher, no labels",
@@ -534,6 +562,27 @@ def quality_rows() -> list[dict]:
     return rows
 
 
+PAIRS = {
+    "static int8 − full": ("int8/static", "full/all"),
+    "90 % zeros, tuned − full": ("prune/0.9, tuned", "full/all"),
+    "half the channels − full": ("slim/0.5, tuned", "full/all"),
+    "fresh − half the channels": ("slim/0.5, fresh", "slim/0.5, tuned"),
+    "its int8 − half the channels": ("slim/0.5, tuned, int8", "slim/0.5, tuned"),
+    "thin layers − full": ("rank/0.25, aware, tuned", "full/all"),
+}
+
+
+def paired_rows() -> list[dict]:
+    "What one method keeps beyond another, on the same examples."
+    keys = {"right": "test", "noise": "hard"}
+    keys |= {"no sound": "no sound", "attack": "attacked"}
+    rows = []
+    for name, pair in PAIRS.items():
+        row = {n: _change(*pair, key) for n, key in keys.items()}
+        rows.append({"points": name} | row)
+    return rows
+
+
 def _spread(values) -> str:
     v = t_interval(values)
     return f"{100 * v.value:.1f} ({100 * v.low:.1f} to {100 * v.high:.1f})"
@@ -577,9 +626,9 @@ def price_rows(model, some: dict, one: dict, many: dict) -> list[dict]:
     for name, (size, m, _) in ways.items():
         row = {"model": name} | ({"kB": round(size / 1000)} if size else {})
         row["million products"] = _products(m, one)
-        row |= {"ms alone": alone[name], "ms, one of 256": crowd[name]}
-        slower = alone[name] > 1.05 * alone["folded"]
-        row["slower than folded"] = "yes" if slower else ""
+        for where, times in {"alone": alone, "of 256": crowd}.items():
+            row[f"ms {where}"] = spread(times[name])
+            row[f"{where}, beside folded"] = beside(times[name], times["folded"])
         rows.append(row)
     return rows
 

@@ -682,7 +682,8 @@ def grid_slider(
     import matplotlib.pyplot as plt
 
     size = w.detach().abs().amax(1)
-    w = w.detach()[:, :: -(-w.shape[1] // 50)]  # some are enough to see
+    w, step = w.detach(), -(-w.shape[1] // 50)  # a few dots are enough to see
+    end = 1.1 * size.max().item()
     rows = {"loudest": int(size.argmax()), "quietest": int(size.argmin())}
 
     def rounded(bits, one_step_for):
@@ -694,15 +695,16 @@ def grid_slider(
         q = rounded(bits, one_step_for)
         fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.4), layout="constrained")
         for ax, (name, k) in zip(axes, rows.items()):
-            ax.plot(w[k], w[k], color="grey", lw=0.8)
-            ax.plot(w[k], q[k], ".", ms=3, color=PALETTE[0])
+            ax.plot(w[k, ::step], w[k, ::step], color="grey", lw=0.8)
+            ax.plot(w[k, ::step], q[k, ::step], ".", ms=3, color=PALETTE[0])
+            ax.set(xlim=(-end, end), ylim=(-end, end))
             ax.set(title=f"{name} channel", xlabel="weight", ylabel="rounded")
             ax.locator_params(nbins=4)
         return fig
 
     def say(bits, one_step_for):
         q = rounded(bits, one_step_for)
-        used = [f"the {n} channel has {len(q[k].unique())}" for n, k in rows.items()]
+        used = [f"the {n} channel uses {len(q[k].unique())}" for n, k in rows.items()]
         return f"{bits} bits, one step for {one_step_for}: {', '.join(used)} values."
 
     return slider(draw, say, bits=[2, 3, 4, 8], one_step_for=["all", "each channel"])

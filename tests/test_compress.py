@@ -42,12 +42,15 @@ from mmcourse.compress import (
     weight_step,
 )
 from mmcourse.compress_tools import (
+    beside,
     dynamic_of_torch,
     input_moments,
     onnx_int8,
     slim_channels,
     slim_model,
+    spread,
     thinner,
+    timed_rounds,
 )
 from mmcourse.measure import seeded
 from mmcourse.missing import joint_model
@@ -102,6 +105,15 @@ def test_the_clock_leaves_out_what_comes_first():
     found = median_seconds(runs, repeats=5, warm=2)
     assert "".join(calls) == 7 * "ab"  # in turns
     assert set(found) == {"a", "b"} and min(found.values()) >= 0
+
+
+def test_slower_is_said_only_of_rounds_that_are_apart():
+    assert beside([3, 4, 9], [1, 2]) == "slower"
+    assert beside([1, 2], [3, 4, 9]) == "faster"
+    assert beside([1, 3], [2, 4]) == beside([1, 2], [2, 3]) == ""
+    assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+    found = timed_rounds({"a": int, "b": int}, rounds=3)
+    assert [len(t) for t in found.values()] == [3, 3]
 
 
 def test_swapping_leaves_the_original_alone():
