@@ -325,7 +325,9 @@ def timed_rounds(
 
 def spread(times) -> str:  # such as '0.89 (0.85 to 0.97)'
     "The middle of the rounds, and the least and the greatest."
-    return f"{np.median(times):.2g} ({min(times):.2g} to {max(times):.2g})"
+    three = np.median(times), min(times), max(times)
+    middle, least, most = (f"{t:.0f}" if t >= 10 else f"{t:.2g}" for t in three)
+    return f"{middle} ({least} to {most})"
 
 
 def beside(times, base) -> str:
