@@ -44,6 +44,7 @@ __all__ = [
 # %% ../nbs/0_tools/compress_tools.ipynb #cell-002
 import importlib.util
 import logging
+import random
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -317,9 +318,12 @@ def timed_rounds(
     scale: float = 1000,  # 1000: milliseconds
     rounds: int = 5,
 ) -> dict[str, list[float]]:  # one median for each round
-    "Medians of several rounds; within a round, and between, all take turns."
-    with torch.no_grad():
-        took = [median_seconds(runs, 7, warm=1) for _ in range(rounds)]
+    "Medians of several rounds, each in another order: it counts who comes after whom."
+    took, draw = [], random.Random(0)
+    for _ in range(rounds):
+        order = draw.sample([*runs], len(runs))
+        with torch.no_grad():
+            took.append(median_seconds({n: runs[n] for n in order}, 7, warm=1))
     return {name: [scale * t[name] for t in took] for name in runs}
 
 
