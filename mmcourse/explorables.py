@@ -26,6 +26,7 @@ __all__ = [
     "destroyed_slider",
     "parity_slider",
     "leak_slider",
+    "grid_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -824,3 +825,39 @@ def leak_slider(
         return f"Noise {noise}: what is found correlates {likeness(noise):.2f}."
 
     return slider(draw, say, noise=noises)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-068
+def grid_slider(
+    w: Tensor,  # (channels, weights)
+) -> Html:
+    "The loudest and the quietest channel of a layer, rounded."
+    import matplotlib.pyplot as plt
+
+    size = w.detach().abs().amax(1)
+    w, step = w.detach(), -(-w.shape[1] // 50)  # a few dots are enough to see
+    end = 1.1 * size.max().item()
+    rows = {"loudest": int(size.argmax()), "quietest": int(size.argmin())}
+
+    def rounded(bits, one_step_for):
+        most = size.max() if one_step_for == "all" else size[:, None]
+        s = most / (2 ** (bits - 1) - 1)
+        return (w / s).round() * s
+
+    def draw(bits, one_step_for):
+        q = rounded(bits, one_step_for)
+        fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.4), layout="constrained")
+        for ax, (name, k) in zip(axes, rows.items()):
+            ax.plot(w[k, ::step], w[k, ::step], color="grey", lw=0.8)
+            ax.plot(w[k, ::step], q[k, ::step], ".", ms=3, color=PALETTE[0])
+            ax.set(xlim=(-end, end), ylim=(-end, end))
+            ax.set(title=f"{name} channel", xlabel="weight", ylabel="rounded")
+            ax.locator_params(nbins=4)
+        return fig
+
+    def say(bits, one_step_for):
+        q = rounded(bits, one_step_for)
+        used = [f"the {n} channel uses {len(q[k].unique())}" for n, k in rows.items()]
+        return f"{bits} bits, one step for {one_step_for}: {', '.join(used)} values."
+
+    return slider(draw, say, bits=[2, 3, 4, 8], one_step_for=["all", "each channel"])
