@@ -12,6 +12,7 @@ __all__ = [
     "to_bf16",
     "Precision",
     "Recompute",
+    "through",
     "Deep",
     "saved_bytes",
     "ring_all_reduce",
@@ -22,7 +23,6 @@ __all__ = [
     "bytes_per_process",
     "event_records",
     "prefetch",
-    "starved",
     "clip_features",
     "feature_piece",
     "all_features",
@@ -124,34 +124,39 @@ class Recompute(torch.autograd.Function):
 
 
 # %% ../nbs/6_trust/35_scale.ipynb #cell-030
+def through(
+    block: nn.Module,
+    x: Tensor,
+    way: str,  # 'keep', 'by hand' or 'torch'
+) -> Tensor:
+    "A block's output, its inside kept or to be computed again."
+    from torch.utils.checkpoint import checkpoint
+
+    if way == "by hand":
+        return Recompute.apply(block, x, *block.parameters())
+    if way == "torch":
+        return checkpoint(block, x, use_reentrant=False)
+    return block(x)
+
+
+# %% ../nbs/6_trust/35_scale.ipynb #cell-031
 class Deep(nn.Module):
-    "Blocks in a row, each of them kept, or computed again."
+    "Residual blocks in a row."
 
     def __init__(self, depth: int = 12, d: int = 128, dropout: float = 0.0):
         super().__init__()
-        self.way = "keep"  # or 'by hand', 'torch'
-        layers = [
-            nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Dropout(dropout))
-            for _ in range(depth)
-        ]
-        for block in layers:
-            block.append(nn.Linear(4 * d, d))
-        self.blocks = nn.ModuleList(layers)
+        self.way, self.blocks = "keep", nn.ModuleList()
+        for _ in range(depth):
+            layers = nn.Linear(d, 4 * d), nn.GELU(), nn.Dropout(dropout)
+            self.blocks.append(nn.Sequential(*layers, nn.Linear(4 * d, d)))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, d) -> (B, d)
-        from torch.utils.checkpoint import checkpoint
-
         for block in self.blocks:
-            if self.way == "by hand":
-                x = x + Recompute.apply(block, x, *block.parameters())
-            elif self.way == "torch":
-                x = x + checkpoint(block, x, use_reentrant=False)
-            else:
-                x = x + block(x)
+            x = x + through(block, x, self.way)
         return x
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-032
+# %% ../nbs/6_trust/35_scale.ipynb #cell-033
 def saved_bytes(
     run: Callable,  # () -> a tensor with a gradient
     model: nn.Module,  # its weights do not count
@@ -172,7 +177,7 @@ def saved_bytes(
     return sum(kept.values())
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-038
+# %% ../nbs/6_trust/35_scale.ipynb #cell-039
 def ring_all_reduce(
     values: Tensor,  # (n, n, …): a row for each process, cut into n chunks
 ) -> list[Tensor]:  # what all have, before and after each of 2(n - 1) rounds
@@ -190,7 +195,7 @@ def ring_all_reduce(
     return states
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-043
+# %% ../nbs/6_trust/35_scale.ipynb #cell-044
 def average_gradients(model: nn.Module):
     "After `backward`, in every process: the mean of all processes' gradients."
     import torch.distributed as dist
@@ -200,7 +205,7 @@ def average_gradients(model: nn.Module):
         p.grad /= dist.get_world_size()
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-045
+# %% ../nbs/6_trust/35_scale.ipynb #cell-046
 def shard(
     n: int,  # examples
     rank: int,  # of this process, from 0
@@ -217,7 +222,7 @@ def shard(
     return order[rank::world]
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-051
+# %% ../nbs/6_trust/35_scale.ipynb #cell-052
 def three_steps(
     model: nn.Module,
     x: Tensor,  # (192, …) three batches
@@ -235,7 +240,7 @@ def three_steps(
     return losses, torch.cat(weights)
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-058
+# %% ../nbs/6_trust/35_scale.ipynb #cell-059
 def sharded_step(
     model: nn.Module,  # the same shape in every process
     own: Tensor,  # (P / n,) this process's part of the padded weights, changed in place
@@ -260,7 +265,7 @@ def sharded_step(
     return value.item()
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-062
+# %% ../nbs/6_trust/35_scale.ipynb #cell-063
 def bytes_per_process(
     parameters: float,
     world: int,  # processes
@@ -270,7 +275,7 @@ def bytes_per_process(
     return 16 * parameters / (world if sharded else 1)
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-070
+# %% ../nbs/6_trust/35_scale.ipynb #cell-071
 def event_records(path: str | Path) -> Iterator[bytes]:
     "The raw events of a TensorBoard file, one after the other."
     data, at = Path(path).read_bytes(), 0
@@ -280,7 +285,7 @@ def event_records(path: str | Path) -> Iterator[bytes]:
         at += 12 + size + 4
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-075
+# %% ../nbs/6_trust/35_scale.ipynb #cell-076
 def prefetch(
     items: Iterable,
     ahead: int = 2,  # at most so many wait
@@ -306,24 +311,7 @@ def prefetch(
         yield item
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-077
-def starved(
-    loader: Iterable,
-    step: Callable,  # what is done with each batch
-) -> tuple[float, float]:  # seconds in all, share of them spent waiting for data
-    "How long a training waits for its data."
-    from time import perf_counter
-
-    begin, waiting, asked = perf_counter(), 0.0, perf_counter()
-    for _ in loader:
-        waiting += perf_counter() - asked
-        step()
-        asked = perf_counter()
-    total = perf_counter() - begin
-    return total, waiting / total
-
-
-# %% ../nbs/6_trust/35_scale.ipynb #cell-081
+# %% ../nbs/6_trust/35_scale.ipynb #cell-082
 BANDS, FRAMES = 40, 101  # of chapter 04's log-mel spectrogram of one second
 
 
@@ -341,14 +329,14 @@ def feature_piece(source: str, dest: str, start: int, n: int) -> int:
     return len(found)
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-083
+# %% ../nbs/6_trust/35_scale.ipynb #cell-084
 def all_features(
     source: str,
     dest: str,
     clips: int,  # in the file
     *,
     way: str = "pieces",  # or 'at once', 'dask', 'dask, gathered'
-    size: int = 64,  # clips in a piece
+    size: int = 40,  # clips in a piece
 ):
     "Features of a whole file, written to another."
     with open(dest, "wb") as f:
@@ -363,6 +351,7 @@ def all_features(
         by_dask(pieces, gathered=way == "dask, gathered")
 
 
+# %% ../nbs/6_trust/35_scale.ipynb #cell-085
 def by_dask(pieces: list[tuple], gathered: bool):
     "The same pieces as a graph of tasks, two at a time."
     import dask
@@ -376,7 +365,7 @@ def by_dask(pieces: list[tuple], gathered: bool):
     Path(pieces[0][1]).write_bytes(np.concatenate(found).tobytes())
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-090
+# %% ../nbs/6_trust/35_scale.ipynb #cell-092
 def power_law(
     sizes,  # (k,) such as numbers of weights
     losses,  # (k,) mean losses
@@ -386,6 +375,7 @@ def power_law(
     return float(np.exp(start)), float(-slope)
 
 
+# %% ../nbs/6_trust/35_scale.ipynb #cell-093
 def predict_power_law(
     sizes,  # (k,) from 3
     losses,  # (k,)
@@ -406,7 +396,7 @@ def predict_power_law(
     return Interval(*np.exp([middle, middle - half, middle + half]).tolist())
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-098
+# %% ../nbs/6_trust/35_scale.ipynb #cell-101
 def training_flops(
     parameters: float,  # N
     tokens: float,  # D
@@ -415,7 +405,7 @@ def training_flops(
     return 6 * parameters * tokens
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-101
+# %% ../nbs/6_trust/35_scale.ipynb #cell-104
 def training_cost(
     parameters: float,
     tokens: float,

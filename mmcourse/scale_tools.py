@@ -14,6 +14,7 @@ __all__ = [
     "memory_rows",
     "Reading",
     "busy_for",
+    "starved",
     "write_clips",
     "read_clips",
     "read_scalars",
@@ -32,10 +33,13 @@ __all__ = [
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -125,11 +129,12 @@ def torchrun(
 # %% ../nbs/0_tools/scale_tools.ipynb #cell-008
 def peak_memory(
     jobs: list[tuple],  # ('module:function', arguments, options) each
+    warm: tuple,  # a job that is done first, so that all libraries are there
     timeout: float = 300,  # seconds
 ) -> list[float]:  # MB above what the process held before
     "The largest memory of each job."
     code = "from mmcourse.scale_tools import _measure_jobs; _measure_jobs()"
-    text = finished([sys.executable, "-c", code, json.dumps(jobs)], timeout)
+    text = finished([sys.executable, "-c", code, json.dumps([warm, *jobs])], timeout)
     return json.loads(text.splitlines()[-1])
 
 
@@ -137,15 +142,14 @@ def _measure_jobs():
     "The other side of `peak_memory`."
     import multiprocessing
 
-    jobs = json.loads(sys.argv[1])
-    for name in {job[0].partition(":")[0] for job in jobs}:
-        importlib.import_module(name)
+    warm, *jobs = json.loads(sys.argv[1])
     ways = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in ways else "spawn")
+    _do(warm)
     found = []
     for job in jobs:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_measure_job, args=(job, there))
+        process = context.Process(target=_measure_job, args=(warm, job, there))
         process.start()
         there.close()
         found.append(here.recv())
@@ -153,13 +157,17 @@ def _measure_jobs():
     print(json.dumps(found))
 
 
-def _measure_job(job: list, pipe):
-    name, arguments, options = job
-    module, _, function = name.partition(":")
-    run = getattr(importlib.import_module(module), function)
+def _measure_job(warm: list, job: list, pipe):
+    _do(warm)
     before = _peak()
-    run(*arguments, **options)
+    _do(job)
     pipe.send(_peak() - before)
+
+
+def _do(job: list):
+    name, words, options = job
+    module, _, function = name.partition(":")
+    getattr(importlib.import_module(module), function)(*words, **options)
 
 
 # %% ../nbs/0_tools/scale_tools.ipynb #cell-009
@@ -198,7 +206,8 @@ def memory_rows(ways: list[str], small: Path, large: Path) -> list[dict]:
             clips = source.stat().st_size // (2 * CLIP)
             words = [str(source), f"{source}.made", clips]
             jobs.append(("mmcourse.scale:all_features", words, {"way": way}))
-    peaks = iter(peak_memory(jobs))
+    warm = (jobs[0][0], [str(small), f"{small}.made", 2], {"way": ways[-1]})
+    peaks = iter(peak_memory(jobs, warm))
     sizes = [f"file of {p.stat().st_size / 1e6:.0f} MB" for p in (small, large)]
     rows = []
     for way in ways:
@@ -221,8 +230,6 @@ class Reading:
         return self.n
 
     def __getitem__(self, i: int) -> int:
-        import time
-
         if i >= self.n:
             raise IndexError(i)
         time.sleep(self.wait)
@@ -232,14 +239,28 @@ class Reading:
 
 def busy_for(seconds: float):
     "Use the processor for so long."
-    import time
-
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
 
 
 # %% ../nbs/0_tools/scale_tools.ipynb #cell-013
+def starved(
+    loader: Iterable,
+    step: Callable,  # what is done with each batch
+) -> tuple[float, float]:  # seconds in all, share of them spent waiting for data
+    "How long a training waits for its data."
+    waiting, begin = 0.0, time.perf_counter()
+    asked = begin
+    for _ in loader:
+        waiting += time.perf_counter() - asked
+        step()
+        asked = time.perf_counter()
+    total = time.perf_counter() - begin
+    return total, waiting / total
+
+
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-014
 def write_clips(
     path: str | Path,
     clips: np.ndarray,  # (N, T) samples in [-1, 1]
@@ -263,7 +284,7 @@ def read_clips(
     return samples.reshape(-1, CLIP).astype(np.float32) / 32767
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-015
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-016
 def read_scalars(folder: Path) -> list[tuple[int, float]]:  # (step, value) each
     "All losses in the event files of a folder, in the order of writing."
     from mmcourse.scale import event_records
@@ -284,7 +305,7 @@ def _scalar(v) -> float:
     return v.simple_value if v.HasField("simple_value") else v.tensor.float_val[0]
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-016
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-017
 def beside_tensorboard(
     folder: Path,
     log: list,  # from `read_scalars`
@@ -296,6 +317,7 @@ def beside_tensorboard(
         return
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     reader = EventAccumulator(str(folder)).Reload()
     theirs = [(e.step, e.value) for e in reader.Scalars("loss")]
     ours = [v for _, v in sorted(dict(log).items())]
@@ -303,7 +325,7 @@ def beside_tensorboard(
     compare("the run's losses", ours, losses)
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-018
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-019
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 
 
@@ -325,7 +347,7 @@ def letter_blocks(
     return codes.unfold(0, long + 1, long) if len(codes) > long else codes[:0, None]
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-019
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-020
 def next_letter_loss(logits: Tensor, targets: Tensor) -> Tensor:  # () nats a letter
     "Cross-entropy of the next letter, at every place."
     return F.cross_entropy(logits.transpose(1, 2), targets)
@@ -337,7 +359,7 @@ def letter_loss(model: LM, rows: Tensor) -> float:  # nats a letter
         return float(next_letter_loss(model(rows[:, :-1]), rows[:, 1:]))
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-020
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-021
 def train_letters(
     rows: Tensor,  # (N, long + 1) from `letter_blocks`, each met once
     width: int,  # of the model
@@ -354,7 +376,7 @@ def train_letters(
     return model
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-022
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-023
 class LawData(NamedTuple):
     "Sizes, mean losses on test files over seeds, and a table of both."
 
@@ -384,7 +406,7 @@ def law_data() -> LawData:
     return LawData(sizes, losses, rows)
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-023
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-024
 def draw_law(law: LawData, predict):
     "The law, its prediction interval, the four sizes and the fifth."
     import matplotlib.pyplot as plt
