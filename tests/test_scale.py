@@ -252,7 +252,9 @@ def test_a_script_that_hangs_is_ended_with_all_it_started(tmp_path):
         T.finished([sys.executable, str(script)], 15)
     for _ in range(100):
         state = subprocess.run(
-            ["ps", "-o", "stat=", "-p", note.read_text()], capture_output=True, text=True
+            ["ps", "-o", "stat=", "-p", note.read_text()],
+            capture_output=True,
+            text=True,
         ).stdout.strip()
         if not state or state.startswith("Z"):
             return
