@@ -76,7 +76,7 @@ def test_the_gradient_in_one_row_has_the_models_order():
 
 
 # half the bytes
-@given(st.floats(-1e38, 1e38, width=32))
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 @settings(max_examples=300, deadline=None)
 def test_rounding_is_torchs(v):
     x = torch.tensor([v])
