@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from mmcourse.checkpoint import load_checkpoint, save_checkpoint
@@ -56,11 +57,20 @@ def options(words=None) -> argparse.Namespace:
     return args
 
 
+def join(backend: str):
+    "Meet the other processes."
+    store, rank, world = next(rendezvous("env://"))
+    # torchrun may keep one store over restarts: do not read a dead process's address
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+
+
 def place(backend: str | None) -> torch.device:
     "Join the other processes, and take this one's own GPU, or the CPU."
     gpus = torch.cuda.is_available() and backend != "gloo"
     if not dist.is_initialized():
-        dist.init_process_group(backend or ("nccl" if gpus else "gloo"))
+        join(backend or ("nccl" if gpus else "gloo"))
     if dist.get_backend() != "nccl":
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -275,7 +275,7 @@ def bytes_per_process(
     return 16 * parameters / (world if sharded else 1)
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-071
+# %% ../nbs/6_trust/35_scale.ipynb #cell-072
 def event_records(path: str | Path) -> Iterator[bytes]:
     "The raw events of a TensorBoard file, one after the other."
     data, at = Path(path).read_bytes(), 0
@@ -285,7 +285,7 @@ def event_records(path: str | Path) -> Iterator[bytes]:
         at += 12 + size + 4
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-076
+# %% ../nbs/6_trust/35_scale.ipynb #cell-077
 def prefetch(
     items: Iterable,
     ahead: int = 2,  # at most so many wait
@@ -311,7 +311,7 @@ def prefetch(
         yield item
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-082
+# %% ../nbs/6_trust/35_scale.ipynb #cell-083
 BANDS, FRAMES = 40, 101  # of chapter 04's log-mel spectrogram of one second
 
 
@@ -329,7 +329,7 @@ def feature_piece(source: str, dest: str, start: int, n: int) -> int:
     return len(found)
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-084
+# %% ../nbs/6_trust/35_scale.ipynb #cell-085
 def all_features(
     source: str,
     dest: str,
@@ -351,7 +351,7 @@ def all_features(
         by_dask(pieces, gathered=way == "dask, gathered")
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-085
+# %% ../nbs/6_trust/35_scale.ipynb #cell-086
 def by_dask(pieces: list[tuple], gathered: bool):
     "The same pieces as a graph of tasks, two at a time."
     import dask
@@ -365,7 +365,7 @@ def by_dask(pieces: list[tuple], gathered: bool):
     Path(pieces[0][1]).write_bytes(np.concatenate(found).tobytes())
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-092
+# %% ../nbs/6_trust/35_scale.ipynb #cell-093
 def power_law(
     sizes,  # (k,) such as numbers of weights
     losses,  # (k,) mean losses
@@ -375,7 +375,7 @@ def power_law(
     return float(np.exp(start)), float(-slope)
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-093
+# %% ../nbs/6_trust/35_scale.ipynb #cell-094
 def predict_power_law(
     sizes,  # (k,) from 3
     losses,  # (k,)
@@ -396,7 +396,7 @@ def predict_power_law(
     return Interval(*np.exp([middle, middle - half, middle + half]).tolist())
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-101
+# %% ../nbs/6_trust/35_scale.ipynb #cell-102
 def training_flops(
     parameters: float,  # N
     tokens: float,  # D
@@ -405,7 +405,7 @@ def training_flops(
     return 6 * parameters * tokens
 
 
-# %% ../nbs/6_trust/35_scale.ipynb #cell-104
+# %% ../nbs/6_trust/35_scale.ipynb #cell-105
 def training_cost(
     parameters: float,
     tokens: float,

@@ -93,7 +93,8 @@ def finished(command: list, timeout: float, **options) -> str:
         if process.returncode != 0:
             _end(process)
     if process.returncode != 0:
-        raise RuntimeError(f"{Path(str(command[-1])).name}: {err[-2000:]}")
+        why = [x for x in err.splitlines() if "Error" in x][:3]
+        raise RuntimeError("\n".join([f"{command[-1]}: failed", *why, err[-2000:]]))
     return out.strip()
 
 
@@ -422,5 +423,8 @@ def draw_law(law: LawData, predict):
     ax.plot(law.sizes[:-1], law.losses[:-1], "o", color=PALETTE[6], label="fitted")
     ax.plot(law.sizes[-1], law.losses[-1], "s", color=PALETTE[1], label="the fifth")
     ax.set(xscale="log", yscale="log", xlabel="weights in the blocks")
-    ax.set(ylabel="loss (nats a letter)", title="Four sizes say what the fifth will do")
+    ax.set(
+        ylabel="loss (nats a letter)",
+        title="The fifth size lies inside a wide interval",
+    )
     ax.legend()
