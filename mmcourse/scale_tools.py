@@ -427,4 +427,6 @@ def draw_law(law: LawData, predict):
         ylabel="loss (nats a letter)",
         title="The fifth size lies inside a wide interval",
     )
+    ticks = [1.4, 1.6, 1.8, 2.0, 2.2]
+    ax.set_yticks(ticks, [f"{v:.1f}" for v in ticks])
     ax.legend()
