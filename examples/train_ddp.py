@@ -16,6 +16,7 @@ it is installed. Killing process 1 on purpose (`--kill-at`) is for chapter 35.
 
 import argparse
 import os
+import signal
 from pathlib import Path
 
 import torch
@@ -107,9 +108,12 @@ def log_writer(folder: Path, start: int):
 def die_once(step: int, args):
     "Process 1 kills itself, if that was asked for and was not done yet."
     first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    if step == args.kill_at and first and dist.get_rank() == 1:
+    if step != args.kill_at or not first:
+        return
+    dist.barrier()  # the others have finished and logged the step before
+    if dist.get_rank() == 1:
         print(f"process 1 dies before step {step}", flush=True)
-        os._exit(1)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def train(args):

@@ -360,7 +360,8 @@ def by_dask(pieces: list[tuple], gathered: bool):
         tasks = [dask.delayed(feature_piece)(*p) for p in pieces]
         dask.compute(*tasks, scheduler="threads", num_workers=2)
         return
-    tasks = [dask.delayed(clip_features)(read_clips(p[0], *p[2:])) for p in pieces]
+    read, features = dask.delayed(read_clips), dask.delayed(clip_features)
+    tasks = [features(read(source, at, size)) for source, _, at, size in pieces]
     found = dask.compute(*tasks, scheduler="threads", num_workers=2)
     Path(pieces[0][1]).write_bytes(np.concatenate(found).tobytes())
 

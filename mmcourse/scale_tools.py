@@ -100,6 +100,10 @@ def finished(command: list, timeout: float, **options) -> str:
 
 def _end(process):
     "End a process and all that it started."
+    # torchrun ends its workers, which are in groups of their own, when asked politely
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(40)
     with suppress(ProcessLookupError):
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
@@ -113,8 +117,8 @@ def torchrun(
     *words,  # for the script
     processes: int = 2,
     restarts: int = 0,  # how often all are started again when one dies
-    timeout: float = 300,  # seconds
-) -> str:  # what process 0 printed
+    timeout: float = 600,  # seconds
+) -> str:  # what the processes printed
     "Run a script in several processes that know of each other."
     head = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     head += [
@@ -124,14 +128,15 @@ def torchrun(
         str(whole(processes, "processes", 1)),
     ]
     head += ["--max-restarts", str(whole(restarts, "restarts", 0)), str(script)]
-    return finished([*head, *map(str, words)], timeout)
+    said = finished([*head, *map(str, words)], timeout).splitlines()
+    return "\n".join(x for x in said if not x.startswith("[Gloo]"))  # some torch's
 
 
 # %% ../nbs/0_tools/scale_tools.ipynb #cell-008
 def peak_memory(
     jobs: list[tuple],  # ('module:function', arguments, options) each
     warm: tuple,  # a job that is done first, so that all libraries are there
-    timeout: float = 300,  # seconds
+    timeout: float = 600,  # seconds
 ) -> list[float]:  # MB above what the process held before
     "The largest memory of each job."
     code = "from mmcourse.scale_tools import _measure_jobs; _measure_jobs()"
@@ -144,11 +149,9 @@ def _measure_jobs():
     import multiprocessing
 
     warm, *jobs = json.loads(sys.argv[1])
-    ways = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in ways else "spawn")
-    _do(warm)
-    if has_library("dask"):  # imported, but not used: threads do not survive a fork
-        importlib.import_module("dask.threaded")
+    way = "fork" if sys.platform == "linux" else "spawn"  # a fork spares imports
+    context = multiprocessing.get_context(way)
+    _get_ready(warm)
     found = []
     for job in jobs:
         here, there = context.Pipe(duplex=False)
@@ -161,10 +164,16 @@ def _measure_jobs():
 
 
 def _measure_job(warm: list, job: list, pipe):
-    _do(warm)
+    _get_ready(warm)
     before = _peak()
     _do(job)
     pipe.send(_peak() - before)
+
+
+def _get_ready(warm: list):
+    _do(warm)
+    if has_library("dask"):  # imported, but not used: threads do not survive a fork
+        importlib.import_module("dask.threaded")
 
 
 def _do(job: list):
