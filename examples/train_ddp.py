@@ -150,6 +150,7 @@ def train(args):
             save_checkpoint(last, model, optimizer, about={"losses": losses})
     if writer:
         writer.close()
+    if dist.get_rank() == 0:
         print(f"{args.steps} steps; the last loss is {losses[-1]:.4f}", flush=True)
     dist.barrier()
 
