@@ -27,6 +27,7 @@ __all__ = [
     "parity_slider",
     "leak_slider",
     "grid_slider",
+    "ring_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -861,3 +862,28 @@ def grid_slider(
         return f"{bits} bits, one step for {one_step_for}: {', '.join(used)} values."
 
     return slider(draw, say, bits=[2, 3, 4, 8], one_step_for=["all", "each channel"])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-071
+def ring_slider(
+    states: list[Tensor],  # (n, n) each: how many values a chunk of a process holds
+) -> Html:
+    "A ring all-reduce, round by round."
+    import matplotlib.pyplot as plt
+
+    n = len(states[0])
+
+    def draw(round):
+        fig, ax = plt.subplots(figsize=(3.4, 2.8))
+        ax.imshow(states[round], cmap="Blues", vmin=0, vmax=n * 1.3)
+        for r, row in enumerate(states[round].tolist()):
+            for c, v in enumerate(row):
+                ax.text(c, r, f"{v:.0f}", ha="center", va="center")
+        ax.set(xlabel="chunk", ylabel="process", xticks=range(n), yticks=range(n))
+        return fig
+
+    def say(round):
+        done = int((states[round] == n).sum())
+        return f"After round {round}, {done} of {n * n} chunks hold the sum of all."
+
+    return slider(draw, say, round=list(range(len(states))))
