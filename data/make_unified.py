@@ -13,9 +13,9 @@ sequence.
 Small models (64 features, 5 blocks, 500 steps of 16 rows): `asked/…`: with the
 question on the way up (`half way`), with it below the last block (`late`), without
 it (`not`); `asked at 0.01/…`: the same at this rate instead of 0.003. `six`: a model
-for each direction, all six together as large as the one;
-`six large`: each as large. `pace/…`: losses of 200 steps at a learning rate, with and
-without qk-norm and z-loss.
+for each direction, all six together as large as the one; `six large`: each as large.
+`pace/…`: losses of 200 steps at a learning rate, with and without qk-norm and z-loss.
+`long/not`: the long training without the question, on test data.
 """
 
 from functools import cache, partial
@@ -103,8 +103,12 @@ def main():
         found = directions(model, examples(), judge(), split, **options)
         return {arrow: bits(h) for arrow, h in found.items()}
 
+    def long(seed, **options):
+        how = {"sizes": SIZES, "told": 4, "lr": 0.01}
+        return train(seed, ORDERS, 4, 5000, **how, **options)
+
     def ship(seed):
-        model, curve = train(seed, ORDERS, 4, 5000, sizes=SIZES, told=4)
+        model, curve = long(seed)
         keep(model)
         names = curve[0]
         mean = [
@@ -190,6 +194,11 @@ def main():
         model, curve = train(seed, ORDERS, 2, 500, sizes=SMALL, **options)
         return hits(model, n=200, arrows=ARROWS[:6]) | {"last": curve[-1]}
 
+    def never_asked(seed):
+        model, curve = long(seed, ask=0.0)
+        last = {k: sum(c[k] for c in curve[-200:]) / 200 for k in curve[0]}
+        return hits(model, n=500, **CHOSEN) | {"last": last}
+
     def six(seed, sizes, heights):
         found = {}
         for arrow in ARROWS[:6]:
@@ -226,6 +235,7 @@ def main():
         for name, how in ASKED.items():
             run = partial(small, seed, lr=0.01, **how)
             study(f"asked at 0.01/{name}/{seed}", run, seed)
+    study("long/not/0", partial(never_asked, 0))
     study("six large/0", partial(six, 0, SMALL, (2, 3)))
 
 
