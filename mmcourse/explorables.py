@@ -21,10 +21,15 @@ __all__ = [
     "bridge_slider",
     "guide_slider",
     "attack_slider",
+    "map_rows",
+    "curve_panels",
+    "destroyed_slider",
+    "parity_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -36,6 +41,7 @@ from .convolution import windows
 from .datasets import MODALITIES
 from .explore import MODALITY, PALETTE, Html, slider
 from .gan import best_discriminator, js_divergence
+from .measure import mean_interval
 from .noise_levels import IMAGE_NOISE, SNR_DB, best_single
 
 
@@ -671,3 +677,121 @@ def attack_slider(
         )
 
     return slider(draw, say, strength=strengths)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-053
+def map_rows(
+    inputs: Sequence,  # n pictures, (H, W) each
+    titles: Sequence[str],  # n, one over each column
+    maps: dict,  # {method: n maps}, with a sign or without; each has its own scale
+):
+    "Draw maps under what they explain: red above zero, blue below."
+    import matplotlib.pyplot as plt
+
+    n, rows = len(inputs), 1 + len(maps)
+    fig, axs = plt.subplots(
+        rows, n, figsize=(1.1 * n + 1.2, 1.15 * rows), squeeze=False
+    )
+    for j, title in enumerate(titles):
+        axs[0, j].imshow(inputs[j], cmap="gray")
+        axs[0, j].set_title(title, fontsize=9)
+        for ax, m in zip(axs[1:, j], maps.values()):
+            top = abs(m[j]).max()
+            ax.imshow(m[j], cmap="RdBu_r", vmin=-top, vmax=top)
+    for row, name in zip(axs, ["input", *maps]):
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for ax in axs.flat:
+        ax.set(xticks=[], yticks=[])
+    plt.show()
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-056
+def curve_panels(
+    panels: dict,  # {title: {name of a line: (seeds, N, T) values}}
+    x: Sequence,  # (T,)
+    xlabel: str,
+    ylabel: str,
+    level: float | None = None,  # of a dotted line
+):
+    "Draw means over seeds and examples, with a band for each."
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (3.7 * len(panels), 3.6), "squeeze": False}
+    fig, (axs,) = plt.subplots(
+        1, len(panels), sharey=True, layout="constrained", **size
+    )
+    for ax, (title, lines) in zip(axs, panels.items()):
+        for k, (name, v) in enumerate(lines.items()):
+            ends = [mean_interval(v[..., t], n=500) for t in range(len(x))]
+            middle, low, high = np.array(ends).T
+            colour = PALETTE[k % len(PALETTE)]
+            marker = f"{'osv^Dx+P'[k % 8]}-"
+            ax.plot(x, middle, marker, ms=4, label=name, color=colour)
+            ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+        if level is not None:
+            ax.axhline(level, color="grey", ls=":", lw=1)
+        ax.set(title=title, xlabel=xlabel)
+    axs[0].set_ylabel(ylabel)
+    fig.legend(*axs[0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    plt.show()
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-059
+def destroyed_slider(
+    maps: dict[str, Tensor],  # {method: (layers + 1, n, H, W)}, each from 0
+) -> Html:
+    "Maps of n pictures while more of a model's layers become random."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.explain import rank_correlation
+
+    layers = len(next(iter(maps.values()))) - 1
+
+    def draw(method, random_layers):
+        shown = maps[method][random_layers]
+        fig, axs = plt.subplots(1, len(shown), figsize=(1.6 * len(shown), 1.7))
+        for ax, m in zip(np.atleast_1d(axs), shown):
+            ax.imshow(m)
+            ax.set(xticks=[], yticks=[])
+        return fig
+
+    def say(method, random_layers):
+        first, now = maps[method][0], maps[method][random_layers]
+        alike = rank_correlation(first, now).mean()
+        return (
+            f"{method}, {random_layers} of {layers} layers random: rank correlation "
+            f"with the first map {alike:.2f} over all pixels."
+        )
+
+    return slider(draw, say, method=list(maps), random_layers=range(layers + 1))
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-062
+def parity_slider(tpr: float = 0.8) -> Html:
+    "False positive rates that follow from base rates, at equal TPR and PPV."
+    import matplotlib.pyplot as plt
+
+    from mmcourse.fairness import implied_fpr
+
+    def both(base, ppv):
+        return [implied_fpr(p, ppv, tpr) for p in (0.5, base)]
+
+    def draw(base_rate, PPV):
+        fig, ax = plt.subplots(figsize=(5, 2.4))
+        labels = ["group 1: base rate 0.5", f"group 2: base rate {base_rate}"]
+        values = both(base_rate, PPV)
+        ax.barh(labels, values, color=PALETTE[:2])
+        for y, v in enumerate(values):
+            ax.text(v, y, f" {v:.2f}", va="center", fontsize=8)
+        ax.set(xlim=(0, 1.05), xlabel=f"false positive rate, at TPR {tpr}")
+        ax.invert_yaxis()
+        return fig
+
+    def say(base_rate, PPV):
+        first, second = both(base_rate, PPV)
+        return (
+            f"Base rates 0.5 and {base_rate}, PPV {PPV}: false positive rates "
+            f"{first:.2f} and {second:.2f}."
+        )
+
+    return slider(draw, say, base_rate=[0.2, 0.3, 0.4, 0.5, 0.6], PPV=[0.7, 0.9, 1.0])
