@@ -5,8 +5,10 @@
 Arms are named what/seed. `ship`: the long training; its weights ship. `tune/…`: hits on
 validation data by guidance, temperature and share of likely tokens. `test`: hits of the
 shipped weights on test data by direction, a 1 for each example in which a reader of
-chapter 12 finds the digit that it came from; `retrieval`: a training example of the
-word that the model read; `ceiling`: codes of real examples, or originals for words.
+chapter 12 finds the digit that it came from; `drawn`: the same for what is drawn after
+a sound, at the guidance that was best for it on validation data; `retrieval`: a
+training example of the word that the model read; `ceiling`: codes of real examples,
+or originals for words.
 `hints`: after a test hint. `mixed`: a picture's word and then its sound, in one
 sequence.
 
@@ -61,6 +63,8 @@ SETTINGS = {  # guidance, temperature, share of likely tokens
     "guide 5": (5.0, 0.9, 0.9),
     "guide 4, wider": (4.0, 1.0, 0.95),
 }
+HEARD = [a for a in ARROWS if a[0] == "audio" and a[-1] == "image"]
+FIVE = {"guide": 5.0, "temperature": 0.9, "p": 0.9}  # chosen for these alone
 CHOSEN = {"guide": 3.0, "temperature": 0.9, "p": 0.9}
 
 
@@ -215,6 +219,7 @@ def main():
 
     study("ship/0", partial(ship, 0))
     study("test/0", lambda: hits(shipped(), n=500, **CHOSEN))
+    study("drawn/0", lambda: hits(shipped(), n=500, arrows=HEARD, **FIVE))
     study("retrieval/0", retrieval)
     study("ceiling/0", ceiling)
     study("mixed/0", mixed)
