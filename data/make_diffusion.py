@@ -11,9 +11,12 @@ one. Portraits: ranks of the right drawing and the row of the nearest one, for t
 names; `valid` for validation names, by guidance. `gan`: chapter 13's, live over seeds
 and shipped over draws. `photocopies`: of training digits. `tune`: 500 pictures of the
 shipped painter against the 500 validation digits, by guidance and steps, from which
-`SHIPPED` was chosen, and the GAN's. `steps`: the same by three walks. Products are in
-bfloat16 but for `live` at guidance 2. All other rows of digits are 1,000 pictures
-against the same 1,000 test digits.
+`THROUGH` was chosen, by guidance between two times alone (`middle`), from which
+`SHIPPED` was chosen, and the GAN's. `throughout`: as `shipped`, guided at all times.
+`rate`: live trainings by learning rate,
+in bfloat16, on validation digits. `steps`: validation, guided throughout, by three
+walks. Products are in bfloat16 but for `live` at guidance 2. All other rows of digits
+are 1,000 pictures against the same 1,000 test digits.
 """
 
 import time
@@ -59,6 +62,7 @@ ASKED = torch.arange(1000) % 10
 WORDS = ASKED[:, None] + 1
 LIVE = {"steps": 700}
 DIT_STEPS = 600  # for as many seconds
+RATES = 1e-3, 2e-3, 4e-3, 8e-3
 MORE = 2.5  # guidance
 NETS = {
     "digits": {"words": 10, "width": 40},
@@ -66,7 +70,10 @@ NETS = {
 }
 LONG = {"ema": 0.999, "half": True, "seed": 0}
 STEPS = {"digits": 9_000, "portraits": 7_500}
-SHIPPED = {"guidance": 1.3, "steps": 20}  # painter of digits, chosen by `tune`
+THROUGH = {"guidance": 1.3, "steps": 20}  # at all times, chosen by `tune`
+MIDDLE = [(2.0, (0.28, 0.72)), (2.0, (0.18, 0.72)), (1.7, (0.28, 0.72))]
+MIDDLE += [(1.5, (0.28, 0.78)), (1.5, (0.0, 0.72)), (1.5, (0.28, 1.0))]
+SHIPPED = {"guidance": 2.0, "between": (0.28, 0.72), "steps": 20}  # chosen by `tune`
 GAN = {"steps": 700, "batch_size": 32, "lr": 3e-3}
 
 
@@ -181,8 +188,8 @@ def with_copies(images) -> dict:
     return judged_digits(images) | {"training digit nearest (%)": near}
 
 
-def shipped_digits(seed: int) -> dict:
-    pictures = paint(load_painter(), WORDS, seed=seed, **SHIPPED)
+def shipped_digits(seed: int, how: dict) -> dict:
+    pictures = paint(load_painter(), WORDS, seed=seed, **how)
     return with_copies(pictures[:, 0].float())
 
 
@@ -211,6 +218,15 @@ def live(kind: str, seed: int) -> dict:
     return painted(net, seed + 1) | {"seconds": seconds, "guided more": more}
 
 
+def rated(kind: str, lr: float) -> dict:  # 500 pictures, validation digits
+    with seeded(0):
+        net = UNet(width=40) if kind == "unet" else DiT()
+    steps = LIVE["steps"] if kind == "unet" else DIT_STEPS
+    net = train_flow(net, *digits(), steps=steps, lr=lr, half=True)
+    pictures = in_half(partial(paint, net, WORDS[:500], seed=90))
+    return judged_digits(pictures[:, 0].float(), "valid")
+
+
 def live_gan(seed: int) -> dict:
     images, labels = map(torch.tensor, mnist("train").values())
     g = train_gan(images, labels, **GAN, seed=seed).generator
@@ -226,9 +242,9 @@ def walked(way: str, steps: int, seed: int) -> dict:
     "The shipped painter of digits, guided, by one of three walks."
     net, rng = load_painter(), torch.Generator().manual_seed(seed)
     if way == "flow":
-        return tuned(seed, steps=steps, guidance=SHIPPED["guidance"])
+        return tuned(seed, steps=steps, guidance=THROUGH["guidance"])
     levels, parts = signal_left(linear_betas())[spaced(steps)], []
-    how = {"guidance": SHIPPED["guidance"]}
+    how = {"guidance": THROUGH["guidance"]}
     with evaluating(net):
         for words in WORDS[:500].split(125):
             guess = as_guesser(partial(steered, net, told=words, **how))
@@ -257,9 +273,13 @@ def main():
         for kind in ("unet", "dit"):
             study(f"live/{kind}/{seed}", partial(live, kind, seed), seed)
         study(f"gan/live/{seed}", partial(live_gan, seed), seed)
+    for kind in ("dit", "unet"):
+        for lr in RATES:
+            study(f"rate/{kind}/{lr:g}/0", partial(rated, kind, lr))
     for seed in range(5):
-        run = partial(shipped_digits, seed)
-        study(f"shipped/digits/{seed}", partial(in_half, run))
+        for name, how in {"shipped": SHIPPED, "throughout": THROUGH}.items():
+            run = partial(shipped_digits, seed, how)
+            study(f"{name}/digits/{seed}", partial(in_half, run))
         study(f"gan/shipped/{seed}", partial(shipped_gan, seed))
         copies = partial(photocopies, ASKED, seed=seed)
         study(f"photocopies/{seed}", lambda copies=copies: with_copies(copies()))
@@ -267,8 +287,12 @@ def main():
         for guidance in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0):
             run = partial(tuned, seed, guidance=guidance)
             study(f"tune/digits/{guidance:g}/{seed}", partial(in_half, run))
-        run = partial(tuned, seed, **SHIPPED)
-        study(f"tune/shipped/{seed}", partial(in_half, run))
+        run = partial(tuned, seed, **THROUGH)
+        study(f"tune/throughout/{seed}", partial(in_half, run))
+        for guidance, between in MIDDLE:
+            how = {"guidance": guidance, "between": between, "steps": 20}
+            name = "tune/middle/{:g}, {:g} to {:g}/{}".format(guidance, *between, seed)
+            study(name, partial(in_half, partial(tuned, seed, **how)))
         study(f"tune/gan/{seed}", partial(tuned_gan, seed))
     for guidance in (1.0, 2.0, 3.0):
         run = partial(portrayed, "valid", 0, guidance=guidance)

@@ -90,6 +90,7 @@ def paint(
     *,
     steps: int = 10,
     guidance: float = 2.0,
+    between: tuple[float, float] = (0.0, 1.0),  # times at which it is guided
     seed: int = 0,
     one_noise: bool = False,  # the same noise for all
 ) -> Tensor:  # (N, C, H, W) in [0, 1]
@@ -99,9 +100,10 @@ def paint(
     x = torch.randn(1 if one_noise else len(told), *net.shape, generator=rng)
     x = x.expand(len(told), -1, -1, -1)
     times, ends = flow_times(whole(steps, "steps", 1)), []
+    how = {"guidance": guidance, "between": between}
     with evaluating(net):
         for noise, words in zip(x.split(128), told.split(128)):
-            field = partial(steered, net, told=words, guidance=guidance)
+            field = partial(steered, net, told=words, **how)
             ends.append(follow(field, noise, times)[-1])
     return ((torch.cat(ends) + 1) / 2).clamp(0, 1)
 
@@ -113,9 +115,11 @@ def steered(
     *,
     told: Tensor,  # (B, L)
     guidance: float,
+    between: tuple[float, float] = (0.0, 1.0),  # times of guidance, both included
 ) -> Tensor:  # (B, C, H, W)
     "The velocity with guidance: the network is asked twice."
-    if guidance == 1:
+    low, high = between
+    if guidance == 1 or not low <= float(t[0]) <= high:
         return net(x, t, told)
     both = torch.cat([told, torch.zeros_like(told)])
     said = net(torch.cat([x, x]), torch.cat([t, t]), both)

@@ -535,6 +535,27 @@ def test_painting_is_a_guided_walk(painter):
     assert got.min() >= 0 and got.max() <= 1 and not got.requires_grad
 
 
+def test_words_pull_between_two_times_alone(painter):
+    told, x = torch.tensor([[3], [1]]), normal(2, 1, 28, 28, seed=5)
+    when = torch.tensor([0.75, 0.75])
+    with torch.no_grad():
+        u, none = painter(x, when, told), painter(x, when, 0 * told)
+        for between in ((0, 1), (0.75, 1), (0.5, 0.75)):
+            how = {"told": told, "guidance": 3.0, "between": between}
+            got = steered(painter, x, when, **how)
+            torch.testing.assert_close(got, none + 3.0 * (u - none))
+        for between in ((0.0, 0.7), (0.8, 1.0)):
+            how["between"] = between
+            assert torch.equal(steered(painter, x, when, **how), u)
+    two = paint(painter, told, steps=2, guidance=3.0, between=(0.4, 0.9), seed=5)
+    with torch.no_grad():
+        x = x - painter(x, torch.ones(2), told) / 2
+        half = torch.full((2,), 0.5)
+        u, none = painter(x, half, told), painter(x, half, 0 * told)
+    x = x - (none + 3 * (u - none)) / 2
+    torch.testing.assert_close(two, ((x + 1) / 2).clamp(0, 1), atol=1e-4, rtol=0)
+
+
 def test_many_pictures_are_as_few(painter):
     told = torch.arange(150)[:, None] % 5 + 1
     many = paint(painter, told, steps=1, seed=3)
