@@ -28,7 +28,7 @@ __all__ = [
     "restate",
     "drop_channels",
     "low_rank",
-    "two_layers",
+    "low_rank_pair",
     "distillation_loss",
     "first_sure",
     "exit_answers",
@@ -388,7 +388,7 @@ def _thin_pair(layer, rank, out) -> tuple[nn.Module, nn.Module]:
 
 
 # %% ../nbs/6_trust/33_compress.ipynb #cell-077
-def two_layers(
+def low_rank_pair(
     layer: nn.Module,  # Linear, Conv1d, Conv2d or Embedding
     share: float,  # of its weights, that may stay
     moment: Tensor | None = None,  # of its inputs, as `low_rank` takes it

@@ -24,7 +24,7 @@ __all__ = [
     "onnx_int8",
     "timed_rounds",
     "spread",
-    "beside",
+    "pace_word",
     "runtime_rows",
     "compress_hits",
     "bits_rows",
@@ -63,6 +63,7 @@ from mmcourse.compress import (
     calibrated,
     drop_channels,
     fold_norms,
+    low_rank_pair,
     median_seconds,
     multiply_adds,
     onnx_runner,
@@ -72,7 +73,6 @@ from mmcourse.compress import (
     strongest,
     swapped,
     to_onnx,
-    two_layers,
 )
 
 from .attack import resists
@@ -189,12 +189,12 @@ def thinner(
 
     def make(name, layer):
         moment = (moments or {}).get(name)
-        return two_layers(layer, share, moment) if wide(layer) else None
+        return low_rank_pair(layer, share, moment) if wide(layer) else None
 
     return swapped(model, make)
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-008
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-010
 HARD = {"image_noise": 0.4, "snr_db": -5.0}  # one level beyond training
 ATTACK = {"eps": 0.05, "steps": 10}  # of the picture, in [0, 1]
 ATTACKED = 200  # test examples
@@ -237,7 +237,7 @@ def _resisting(model, data):
     return resists(say, x["image"], data["test"]["label"][:ATTACKED], **ATTACK)
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-010
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-012
 def dynamic_of_torch(
     model: nn.Module,
     rows: bool = False,  # a step for each output
@@ -274,7 +274,7 @@ def beside_runtime(
         compare(f"{n} examples", ask(some), says, rtol=0, atol=1e-4)
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-011
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-013
 def onnx_int8(
     graph: bytes,  # from `to_onnx`
     inputs: dict,  # {name: (N, …)} examples that the ranges are taken from
@@ -303,7 +303,7 @@ def onnx_int8(
         return here.read_bytes()
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-012
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-014
 @contextmanager
 def _quiet():  # it advises a step of preparation that folded graphs do not need
     logging.disable(logging.WARNING)
@@ -334,7 +334,7 @@ def spread(times) -> str:  # such as '0.89 (0.85 to 0.97)'
     return f"{middle} ({least} to {most})"
 
 
-def beside(times, base) -> str:
+def pace_word(times, base) -> str:
     "Slower or faster, if no round of one lies among the rounds of the other."
     if min(times) > max(base):
         return "slower"
@@ -362,7 +362,7 @@ def runtime_rows(model, folded, some: dict, one: dict, many: dict) -> list[dict]
     return [{"run by": n} | {k: spread(v[n]) for k, v in columns.items()} for n in ways]
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-014
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-016
 @cache
 def _speakers() -> np.ndarray:  # (1000,) of the test examples
     return np.array(kept_runs("compress", "voices/test")[0])
@@ -435,7 +435,7 @@ def rank_rows() -> list[dict]:
     return _method_rows(names)
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-015
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-017
 STUDENT_ARMS = {
     "labels": "labels",
     "smoothing": "labels, smoothed",
@@ -474,7 +474,7 @@ def student_rows(m: str) -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-016
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-018
 def _band(ax, x, arms, key="test", **style):
     found = [mean_interval(h, _speakers()) for h in arms]
     value, low, high = (100 * np.array(v) for v in zip(*found))
@@ -526,7 +526,7 @@ def exit_row(model, one: dict) -> dict:
     return found | {"multiplications (%)": f"{share:.0f}"}
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-018
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-020
 METHODS = {
     "full": "full/all",
     "full, four epochs more": "full/longer",
@@ -594,7 +594,7 @@ def _spread(values) -> str:
     return f"{100 * v.value:.1f} ({100 * v.low:.1f} to {100 * v.high:.1f})"
 
 
-# %% ../nbs/0_tools/compress_tools.ipynb #cell-019
+# %% ../nbs/0_tools/compress_tools.ipynb #cell-021
 def price_rows(model, some: dict, one: dict, many: dict) -> list[dict]:
     "Size, multiplications and seconds of each method, for one model."
     folded, full = fold_norms(model), model.state_dict()
@@ -634,7 +634,7 @@ def price_rows(model, some: dict, one: dict, many: dict) -> list[dict]:
         row["million products"] = _products(m, one)
         for where, times in {"alone": alone, "of 256": crowd}.items():
             row[f"ms {where}"] = spread(times[name])
-            row[f"{where}, beside folded"] = beside(times[name], times["folded"])
+            row[f"{where}, beside folded"] = pace_word(times[name], times["folded"])
         rows.append(row)
     return rows
 

@@ -26,7 +26,7 @@ __all__ = [
     "hide_faces",
     "highest_threshold",
     "drawn_detector",
-    "window",
+    "face_at",
     "found_share",
     "detection_rows",
     "LockedError",
@@ -321,20 +321,20 @@ def highest_threshold(crowds: list, template: Tensor, share: float = 0.98) -> fl
 def drawn_detector() -> tuple[Tensor, float]:
     "A template for drawn faces, and the highest threshold that misses 2 % at most."
     crowds, valid = make_crowds(80, "train", seed=1), make_crowds(40, "valid", seed=2)
-    faces = torch.stack([window(p, y, x) for p, c in crowds for y, x in c])
+    faces = torch.stack([face_at(p, y, x) for p, c in crowds for y, x in c])
     others = background_windows(crowds, 2000)
     template = fit_template(faces, others)
     level, hard = highest_threshold(valid, template), []
     for picture, corners in crowds:  # what was taken for a face counts more
         for y, x in find_faces(picture, template, level):
             if all(max(abs(y - a), abs(x - b)) > NEAR for a, b in corners):
-                hard.append(window(picture, y, x))
+                hard.append(face_at(picture, y, x))
     others = torch.cat([others, *[torch.stack(hard)] * 4])
     template = fit_template(faces, others)
     return template, highest_threshold(valid, template)
 
 
-def window(picture: Tensor, top: int, left: int) -> Tensor:  # (32, 32)
+def face_at(picture: Tensor, top: int, left: int) -> Tensor:  # (32, 32)
     "A square of the size of a face."
     return picture[top : top + SIDE, left : left + SIDE]
 

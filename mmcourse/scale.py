@@ -12,7 +12,7 @@ __all__ = [
     "to_bf16",
     "Precision",
     "Recompute",
-    "through",
+    "run_block",
     "Deep",
     "saved_bytes",
     "ring_all_reduce",
@@ -124,7 +124,7 @@ class Recompute(torch.autograd.Function):
 
 
 # %% ../nbs/6_trust/35_scale.ipynb #cell-030
-def through(
+def run_block(
     block: nn.Module,
     x: Tensor,
     way: str,  # 'keep', 'by hand' or 'torch'
@@ -152,7 +152,7 @@ class Deep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, d) -> (B, d)
         for block in self.blocks:
-            x = x + through(block, x, self.way)
+            x = x + run_block(block, x, self.way)
         return x
 
 

@@ -370,7 +370,7 @@ def letter_loss(model: LM, rows: Tensor) -> float:  # nats a letter
         return float(next_letter_loss(model(rows[:, :-1]), rows[:, 1:]))
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-021
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-023
 def train_letters(
     rows: Tensor,  # (N, long + 1) from `letter_blocks`, each met once
     width: int,  # of the model
@@ -387,7 +387,7 @@ def train_letters(
     return model
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-023
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-025
 class LawData(NamedTuple):
     "Sizes, mean losses on test files over seeds, and a table of both."
 
@@ -419,7 +419,7 @@ def law_data() -> LawData:
     return LawData(sizes, losses, rows)
 
 
-# %% ../nbs/0_tools/scale_tools.ipynb #cell-024
+# %% ../nbs/0_tools/scale_tools.ipynb #cell-026
 def draw_law(law: LawData, predict):
     "The law, its prediction interval, the four sizes and the fifth."
     import matplotlib.pyplot as plt

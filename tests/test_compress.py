@@ -27,6 +27,7 @@ from mmcourse.compress import (
     integer_linear,
     keep_zeros,
     low_rank,
+    low_rank_pair,
     median_seconds,
     multiply_adds,
     onnx_runner,
@@ -37,15 +38,14 @@ from mmcourse.compress import (
     swapped,
     to_grid,
     to_onnx,
-    two_layers,
     weight_codes,
     weight_step,
 )
 from mmcourse.compress_tools import (
-    beside,
     dynamic_of_torch,
     input_moments,
     onnx_int8,
+    pace_word,
     slim_channels,
     slim_model,
     spread,
@@ -108,9 +108,9 @@ def test_the_clock_leaves_out_what_comes_first():
 
 
 def test_slower_is_said_only_of_rounds_that_are_apart():
-    assert beside([3, 4, 9], [1, 2]) == "slower"
-    assert beside([1, 2], [3, 4, 9]) == "faster"
-    assert beside([1, 3], [2, 4]) == beside([1, 2], [2, 3]) == ""
+    assert pace_word([3, 4, 9], [1, 2]) == "slower"
+    assert pace_word([1, 2], [3, 4, 9]) == "faster"
+    assert pace_word([1, 3], [2, 4]) == pace_word([1, 2], [2, 3]) == ""
     assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
     found = timed_rounds({"a": int, "b": int}, rounds=3)
     assert [len(t) for t in found.values()] == [3, 3]
@@ -387,13 +387,13 @@ def test_two_layers_of_full_rank_are_the_layer(layer, x, monkeypatch):
     monkeypatch.setattr(
         module, "number", lambda *a: 1.0001 * (m + n) * min(m, n) / (m * n)
     )
-    pair = two_layers(layer, 1.0)
+    pair = low_rank_pair(layer, 1.0)
     torch.testing.assert_close(pair(x), layer(x), atol=1e-5, rtol=1e-4)
 
 
 def test_thin_layers_are_smaller():
     layer = nn.Linear(1568, 64)
-    pair = two_layers(layer, 0.25)
+    pair = low_rank_pair(layer, 0.25)
     assert pair[0].weight.shape == (15, 1568)
     assert count_parameters(pair) - 64 <= 0.25 * 64 * 1568
     model, x = fused(), (batch(), {})
@@ -503,7 +503,7 @@ def test_onnx_int8_is_small_and_near():
         (lambda: weight_step(draw(2, 2), 1), "bits"),
         (lambda: weight_step(draw(2, 2), 9), "bits"),
         (lambda: prune_smallest(nn.Linear(2, 2), 1.5), "share"),
-        (lambda: two_layers(nn.Linear(2, 2), -1), "share"),
+        (lambda: low_rank_pair(nn.Linear(2, 2), -1), "share"),
         (lambda: strongest(nn.Linear(2, 3), 4), "n:"),
         (lambda: strongest(nn.Linear(2, 3), 0), "n:"),
         (lambda: median_seconds({}, repeats=0), "repeats"),
