@@ -23,13 +23,10 @@ import numpy as np
 import torch
 
 from mmcourse.measure import seeded
+from mmcourse.store import as_bits
 
 RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def bits(hits) -> str:  # such as '1101'
-    "Hits as a text, a 1 or a 0 for each example, as results keep them."
-    return "".join("01"[int(h)] for h in hits)
+bits = as_bits  # what scripts import from here
 
 
 class Study:

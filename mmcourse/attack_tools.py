@@ -45,7 +45,7 @@ from .inputs import choice
 from .measure import compare, mean_interval
 from .pipeline import extract_audio_features
 from .scenes import encode
-from .store import kept_runs
+from .store import from_bits, kept_runs
 
 
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-004
@@ -214,7 +214,7 @@ def one_input(
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-014
 def attack_hits(arm: str, name: str) -> np.ndarray:  # (seeds, N) 0 or 1
     "Hits that `data/make_attack.py` kept."
-    return np.array([list(map(int, r[name])) for r in kept_runs("attack", arm)])
+    return from_bits([r[name] for r in kept_runs("attack", arm)])
 
 
 def share_right(

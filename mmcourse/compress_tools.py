@@ -83,7 +83,7 @@ from .explore import PALETTE
 from .feature_fusion import ConcatFusion, FusionClassifier
 from .measure import calibration_error, compare, mean_interval, nll, t_interval
 from .missing import trunk
-from .store import kept_runs
+from .store import as_bits, from_bits, kept_runs
 from .training import predict
 
 
@@ -200,10 +200,6 @@ ATTACK = {"eps": 0.05, "steps": 10}  # of the picture, in [0, 1]
 ATTACKED = 200  # test examples
 
 
-def _bits(hits) -> str:
-    return "".join("01"[int(h)] for h in hits)
-
-
 def judged(
     model: nn.Module,  # of (views, mask)
     data: dict,  # 'valid', 'test', 'hard': {'features', 'label'}; 'scale' of pixels
@@ -214,7 +210,7 @@ def judged(
     for split in ("valid", "test", "hard"):
         x, y = data[split]["features"], data[split]["label"]
         logits = predict(model, (x, {}))
-        found[split] = _bits(logits.argmax(1) == y)
+        found[split] = as_bits(logits.argmax(1) == y)
         if split == "valid":
             continue
         probs = logits.double().softmax(1).numpy()
@@ -222,9 +218,9 @@ def judged(
         found[f"{split}: nll"] = nll(logits, y)
     x, y = data["test"]["features"], data["test"]["label"]
     gone = {"audio": torch.zeros(len(y), dtype=torch.bool)}
-    found["no sound"] = _bits(predict(model, (x, gone)).argmax(1) == y)
+    found["no sound"] = as_bits(predict(model, (x, gone)).argmax(1) == y)
     if attack:
-        found["attacked"] = _bits(_resisting(model, data))
+        found["attacked"] = as_bits(_resisting(model, data))
     return found
 
 
@@ -370,7 +366,7 @@ def _speakers() -> np.ndarray:  # (1000,) of the test examples
 
 def compress_hits(arm: str, key: str = "test") -> np.ndarray:  # (seeds, N) 0 or 1
     "Hits that `data/make_compress.py` kept."
-    return np.array([list(map(int, r[key])) for r in kept_runs("compress", arm)])
+    return from_bits([r[key] for r in kept_runs("compress", arm)])
 
 
 def _share(arm: str, key: str = "test") -> str:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .inputs import numbers
-from .store import kept_runs
+from .store import from_bits, kept_runs
 
 # %% ../nbs/0_tools/fairness_tools.ipynb #cell-004
 FEMALE = (
@@ -100,8 +100,7 @@ def fairness_hits(
 ) -> np.ndarray:  # (seeds, N) bool
     "Hits that `data/make_fairness.py` kept."
     runs = kept_runs("fairness", arm)
-    kept = [run.get("read", run)[name] for run in runs]
-    return np.array([[c == "1" for c in text] for text in kept])
+    return from_bits([run.get("read", run)[name] for run in runs]).astype(bool)
 
 
 # %% ../nbs/0_tools/fairness_tools.ipynb #cell-011

@@ -46,7 +46,6 @@ __all__ = [
     "with_noise",
     "leaks",
     "spanned",
-    "from_bits",
     "member_rows",
     "shift_rows",
     "forget_rows",
@@ -100,7 +99,7 @@ from .explore import PALETTE
 from .inputs import what
 from .measure import Interval, compare, mean_interval, t_interval
 from .portraits import portraits
-from .store import atomic, kept_runs
+from .store import atomic, from_bits, kept_runs
 
 
 # %% ../nbs/0_tools/privacy_tools.ipynb #cell-004
@@ -585,11 +584,6 @@ def spanned(i: Interval, scale: float = 1, digits: int = 2) -> str:
     "An estimate and its interval as a text."
     v, low, high = (scale * x for x in i)
     return f"{v:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def from_bits(texts: list[str]) -> np.ndarray:  # (seeds, N)
-    "Hits that a study kept as texts."
-    return np.array([[int(c) for c in t] for t in texts], float)
 
 
 def member_rows() -> list[dict]:

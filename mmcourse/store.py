@@ -14,6 +14,8 @@ __all__ = [
     "data_path",
     "cache_dir",
     "kept_runs",
+    "as_bits",
+    "from_bits",
     "sha256",
     "verified",
     "contents_digest",
@@ -125,6 +127,21 @@ def kept_runs(
 
 
 # %% ../nbs/0_tools/store.ipynb #cell-016
+def as_bits(hits) -> str:  # (N,) 0 or 1 -> such as '1101'
+    "Hits as a text, as results keep them."
+    return "".join("01"[int(h)] for h in hits)
+
+
+def from_bits(
+    texts,  # a text, or one for each run, equally long
+) -> np.ndarray:  # (N,) or (runs, N) of 0 and 1
+    "The hits that were kept as texts."
+    if isinstance(texts, str):
+        return np.array([int(h) for h in texts])
+    return np.stack([from_bits(t) for t in texts])
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-019
 def sha256(
     path: str | Path,  # a file
 ) -> str:  # 64 hexadecimal digits
@@ -136,7 +153,7 @@ def sha256(
     return h.hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-020
+# %% ../nbs/0_tools/store.ipynb #cell-023
 def verified(
     path: str | Path,  # a file
     digest: str,  # the SHA-256 it must have, 64 hexadecimal digits
@@ -146,13 +163,13 @@ def verified(
     return Path(path)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-021
+# %% ../nbs/0_tools/store.ipynb #cell-024
 def _same(what, got: str, want: str):
     if got != want.lower():
         raise CorruptData(f"{what}: expected sha256 {want}, got {got}")
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-024
+# %% ../nbs/0_tools/store.ipynb #cell-027
 def contents_digest(
     folder: str | Path,  # the files directly in it count, folders below it do not
     pattern: str = "*",  # only files with such names count
@@ -162,13 +179,13 @@ def contents_digest(
     return _over({p.name: sha256(p) for p in files})
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-025
+# %% ../nbs/0_tools/store.ipynb #cell-028
 def _over(digests: dict[str, str]) -> str:
     lines = [f"{name} {digests[name]}\n" for name in sorted(digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-029
+# %% ../nbs/0_tools/store.ipynb #cell-032
 def load_npz(
     path: str | Path,  # an .npz file
     digest: str,  # the SHA-256 it must have
@@ -180,7 +197,7 @@ def load_npz(
         return {name: z[name] for name in z.files}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-034
+# %% ../nbs/0_tools/store.ipynb #cell-037
 @contextmanager
 def atomic(
     dest: str | Path,  # where the file shall be; its folder is made
@@ -198,7 +215,7 @@ def atomic(
             part.unlink(missing_ok=True)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-037
+# %% ../nbs/0_tools/store.ipynb #cell-040
 @dataclass(frozen=True)
 class Remote:
     "A data set that is downloaded on request."
@@ -214,7 +231,7 @@ class Remote:
     max_bytes: int = 1 << 28  # more is refused
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-039
+# %% ../nbs/0_tools/store.ipynb #cell-042
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 FSDD = Remote(
     "fsdd",
@@ -226,7 +243,7 @@ FSDD = Remote(
     "https://github.com/Jakobovski/free-spoken-digit-dataset",
 )
 
-# %% ../nbs/0_tools/store.ipynb #cell-040
+# %% ../nbs/0_tools/store.ipynb #cell-043
 MNIST_FULL = Remote(
     "mnist_full",
     (
@@ -257,7 +274,7 @@ MNIST_FULL = Remote(
 REMOTES = {r.name: r for r in (FSDD, MNIST_FULL)}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-044
+# %% ../nbs/0_tools/store.ipynb #cell-047
 def cached(remote: Remote) -> Path:  # the folder with its files
     "A fetched data set, verified just now. Raises `FileNotFoundError`, `CorruptData`."
     folder = _cache() / remote.name
@@ -269,7 +286,7 @@ def cached(remote: Remote) -> Path:  # the folder with its files
     return folder
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-046
+# %% ../nbs/0_tools/store.ipynb #cell-049
 def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
     "Path, size and reader of each plain file in a folder, zip or tar archive."
     if source.is_dir():
@@ -285,7 +302,7 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
                 yield m.name, m.size, t.extractfile(m).read
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-048
+# %% ../nbs/0_tools/store.ipynb #cell-051
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -315,7 +332,7 @@ def _contents(remote: Remote, source: Path) -> dict[str, bytes]:
     return files
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-050
+# %% ../nbs/0_tools/store.ipynb #cell-053
 def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
     files = _contents(remote, source)
     got = _over({n: hashlib.sha256(b).hexdigest() for n, b in files.items()})
@@ -327,7 +344,7 @@ def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
     return files
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-052
+# %% ../nbs/0_tools/store.ipynb #cell-055
 def _download(remote: Remote, folder: Path, progress: bool) -> Path:
     "A data set's archive, or a folder with its single files."
     import pooch
@@ -358,7 +375,7 @@ def _first(remote: Remote, box, name: str, urls: list[str], get):
     raise DownloadError("\n".join(failures))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-054
+# %% ../nbs/0_tools/store.ipynb #cell-057
 def fetch_remote(
     remote: Remote,
     archive: str | Path | None = None,  # a zip, tar or folder that you have already
@@ -388,7 +405,7 @@ def fetch_remote(
     return dest
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-055
+# %% ../nbs/0_tools/store.ipynb #cell-058
 def _ready(remote: Remote) -> Path | None:
     try:
         return cached(remote)
@@ -407,7 +424,7 @@ def _place(files: dict[str, bytes], new: Path, dest: Path):
         os.replace(new, dest)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-066
+# %% ../nbs/0_tools/store.ipynb #cell-069
 def read_idx(
     path: str | Path,  # an IDX file, plain or .gz
 ) -> np.ndarray:  # MNIST: (N, 28, 28) or (N,), uint8
@@ -424,6 +441,6 @@ def read_idx(
     return a.astype(a.dtype.newbyteorder("="))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-067
+# %% ../nbs/0_tools/store.ipynb #cell-070
 _IDX = {(0, 0x08): ">u1", (0, 0x09): ">i1", (0, 0x0B): ">i2"}
 _IDX |= {(0, 0x0C): ">i4", (0, 0x0D): ">f4", (0, 0x0E): ">f8"}

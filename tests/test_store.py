@@ -180,6 +180,15 @@ def test_data_path_in_a_checkout_and_in_a_wheel(tmp_path, monkeypatch):
     assert store.data_path("x") == package.parent / "data" / "x"
 
 
+def test_hits_go_into_a_text_and_come_back():
+    hits = np.array([True, False, False, True])
+    assert store.as_bits(hits) == "1001" and store.as_bits([0, 1.0]) == "01"
+    assert store.from_bits("1001").tolist() == [1, 0, 0, 1]
+    assert store.from_bits(["10", "01"]).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError):
+        store.from_bits(["10", "1"])
+
+
 def test_kept_runs_are_those_of_one_arm_in_their_order(tmp_path, monkeypatch):
     runs = {"a/b/0": 1, "a/0": 2, "a/b/1": 3, "a/bc/0": 4, "a/b/x/0": 5}
     (tmp_path / "results").mkdir()
