@@ -7,7 +7,7 @@ until the light is bad, the street is loud, or somebody plays a recording."""
 __all__ = [
     "BAD_SIDES",
     "draw_people",
-    "match",
+    "template_scores",
     "genuine",
     "error_rates",
     "discriminants",
@@ -16,7 +16,7 @@ __all__ = [
     "Trial",
     "fit_llr",
     "llr_of",
-    "Fusion",
+    "ScoreFusion",
     "ruled_scores",
     "cllr",
     "eer_threshold",
@@ -24,9 +24,9 @@ __all__ = [
     "QualityFusion",
     "forged",
     "attacked",
-    "Costs",
-    "decide",
-    "mean_cost",
+    "ClaimCosts",
+    "decide_claim",
+    "mean_claim_cost",
 ]
 
 # %% ../nbs/7_labs/36_verification.ipynb #cell-003
@@ -57,7 +57,7 @@ def draw_people(seed: int) -> dict[str, Tensor]:  # split -> (people, 2)
 
 
 # %% ../nbs/7_labs/36_verification.ipynb #cell-013
-def match(
+def template_scores(
     enrolled: Tensor,  # (P, k, d)
     probes: Tensor,  # (P, n, d)
 ) -> Tensor:  # (P, n, P): each probe against each person's template
@@ -119,7 +119,9 @@ def train_embedder(
     for _ in range(steps):
         order = torch.randperm(k)
         z = net(x + noise * torch.randn(x.shape))[:, order]
-        logits = sharpness * match(z[:, : k // 2], z[:, k // 2 :]).flatten(0, 1)
+        logits = sharpness * template_scores(z[:, : k // 2], z[:, k // 2 :]).flatten(
+            0, 1
+        )
         optimizer.zero_grad()
         F.cross_entropy(logits, who).backward()
         optimizer.step()
@@ -131,7 +133,7 @@ def embeddings(
     kind: str,  # 'face' or 'voice'
     split: dict[str, Tensor],  # rows of `people_numbers`
 ) -> dict[str, Callable]:  # numbers (P, k, d) -> vectors
-    "Three ways to compare, learnt from the training people."
+    "Three ways to compare, and the one that validation people choose."
     x = people_numbers(kind)
     known, valid = x[split["train"]], x[split["valid"]]
     mean, scale = known.mean((0, 1)), known.flatten(0, 1).std(0)
@@ -139,19 +141,19 @@ def embeddings(
     def plain(x):
         return (x - mean) / scale
 
-    def error_of(v):
-        z = plain(valid) @ v
-        s = match(z[:, :5], z[:, 5:])
+    def error_of(embed):
+        z = embed(valid)
+        s = template_scores(z[:, :5], z[:, 5:])
         return equal_error(s[genuine(s)], s[~genuine(s)])
 
     tried = [discriminants(plain(known), s) for s in (0.05, 0.2, 0.5, 0.9)]
-    best = min(tried, key=error_of)
     net = train_embedder(plain(known))
-    return {
+    ways = {
         "plain": plain,
-        "LDA": lambda x: plain(x) @ best,
+        "LDA": min([lambda x, v=v: plain(x) @ v for v in tried], key=error_of),
         "network": lambda x: net(plain(x).float()).double(),
     }
+    return ways | {"chosen": min(ways.values(), key=error_of)}
 
 
 # %% ../nbs/7_labs/36_verification.ipynb #cell-027
@@ -180,7 +182,7 @@ class Trial:
         probes = x[:, 5:]
         if version != "clean":
             probes = people_numbers(f"{kind}/{version}")[rows]
-        return match(embed(x[:, :5]), embed(probes))
+        return template_scores(embed(x[:, :5]), embed(probes))
 
 
 # %% ../nbs/7_labs/36_verification.ipynb #cell-035
@@ -211,7 +213,7 @@ def llr_of(x: Tensor, w: Tensor) -> Tensor:  # (..., m), (m + 1,) -> (...)
 
 
 # %% ../nbs/7_labs/36_verification.ipynb #cell-038
-class Fusion:
+class ScoreFusion:
     "Scores of a face and a voice become one; fitted on the validation people."
 
     def __init__(self, trial: Trial, systems: tuple[str, str]):
@@ -238,7 +240,7 @@ class Fusion:
 
 # %% ../nbs/7_labs/36_verification.ipynb #cell-039
 def ruled_scores(
-    fusion: Fusion,
+    fusion: ScoreFusion,
     rule: str,  # 'face', 'voice', 'sum of z', 'LLR' or 'both must'
     z: Tensor,  # (..., 2) on the fusion's scale
 ) -> Tensor:  # (...)
@@ -267,7 +269,7 @@ def cllr(
 round(cllr(torch.zeros(3), torch.zeros(3)), 3)
 
 
-# %% ../nbs/7_labs/36_verification.ipynb #cell-054
+# %% ../nbs/7_labs/36_verification.ipynb #cell-056
 def eer_threshold(scores: Tensor) -> Tensor:  # scalar
     "The threshold at which both errors are most equal."
     true, at = genuine(scores), scores.flatten().sort().values
@@ -275,7 +277,7 @@ def eer_threshold(scores: Tensor) -> Tensor:  # scalar
     return at[(passed - refused).abs().argmin()]
 
 
-# %% ../nbs/7_labs/36_verification.ipynb #cell-061
+# %% ../nbs/7_labs/36_verification.ipynb #cell-063
 def qualities(trial: Trial, part: str, versions: tuple) -> Tensor:  # (P, 5, 2)
     "How good each face and each voice is, on the scale of the training people."
     found = []
@@ -287,7 +289,7 @@ def qualities(trial: Trial, part: str, versions: tuple) -> Tensor:  # (P, 5, 2)
     return torch.stack(found, -1)
 
 
-# %% ../nbs/7_labs/36_verification.ipynb #cell-062
+# %% ../nbs/7_labs/36_verification.ipynb #cell-064
 BAD_SIDES = (
     ("clean", "clean"),
     *((f"blur {b}", "clean") for b in (2, 4, 8)),
@@ -298,7 +300,7 @@ BAD_SIDES = (
 class QualityFusion:
     "A fusion of scores that knows how good each probe is."
 
-    def __init__(self, fusion: Fusion, use_quality: bool = True):
+    def __init__(self, fusion: ScoreFusion, use_quality: bool = True):
         self.fusion, self.use_quality = fusion, use_quality
         x = [self.inputs("valid", versions) for versions in BAD_SIDES]
         same = genuine(x[0][..., 0]).flatten().repeat(len(x))
@@ -316,14 +318,14 @@ class QualityFusion:
         return llr_of(self.inputs(part, versions), self.w)
 
 
-# %% ../nbs/7_labs/36_verification.ipynb #cell-069
+# %% ../nbs/7_labs/36_verification.ipynb #cell-071
 def forged(scores: Tensor) -> Tensor:  # (P, n, P) -> (P, n, P)
     "Whoever attacks brings the forgery of the person he claims to be."
     claimed = scores.diagonal(dim1=0, dim2=2)  # (n, P)
     return claimed[None].expand(len(scores), -1, -1)
 
 
-def attacked(fusion: Fusion, face: str, voice: str) -> Tensor:  # (P, 5, P, 2)
+def attacked(fusion: ScoreFusion, face: str, voice: str) -> Tensor:  # (P, 5, P, 2)
     "Scores of an attacker; 'own' is what he is himself."
     parts = []
     for k, version in enumerate((face, voice)):
@@ -335,8 +337,8 @@ def attacked(fusion: Fusion, face: str, voice: str) -> Tensor:  # (P, 5, P, 2)
     return torch.stack(parts, -1)
 
 
-# %% ../nbs/7_labs/36_verification.ipynb #cell-075
-class Costs(NamedTuple):
+# %% ../nbs/7_labs/36_verification.ipynb #cell-079
+class ClaimCosts(NamedTuple):
     "What errors cost, and how frequent false claims are."
 
     stranger: float = 100.0  # let in
@@ -345,7 +347,7 @@ class Costs(NamedTuple):
     fraud: float = 0.02  # share of false claims
 
 
-def decide(llr: Tensor, costs: Costs, may_call: bool = True) -> Tensor:
+def decide_claim(llr: Tensor, costs: ClaimCosts, may_call: bool = True) -> Tensor:
     "0: refuse, 1: let in, 2: call; what is cheapest on average."
     before = math.log((1 - costs.fraud) / costs.fraud)
     p = torch.sigmoid(llr + before)  # the claim is true
@@ -355,7 +357,7 @@ def decide(llr: Tensor, costs: Costs, may_call: bool = True) -> Tensor:
     return torch.stack(price).argmin(0)
 
 
-def mean_cost(choice: Tensor, scores: Tensor, costs: Costs) -> float:
+def mean_claim_cost(choice: Tensor, scores: Tensor, costs: ClaimCosts) -> float:
     "Mean cost of a claim; `choice` (P, n, P), of which `scores` says who is genuine."
     true = genuine(scores)
     own, other = choice[true], choice[~true]

@@ -11,10 +11,10 @@ __all__ = [
     "weighted_eer",
     "eer_of",
     "eer_draws",
-    "centred",
+    "shift_removed",
     "eer_over",
     "eer_gain",
-    "pair_weights_of",
+    "pair_counts",
     "rate_draws",
     "rate_over",
     "single_rows",
@@ -23,7 +23,9 @@ __all__ = [
     "whose",
     "fusion_rows",
     "error_left",
-    "pause_scores",
+    "other_draws",
+    "rule_scores",
+    "part_scores",
     "pause_rows",
     "draw_det",
     "claims_of",
@@ -31,13 +33,19 @@ __all__ = [
     "group_rows",
     "worst_faces",
     "refused_faces",
-    "once",
+    "first_of_pair",
     "draw_worst",
     "draw_refused",
     "bad_systems",
     "bad_rows",
-    "gain_rows",
+    "bad_side_gains",
+    "equal_threshold",
+    "refusing_threshold",
+    "let_in",
     "spoof_rows",
+    "spoof_gain_rows",
+    "cost_counts",
+    "cost_draws",
     "cost_rows",
 ]
 
@@ -50,18 +58,19 @@ from torch import Tensor
 
 from mmcourse.verification import (
     BAD_SIDES,
-    Costs,
-    Fusion,
+    ClaimCosts,
     QualityFusion,
+    ScoreFusion,
     Trial,
     attacked,
     cllr,
-    decide,
+    decide_claim,
+    discriminants,
     eer_threshold,
     error_rates,
     genuine,
-    match,
-    mean_cost,
+    mean_claim_cost,
+    template_scores,
 )
 
 from .chimeras import people_file, people_numbers
@@ -120,7 +129,7 @@ def eer_draws(trials, scores_of, world, people="both") -> np.ndarray:  # (draws,
     return ((each.nan_to_num() * times).sum(1) / times.sum(1)).numpy()
 
 
-def centred(value: float, drawn: np.ndarray, least: float = -np.inf) -> Interval:
+def shift_removed(value: float, drawn: np.ndarray, least: float = -np.inf) -> Interval:
     "The spread of resampled values about the measured one; their bias is taken out."
     low, high = np.quantile(drawn - drawn.mean() + value, (0.025, 0.975))
     return Interval(float(value), float(max(low, least)), float(high))
@@ -135,7 +144,7 @@ def eer_over(
     "Mean EER over the trials, its interval over trials and people."
     drawn = eer_draws(trials, scores_of, world, people)
     value = np.mean([eer_of(scores_of(t)) for t in trials])
-    return centred(value, drawn, 0.0)
+    return shift_removed(value, drawn, 0.0)
 
 
 def eer_gain(trials, better: Callable, base: Callable, world, people="both"):
@@ -143,10 +152,10 @@ def eer_gain(trials, better: Callable, base: Callable, world, people="both"):
     drawn = eer_draws(trials, better, world, people)
     drawn = drawn - eer_draws(trials, base, world, people)
     value = np.mean([eer_of(better(t)) - eer_of(base(t)) for t in trials])
-    return centred(value, drawn)
+    return shift_removed(value, drawn)
 
 
-def pair_weights_of(w: Tensor) -> Tensor:  # (draws, P) -> (draws, P, P)
+def pair_counts(w: Tensor) -> Tensor:  # (draws, P) -> (draws, P, P)
     "How often each pair counts: one person times the other, a person once."
     eye = torch.eye(w.shape[1], dtype=torch.bool)
     return torch.where(eye, w[:, :, None], w[:, :, None] * w[:, None, :])
@@ -156,7 +165,7 @@ def rate_draws(events, counts, world, people="both") -> np.ndarray:  # (draws,)
     "The share of events in each resampled world; lists of (P, P) counts."
     times, top, below = world["times"], [], []
     for e, c, w in zip(events, counts, world[people]):
-        pair = pair_weights_of(w)
+        pair = pair_counts(w)
         top.append((pair * e).sum((1, 2)))
         below.append((pair * c).sum((1, 2)))
     top = (torch.stack(top, 1) * times).sum(1)
@@ -176,25 +185,22 @@ def rate_over(events, counts, world, people="both") -> Interval:
 RULES = "face", "voice", "sum of z", "LLR", "both must"
 
 
-def single_rows(trials: list[Trial], world: dict) -> tuple[list[dict], dict]:
-    "Three ways to compare for each modality, and the best on validation people."
-    rows, best = [{"system": "chance", "EER on test (%)": "50"}], {}
+def single_rows(trials: list[Trial], world: dict) -> list[dict]:
+    "Three ways to compare for each modality, and what each draw chose of them."
+    rows = [{"system": "chance", "EER on test (%)": "50"}]
     for kind in ("face", "voice"):
-        errors = {}
-        for way in ("plain", "LDA", "network"):
+        for way in ("plain", "LDA", "network", "chosen"):
             system = f"{kind} {way}"
-            valid = [eer_of(t.scores(system, "valid")) for t in trials]
-            errors[system] = float(np.mean(valid))
+            valid = np.mean([eer_of(t.scores(system, "valid")) for t in trials])
             scores, plain = scores_by(system), scores_by(f"{kind} plain")
             found = eer_over(trials, scores, world, kind)
-            row = {"system": system, "EER on validation (%)": 100 * errors[system]}
+            row = {"system": system, "EER on validation (%)": 100 * float(valid)}
             row["EER on test (%)"] = spanned(found, 100, 1)
             if way != "plain":
                 gain = eer_gain(trials, scores, plain, world, kind)
                 row["minus plain (points)"] = gain.points()
             rows.append(row)
-        best[kind] = min(errors, key=errors.get)
-    return rows, best
+    return rows
 
 
 def scores_by(system: str) -> Callable:
@@ -202,7 +208,9 @@ def scores_by(system: str) -> Callable:
     return lambda trial: trial.scores(system)
 
 
-def ruled(fusions: list[Fusion], rule: str, versions=("clean", "clean")) -> Callable:
+def ruled(
+    fusions: list[ScoreFusion], rule: str, versions=("clean", "clean")
+) -> Callable:
     "Trial -> scores of the test people by this rule."
     found = {f.trial: f.apply(rule, f.stacked("test", versions)) for f in fusions}
     return found.get
@@ -213,7 +221,7 @@ def whose(rule: str) -> str:
     return rule if rule in ("face", "voice") else "both"
 
 
-def fusion_rows(fusions: list[Fusion], world: dict) -> list[dict]:
+def fusion_rows(fusions: list[ScoreFusion], world: dict) -> list[dict]:
     "EER and Cllr of each rule."
     trials, rows = [f.trial for f in fusions], []
     shares = error_left(fusions, world)
@@ -231,7 +239,7 @@ def fusion_rows(fusions: list[Fusion], world: dict) -> list[dict]:
     return rows
 
 
-def error_left(fusions: list[Fusion], world: dict) -> dict[str, Interval]:
+def error_left(fusions: list[ScoreFusion], world: dict) -> dict[str, Interval]:
     "EER of each fusion as a share of that of the better modality, if it errs."
     trials, drawn, value = [f.trial for f in fusions], {}, {}
     for rule in RULES:
@@ -243,28 +251,70 @@ def error_left(fusions: list[Fusion], world: dict) -> dict[str, Interval]:
         return {}  # no errors, no share of them
     single = np.minimum(drawn["face"], drawn["voice"]).clip(1e-3)
     shares = {r: (value[r] / least, drawn[r] / single) for r in RULES[2:]}
-    return {r: centred(v, d, 0.0) for r, (v, d) in shares.items()}
+    return {r: shift_removed(v, d, 0.0) for r, (v, d) in shares.items()}
 
 
-def pause_scores(trial: Trial) -> Tensor:  # (P, 5, P)
-    "Voices compared by what is heard while nobody speaks."
-    x = people_numbers("pause")
-    rows = {k: v[:, 1] for k, v in trial.people.items()}
-    known, test = x[rows["train"]], x[rows["test"]]
-    z = (test - known.mean((0, 1))) / known.flatten(0, 1).std(0)
-    return match(z[:, :5], z[:, 5:])
-
-
-def pause_rows(trials: list[Trial], world: dict) -> list[dict]:
-    "How well plain cosines tell voices apart, by speech and by pauses."
-    rows, ways = [], {"speech": scores_by("voice plain"), "pauses alone": pause_scores}
-    for name, scores in ways.items():
-        found = eer_over(trials, scores, world, "voice")
-        rows.append({"from": name, "EER (%)": spanned(found, 100, 1)})
+def other_draws(seeds: range) -> list[dict]:
+    "What ten other draws of people say, and ten more."
+    rows = []
+    for start in seeds[::10]:
+        trials = [Trial(seed) for seed in range(start, start + 10)]
+        fusions = [ScoreFusion(t, ("face chosen", "voice chosen")) for t in trials]
+        row = {"draws": f"{start} to {start + 9}"}
+        for rule in ("face", "voice", "sum of z", "LLR"):
+            row[rule] = 100 * float(np.mean([*map(eer_of, rule_scores(fusions, rule))]))
+        share = row["LLR"] / min(row["face"], row["voice"])
+        rows.append(row | {"LLR as a share": f"{share:.2f}"})
     return rows
 
 
-def draw_det(fusions: list[Fusion]):
+def rule_scores(fusions: list[ScoreFusion], rule: str) -> list[Tensor]:
+    "Scores of the test people by this rule, for each draw."
+    return [f.apply(rule, f.stacked()) for f in fusions]
+
+
+def part_scores(
+    trial: Trial,
+    kind: str,  # 'voice' or 'pause'
+    columns: slice,  # which of the numbers
+    learnt: bool,  # by LDA, its shrinkage chosen on validation people
+) -> Tensor:  # (P, 5, P)
+    "Voices compared by a part of what is known of them."
+    x = people_numbers(kind)[..., columns]
+    known, valid, test = (x[v[:, 1]] for v in trial.people.values())
+    mean, scale = known.mean((0, 1)), known.flatten(0, 1).std(0)
+
+    def scores(x, v):
+        z = (x - mean) / scale @ v
+        return template_scores(z[:, :5], z[:, 5:])
+
+    if not learnt:
+        return scores(test, torch.eye(len(mean)).double())
+    strengths = 0.05, 0.2, 0.5, 0.9
+    tried = [discriminants((known - mean) / scale, s) for s in strengths]
+    return scores(test, min(tried, key=lambda v: eer_of(scores(valid, v))))
+
+
+def pause_rows(trials: list[Trial], world: dict) -> list[dict]:
+    "How well voices are told apart by speech, by pauses, and by parts of speech."
+    silent = (people_numbers("pause").abs().sum(-1) < 1.5).double().mean().item()
+    parts = {
+        "speech, all numbers": ("voice", slice(0, 81)),
+        "pauses alone": ("pause", slice(0, 40)),
+        "speech, without the mean spectrum": ("voice", slice(40, 81)),
+    }
+    rows = []
+    for name, part in parts.items():
+        row = {"from": name}
+        for way in ("plain", "LDA"):
+            found = {t: part_scores(t, *part, way == "LDA") for t in trials}
+            row[way] = spanned(eer_over(trials, found.get, world, "voice"), 100, 1)
+        empty = f"{100 * silent:.0f}" if part[0] == "pause" else "0"
+        rows.append(row | {"samples without any (%)": empty})
+    return rows
+
+
+def draw_det(fusions: list[ScoreFusion]):
     "DET curves of face, voice and both."
     import matplotlib.pyplot as plt
 
@@ -287,7 +337,7 @@ def draw_det(fusions: list[Fusion]):
     ax.legend()
 
 
-def claims_of(fusions: list[Fusion], rule: str) -> tuple[Tensor, Tensor]:
+def claims_of(fusions: list[ScoreFusion], rule: str) -> tuple[Tensor, Tensor]:
     "Scores of all true and of all false claims."
     scores = [ruled([f], rule)(f.trial) for f in fusions]
     same = torch.cat([s[genuine(s)] for s in scores])
@@ -305,13 +355,13 @@ def voice_groups() -> dict[str, Tensor]:  # (44,) bool each
 
 
 def group_rows(trials: list[Trial], system: str, world: dict) -> list[dict]:
-    "Errors of a voice system by group, at the threshold where both errors are equal."
+    "Errors of a voice system by group, at the EER threshold of validation people."
     rows = []
     for name, group in voice_groups().items():
         found = {k: ([], []) for k in ("refused", "same group", "other group")}
         for trial in trials:
             s, mine = trial.scores(system), group[trial.people["test"][:, 1]]
-            t, P = eer_threshold(s), len(s)
+            t, P = eer_threshold(trial.scores(system, "valid")), len(s)
             error = torch.where(genuine(s), s < t, s >= t).double().sum(1)
             claimed = mine[None, :].expand(P, P)
             eye = torch.eye(P, dtype=torch.bool)
@@ -341,7 +391,7 @@ def worst_faces(trials: list[Trial], system: str = "face plain") -> list[tuple]:
         own, probe, claimed = np.unravel_index(k, s.shape)
         pair = int(rows[own]), 5 + int(probe), int(rows[claimed])
         found.append((float(s[own, probe, claimed]), *pair))
-    return once(sorted(found, reverse=True))
+    return first_of_pair(sorted(found, reverse=True))
 
 
 def refused_faces(trials: list[Trial], system: str = "face plain") -> list[tuple]:
@@ -353,10 +403,10 @@ def refused_faces(trials: list[Trial], system: str = "face plain") -> list[tuple
         person, probe = divmod(int(own.argmin()), own.shape[1])
         face = int(rows[person])
         found.append((float(own.min()), face, 5 + probe, face))
-    return once(sorted(found))
+    return first_of_pair(sorted(found))
 
 
-def once(found: list[tuple]) -> list[tuple]:
+def first_of_pair(found: list[tuple]) -> list[tuple]:
     "The first of each pair of faces."
     seen = {}
     for score, own, probe, claimed in found:
@@ -385,17 +435,18 @@ def draw_refused(trials: list[Trial], system: str):
     for trial in trials:
         s, v = trial.scores(system), trial.people["test"][:, 1]
         own = s.diagonal(dim1=0, dim2=2)  # (5, P)
-        refused[v] += (own < eer_threshold(s)).float().sum(0)
+        at = eer_threshold(trial.scores(system, "valid"))
+        refused[v] += (own < at).float().sum(0)
         tested[v] += len(own)
-    share = (refused / tested.clamp_min(1)).sort(descending=True).values
+    share = (refused / tested)[tested > 0].sort(descending=True).values
     fig, ax = plt.subplots(figsize=(6.4, 2.8))
-    ax.bar(range(len(share)), 100 * share, color=PALETTE[0])
+    ax.bar(range(1, len(share) + 1), 100 * share, color=PALETTE[0])
     ax.set(xlabel="voices, the worst first", ylabel="refused (%)")
     ax.set_title("Some voices are refused again and again")
 
 
 # %% ../nbs/0_tools/verification_tools.ipynb #cell-010
-def bad_systems(fusions: list[Fusion]) -> dict[str, Callable]:
+def bad_systems(fusions: list[ScoreFusion]) -> dict[str, Callable]:
     "Name -> (versions -> (trial -> scores))."
     seen = [QualityFusion(f, use_quality=False) for f in fusions]
     careful = [QualityFusion(f) for f in fusions]
@@ -421,7 +472,7 @@ def bad_rows(trials, systems: dict[str, Callable], world: dict) -> list[dict]:
     return rows
 
 
-def gain_rows(trials, systems: dict[str, Callable], world: dict) -> list[dict]:
+def bad_side_gains(trials, systems: dict[str, Callable], world: dict) -> list[dict]:
     "Is a fusion weighed down by a bad side, and does quality repair it?"
     rows = []
     for versions, good in (
@@ -451,44 +502,114 @@ ATTACKS = (
 )
 
 
-def spoof_rows(fusions: list[Fusion], world: dict) -> list[dict]:
-    "Share of attacks let in, at the threshold of the validation people."
+def equal_threshold(fusion: ScoreFusion, rule: str) -> Tensor:
+    "Where both errors of the validation people are equal."
+    return eer_threshold(fusion.apply(rule, fusion.stacked("valid")))
+
+
+def refusing_threshold(fusion: ScoreFusion, rule: str, share: float = 0.05) -> Tensor:
+    "Where this share of true claims of the validation people is refused."
+    s = fusion.apply(rule, fusion.stacked("valid"))
+    return s[genuine(s)].quantile(share, interpolation="lower")
+
+
+def let_in(fusions, rule: str, attack: tuple[str, str], threshold: Callable):
+    "Attacks let in and attacks tried: two lists of (P, P)."
+    passed, tried = [], []
+    for f in fusions:
+        s = f.apply(rule, attacked(f, *attack))
+        others = ~torch.eye(len(s), dtype=torch.bool)
+        passed.append((s >= threshold(f, rule)).double().mean(1) * others)
+        tried.append(others.double())
+    return passed, tried
+
+
+def spoof_rows(fusions: list[ScoreFusion], world: dict) -> list[dict]:
+    "Share of attacks let in, at the EER threshold of the validation people."
     rows = []
-    for face, voice in ATTACKS:
-        row = {"face shown": face, "voice heard": voice}
+    for attack in ATTACKS:
+        row = dict(zip(("face shown", "voice heard"), attack))
         for rule in RULES:
-            passed, tried = [], []
-            for f in fusions:
-                t = eer_threshold(f.apply(rule, f.stacked("valid")))
-                s = f.apply(rule, attacked(f, face, voice))
-                others = ~torch.eye(len(s), dtype=torch.bool)
-                passed.append((s >= t).double().mean(1) * others)
-                tried.append(others.double())
-            row[rule] = spanned(rate_over(passed, tried, world), 100, 0)
+            found = rate_over(*let_in(fusions, rule, attack, equal_threshold), world)
+            row[rule] = spanned(found, 100, 0)
         rows.append(row)
     return rows
 
 
+def spoof_gain_rows(fusions: list[ScoreFusion], world: dict) -> list[dict]:
+    "Attacks let in by one rule minus those by another, on two kinds of terms."
+    terms = {
+        "each at its EER": equal_threshold,
+        "one in twenty refused": refusing_threshold,
+    }
+    rows = []
+    for attack, rule, base in (
+        (("own", "vocoded"), "LLR", "face"),
+        (("print", "own"), "LLR", "voice"),
+        (("own", "vocoded"), "both must", "LLR"),
+        (("print", "own"), "both must", "LLR"),
+    ):
+        forged_side = "voice, vocoded" if attack[0] == "own" else "face, print"
+        row = {"forged": forged_side, "rule": rule, "minus": base}
+        for name, threshold in terms.items():
+            pair = [let_in(fusions, r, attack, threshold) for r in (rule, base)]
+            value = np.subtract(*[sum(map(torch.sum, e)) for e, _ in pair])
+            value = float(value / sum(map(torch.sum, pair[0][1])))
+            drawn = np.subtract(*[rate_draws(*p, world) for p in pair])
+            ends = np.nanquantile(drawn, (0.025, 0.975)).tolist()
+            row[name] = Interval(value, *ends).points(0)
+        rows.append(row)
+    return rows
+
+
+def cost_counts(choice: Tensor, costs: ClaimCosts) -> tuple[list, list]:
+    "Cost of each pair (P, P) and how often it counts: true claims, false claims."
+    eye = torch.eye(len(choice), dtype=torch.bool)
+    called = (choice == 2) * costs.call
+    own = ((choice == 0) * costs.tenant + called).double().mean(1)
+    other = ((choice == 1) * costs.stranger + called).double().mean(1)
+    return [own * eye, other * ~eye], [eye.double(), (~eye).double()]
+
+
+def cost_draws(choices: list[Tensor], costs: ClaimCosts, world: dict) -> np.ndarray:
+    "The mean cost of a claim in each resampled world."
+    found = [cost_counts(c, costs) for c in choices]
+    rates = [
+        rate_draws([p[k] for p, _ in found], [c[k] for _, c in found], world)
+        for k in (0, 1)
+    ]
+    return (1 - costs.fraud) * rates[0] + costs.fraud * rates[1]
+
+
 def cost_rows(
-    fusions: list[Fusion], witness: dict[str, str], costs: Costs
+    fusions: list[ScoreFusion], witness: dict[str, str], costs: ClaimCosts, world: dict
 ) -> list[dict]:
     "Mean cost of a claim by rule of decision; `witness`: name -> rule of fusion."
-    rows = []
-    for name, rule in witness.items():
-        parts = []
-        for f in fusions:
-            s = f.apply(rule, f.stacked())
-            at = eer_threshold(f.apply(rule, f.stacked("valid")))
-            choices = {
-                "EER threshold": (s >= at).long(),
-                "Bayes": decide(s, costs, may_call=False),
-                "Bayes, may call": decide(s, costs),
-            }
-            part = {k: mean_cost(c, s, costs) for k, c in choices.items()}
-            last = choices["Bayes, may call"]
-            part["called (%)"] = 100 * (last == 2)[genuine(s)].double().mean().item()
-            parts.append(part)
-        mean = {k: float(np.mean([p[k] for p in parts])) for k in parts[0]}
-        rows.append({"witness": name} | mean)
     always = {"let all in": costs.fraud * costs.stranger, "always call": costs.call}
-    return [{"witness": k, "Bayes": float(v)} for k, v in always.items()] + rows
+    rows = [{"witness": k, "Bayes": f"{v:.2f}"} for k, v in always.items()]
+    for name, rule in witness.items():
+        scores = rule_scores(fusions, rule)
+        ways = {
+            "Bayes": [decide_claim(s, costs, may_call=False) for s in scores],
+            "EER threshold": [
+                (s >= equal_threshold(f, rule)).long() for f, s in zip(fusions, scores)
+            ],
+            "Bayes, may call": [decide_claim(s, costs) for s in scores],
+        }
+        row, value, drawn = {"witness": name}, {}, {}
+        for way, choices in ways.items():
+            each = [mean_claim_cost(c, s, costs) for c, s in zip(choices, scores)]
+            value[way], drawn[way] = (
+                float(np.mean(each)),
+                cost_draws(choices, costs, world),
+            )
+            ends = np.nanquantile(drawn[way], (0.025, 0.975)).tolist()
+            row[way] = spanned(Interval(value[way], *ends), digits=3)
+        saved = drawn["Bayes"] - drawn["Bayes, may call"]
+        ends = np.nanquantile(saved, (0.025, 0.975)).tolist()
+        gain = Interval(value["Bayes"] - value["Bayes, may call"], *ends)
+        called = [(c == 2)[genuine(c)].double().mean() for c in ways["Bayes, may call"]]
+        row["calling saves"] = spanned(gain, digits=3)
+        row["tenants called for (%)"] = 100 * float(np.mean(called))
+        rows.append(row)
+    return rows

@@ -27,13 +27,13 @@ from mmcourse.chimeras import (
 from mmcourse.privacy import blur, equal_error
 from mmcourse.privacy_tools import orl_faces
 from mmcourse.verification import (
-    Costs,
-    Fusion,
+    ClaimCosts,
     QualityFusion,
+    ScoreFusion,
     Trial,
     attacked,
     cllr,
-    decide,
+    decide_claim,
     discriminants,
     draw_people,
     eer_threshold,
@@ -43,8 +43,8 @@ from mmcourse.verification import (
     forged,
     genuine,
     llr_of,
-    match,
-    mean_cost,
+    mean_claim_cost,
+    template_scores,
     train_embedder,
 )
 from mmcourse.verification_tools import (
@@ -102,7 +102,7 @@ def test_match_by_hand():
     probes = torch.tensor([[[2.0, 0.0]], [[0.0, 3.0]]])
     half = math.sqrt(0.5)
     want = torch.tensor([[[half, 0.0]], [[half, 1.0]]])
-    assert torch.allclose(match(enrolled, probes), want, atol=1e-6)
+    assert torch.allclose(template_scores(enrolled, probes), want, atol=1e-6)
 
 
 def test_genuine_is_where_the_claim_is_true():
@@ -156,7 +156,7 @@ def test_the_embedder_learns_to_compare():
     assert not any(p.requires_grad for p in net.parameters())
 
     def error(z):
-        s = match(z[:, :5], z[:, 5:])
+        s = template_scores(z[:, :5], z[:, 5:])
         return equal_error(s[genuine(s)], s[~genuine(s)])
 
     assert error(net(x[16:])) < error(x[16:]) - 0.05
@@ -264,7 +264,7 @@ def test_trials_and_fusions(trials):
     s = t.scores("voice resemblyzer", version="replay")
     assert s[2, 3, 4] == full[rows[2], 3, rows[4]]
 
-    f = Fusion(t, ("face plain", "voice plain"))
+    f = ScoreFusion(t, ("face plain", "voice plain"))
     x = f.stacked()
     assert torch.equal(x[..., 1], a)
     z = f.scaled(f.stacked("valid"))
@@ -283,7 +283,7 @@ def test_trials_and_fusions(trials):
 
 
 def test_quality_is_the_plain_fusion_and_more(trials):
-    f = Fusion(trials[0], ("face plain", "voice plain"))
+    f = ScoreFusion(trials[0], ("face plain", "voice plain"))
     plain, careful = QualityFusion(f, use_quality=False), QualityFusion(f)
     assert plain.inputs("test", ("clean", "clean")).shape[-1] == 2
     x = careful.inputs("test", ("blur 8", "clean"))
@@ -304,7 +304,7 @@ def test_intervals_hold_their_value(trials):
     assert found.low < found.value < found.high
     nothing = eer_gain(trials, *[lambda t: t.scores("voice plain")] * 2, world)
     assert tuple(nothing) == (0, 0, 0)
-    fusions = [Fusion(t, ("face plain", "voice plain")) for t in trials]
+    fusions = [ScoreFusion(t, ("face plain", "voice plain")) for t in trials]
     rows = {r["rule"]: r for r in fusion_rows(fusions, world)}
     value = np.mean([eer_of(t.scores("voice plain")) for t in trials])
     assert rows["voice"]["EER (%)"].startswith(f"{100 * value:.1f} ")
@@ -312,7 +312,7 @@ def test_intervals_hold_their_value(trials):
     assert len(same) == 2 * 70 and len(different) == 2 * 910
     shares = error_left(fusions, world)
     assert list(shares) == list(rows)[2:] and shares["LLR"].value < 1
-    perfect = [Fusion(t, ("face dlib", "voice plain")) for t in trials]
+    perfect = [ScoreFusion(t, ("face dlib", "voice plain")) for t in trials]
     assert error_left(perfect, world) == {}
     honest = spoof_rows(fusions, world)[0]
     assert float(honest["voice"].split()[0]) < 40
@@ -324,13 +324,13 @@ def test_intervals_hold_their_value(trials):
 @settings(max_examples=40, deadline=None)
 @given(st.floats(-12, 12), st.floats(1, 200), st.floats(0.5, 5), st.floats(0.01, 0.5))
 def test_the_decision_is_the_cheapest(llr, stranger, tenant, fraud):
-    costs = Costs(stranger, tenant, 1.0, fraud)
+    costs = ClaimCosts(stranger, tenant, 1.0, fraud)
     odds = math.exp(llr) * (1 - fraud) / fraud
     p = odds / (1 + odds)
     price = [p * tenant, (1 - p) * stranger, 1.0]
-    got = int(decide(torch.tensor([llr]).double(), costs)[0])
+    got = int(decide_claim(torch.tensor([llr]).double(), costs)[0])
     assert price[got] == pytest.approx(min(price), rel=1e-6)
-    assert int(decide(torch.tensor([llr]).double(), costs, may_call=False)[0]) < 2
+    assert int(decide_claim(torch.tensor([llr]).double(), costs, may_call=False)[0]) < 2
 
 
 def test_photographs_are_never_stored(trials, capsys, monkeypatch):
@@ -365,15 +365,15 @@ def test_groups_of_voices(trials):
 
 def test_mean_cost_by_hand():
     s = scores_by_hand()
-    costs = Costs(100, 2, 1, 0.1)
+    costs = ClaimCosts(100, 2, 1, 0.1)
     choice = torch.zeros(3, 2, 3, dtype=torch.long)
-    assert mean_cost(choice, s, costs) == pytest.approx(0.9 * 2)
-    assert mean_cost(choice + 1, s, costs) == pytest.approx(0.1 * 100)
-    assert mean_cost(choice + 2, s, costs) == pytest.approx(1)
+    assert mean_claim_cost(choice, s, costs) == pytest.approx(0.9 * 2)
+    assert mean_claim_cost(choice + 1, s, costs) == pytest.approx(0.1 * 100)
+    assert mean_claim_cost(choice + 2, s, costs) == pytest.approx(1)
     choice[0, 0] = torch.tensor([1, 1, 2])
     # of 6 genuine one is let in; of 12 strangers one is let in, for one is called
     want = 0.9 * 2 * 5 / 6 + 0.1 * (100 + 1) / 12
-    assert mean_cost(choice, s, costs) == pytest.approx(want)
+    assert mean_claim_cost(choice, s, costs) == pytest.approx(want)
 
 
 def test_shipped_numbers():

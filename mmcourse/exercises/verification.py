@@ -30,6 +30,8 @@ def _claims(rng):
     # a short probe, and a threshold below zero
     made.append((np.array([[3.0, 4.0]]), np.array([0.03, 0.04]), 0.99))
     made.append((np.array([[1.0, 0.0]]), np.array([-1.0, 3.0]), -0.5))
+    # just at the threshold
+    made.append((np.array([[2.0, 0.0]]), np.array([0.0, 3.0]), 0.0))
     return made
 
 
@@ -67,6 +69,11 @@ def _best_shot(enrolled, probe, threshold):
     return bool((units @ probe / np.linalg.norm(probe)).max() >= threshold)
 
 
+def _above_it_alone(enrolled, probe, threshold):
+    units = enrolled / np.linalg.norm(enrolled, axis=1, keepdims=True)
+    return bool(units.mean(0) @ probe > threshold * np.linalg.norm(probe))
+
+
 def _distance_instead(enrolled, probe, threshold):
     return not _by_mean_of_products(enrolled, probe, threshold)
 
@@ -75,7 +82,7 @@ def _distance_instead(enrolled, probe, threshold):
 @exercise(
     "verification.1",
     inputs=_claims,
-    wrong=[_lengths_kept, _no_cosine, _best_shot, _distance_instead],
+    wrong=[_lengths_kept, _no_cosine, _best_shot, _above_it_alone, _distance_instead],
     right=[_by_mean_of_products, _in_torch],
     hint=(
         "Each enrolled vector gets length one before the mean, and the mean has no "
@@ -379,20 +386,20 @@ question(
 )
 question(
     "verification.q5",
-    "An attacker plays a recording and shows his own face. Which rule is hardest for "
-    "him?",
+    "A forged voice is as good as the tenant's own, and the attacker shows his own "
+    "face. Why may the sum of both scores let him in?",
     {
         "a": (
-            "the sum of z-scores",
-            "A very good forged score can outvote a bad honest one.",
+            "the face recogniser believes the forged voice",
+            "It never hears it; each witness is asked alone.",
         ),
         "b": (
-            "the voice alone",
-            "He forged just that.",
+            "a sum cannot be calibrated",
+            "It can, but calibration on honest people knows no forger.",
         ),
         "c": (
-            "both must convince",
-            "Yes: then his own face must pass, too.",
+            "a strong yes of one witness can outweigh the other's weak no",
+            "Yes. How often depends on the threshold and on how sure the other is.",
         ),
     },
     answer="c",
