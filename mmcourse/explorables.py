@@ -28,6 +28,7 @@ __all__ = [
     "leak_slider",
     "grid_slider",
     "ring_slider",
+    "threshold_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -887,3 +888,39 @@ def ring_slider(
         return f"After round {round}, {done} of {n * n} chunks hold the sum of all."
 
     return slider(draw, say, round=list(range(len(states))))
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-074
+def threshold_slider(
+    evidence: dict[str, tuple[Tensor, Tensor]],  # LLRs of genuine pairs and impostors
+) -> Html:
+    "Evidence of true and of false claims, cut at a threshold."
+    import matplotlib.pyplot as plt
+
+    edges = torch.linspace(-12, 12, 33)
+
+    def errors(threshold, witness):
+        same, different = evidence[witness]
+        refused = 100 * (same < threshold).double().mean().item()
+        return refused, 100 * (different >= threshold).double().mean().item()
+
+    def draw(threshold, witness):
+        fig, ax = plt.subplots(figsize=(5.6, 2.6), layout="constrained")
+        for k, x in enumerate(evidence[witness]):
+            share = torch.histogram(x.float().clamp(-11.9, 11.9), edges).hist / len(x)
+            name = ("true claims", "false claims")[k]
+            ax.stairs(share, edges, fill=True, alpha=0.6, color=PALETTE[k], label=name)
+        ax.axvline(threshold, color="k", lw=1)
+        refused, passed = errors(threshold, witness)
+        ax.set_title(f"refused {refused:.1f} %, strangers let in {passed:.1f} %")
+        ax.set(xlabel="log-likelihood ratio", ylabel="share", ylim=(0, 0.45))
+        ax.legend()
+        return fig
+
+    def say(threshold, witness):
+        refused, passed = errors(threshold, witness)
+        text = f"{refused:.1f} % of true claims refused, {passed:.1f} % of false let in"
+        return f"Threshold {threshold}, {witness}: {text}."
+
+    witness = list(evidence)
+    return slider(draw, say, threshold=[-4, -2, 0, 2, 4], witness=witness)
