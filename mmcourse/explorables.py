@@ -28,6 +28,7 @@ __all__ = [
     "leak_slider",
     "grid_slider",
     "ring_slider",
+    "person_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -887,3 +888,27 @@ def ring_slider(
         return f"After round {round}, {done} of {n * n} chunks hold the sum of all."
 
     return slider(draw, say, round=list(range(len(states))))
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-074
+def person_slider(
+    runs: list[dict],  # of each seed: fee -> 'machine', 'person', 'cost', 'asked'
+) -> Html:
+    "What a post costs with a machine, with a person, and with both."
+    import matplotlib.pyplot as plt
+
+    def mean_of(fee, key):
+        return sum(run[fee][key] for run in runs) / len(runs)
+
+    def draw(fee):
+        fig, ax = plt.subplots(figsize=(4.2, 2))
+        bars = {"machine alone": "machine", "person alone": "person", "both": "cost"}
+        ax.barh([*bars], [mean_of(fee, k) for k in bars.values()], color=PALETTE[:3])
+        ax.set(xlim=(0, 0.8), xlabel="mean cost of a post")
+        return fig
+
+    def say(fee):
+        asked, cost = mean_of(fee, "asked"), mean_of(fee, "cost")
+        return f"Fee {fee}: a person reads {asked:.0%}, and a post costs {cost:.2f}."
+
+    return slider(draw, say, fee=[*runs[0]])

@@ -18,20 +18,38 @@ __all__ = [
     "read_lexicon",
     "read_rules",
     "read_probes",
+    "split_words",
+    "word_pairs",
+    "bare_word",
+    "after_but",
+    "character_runs",
+    "SentenceNet",
+    "train_sentence_net",
+    "emoji_shares",
+    "train_emoji_net",
+    "correlation_interval",
     "as_levels",
     "from_levels",
 ]
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-002
 import lzma
+import re
+import string
 from functools import lru_cache
 
 import numpy as np
 import torch
 import yaml
+from torch import Tensor, nn
 
+from .attention import TransformerClassifier
 from .emoji import emoji
+from .emoji_pairs import PictureTower, moved
+from .measure import Interval, seeded
 from .store import data_path, load_npz
+from .text import Vocab, grams, normalize_text, pad
+from .training import fit, warmup_cosine
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-004
 SENTIMENT = "8259a40977a6a86a75a27c834c6d551081b98a2e753a9a9ff493f8bd6a4cf8f8"
@@ -139,6 +157,133 @@ def read_probes() -> dict[str, list[tuple[str, str]]]:
 
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-011
+_WORD = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+|[^\w\s]+|\w+")
+
+
+def split_words(text: str) -> list[str]:
+    "Lower-case words, numbers, and runs of punctuation: '…', '!!!', ':-)'."
+    return _WORD.findall(normalize_text(text).replace("’", "'"))
+
+
+def word_pairs(text: str) -> list[str]:
+    "Words and pairs of neighbours."
+    return grams(split_words(text))
+
+
+# %% ../nbs/0_tools/sentiment_tools.ipynb #cell-012
+def bare_word(token: str) -> str:
+    "Without punctuation at its ends; a smiley stays whole."
+    bare = token.strip(string.punctuation)
+    return bare if len(bare) > 2 else token
+
+
+def after_but(values: np.ndarray, words: list[str]) -> np.ndarray:
+    "What stands before the first 'but' counts half, what follows half as much again."
+    if "but" not in words:
+        return values
+    place = np.arange(len(values)) - words.index("but")
+    return values * (1 + 0.5 * np.sign(place))
+
+
+def character_runs(text: str, longest: int = 2) -> list[str]:
+    "Single characters, pairs, … up to `longest`: for 中文, which has no spaces."
+    t = "".join(normalize_text(text).split())
+    spans = [(i, i + n) for n in range(1, longest + 1) for i in range(len(t) - n + 1)]
+    return [t[a:b] for a, b in spans]
+
+
+# %% ../nbs/0_tools/sentiment_tools.ipynb #cell-015
+class SentenceNet(nn.Module):
+    "Word vectors and one block of attention: a transformer for sentences."
+
+    def __init__(self, texts, d: int = 32, classes: int = 3, tokens=split_words):
+        super().__init__()
+        self.tokens = tokens
+        self.vocab = Vocab.build([tokens(t) for t in texts], min_count=2)
+        vectors = nn.Embedding(len(self.vocab), d)
+        nn.init.normal_(vectors.weight, std=0.3)
+        embed = nn.Sequential(vectors, nn.Dropout(0.3))
+        self.net = TransformerClassifier(embed, d, classes=classes, dropout=0.3)
+
+    def ids(self, texts, longest: int = 40) -> tuple[Tensor, Tensor]:
+        rows = [self.vocab.encode(self.tokens(t)) or [1] for t in texts]
+        return tuple(map(torch.tensor, pad(rows, longest)))
+
+    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:  # logits
+        return self.net(inputs)
+
+
+# %% ../nbs/0_tools/sentiment_tools.ipynb #cell-016
+def train_sentence_net(
+    data: tuple,  # texts, labels
+    valid: tuple,  # the same: the best epoch is kept
+    epochs: int = 8,
+    seed: int = 0,
+    tokens=split_words,
+) -> SentenceNet:
+    "A `SentenceNet` trained with AdamW, its best epoch on validation data."
+    with seeded(seed):
+        net = SentenceNet(data[0], classes=int(max(data[1])) + 1, tokens=tokens)
+    pairs = [(net.ids(x), torch.as_tensor(y)) for x, y in (data, valid)]
+    usual = {"lr": 3e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
+    fit(net, *pairs, epochs=epochs, keep_best=True, seed=seed, **usual)
+    return net
+
+
+# %% ../nbs/0_tools/sentiment_tools.ipynb #cell-018
+def emoji_shares(counts: np.ndarray) -> np.ndarray:  # (N, 3) -> (N, 3)
+    "Shares of feelings, one added to each count."
+    return (counts + 1) / (counts + 1).sum(1, keepdims=True)
+
+
+def train_emoji_net(
+    image: Tensor,  # (N, 3, 32, 32)
+    shares: np.ndarray,  # (N, 3)
+    epochs: int = 25,
+    seed: int = 0,
+) -> PictureTower:
+    "A small CNN that guesses from pixels how an emoji is used."
+    with seeded(seed):
+        net = PictureTower(width=16, d=3)
+    usual = {"lr": 2e-3, "weight_decay": 0.3, "schedule": warmup_cosine}
+    data = image, torch.tensor(shares, dtype=torch.float32)
+    fit(net, data, epochs=epochs, metric=None, augment=moved, seed=seed, **usual)
+    return net
+
+
+# %% ../nbs/0_tools/sentiment_tools.ipynb #cell-020
+def correlation_interval(
+    scores,  # (N,) or (seeds, N)
+    truth,  # (N,)
+    groups=None,  # (N,) units
+    n: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    "Mean correlation over seeds, with an interval over seeds and units."
+    s, t = np.atleast_2d(np.asarray(scores, float)), np.asarray(truth, float)
+    ids = (
+        np.arange(len(t)) if groups is None else np.unique(groups, return_inverse=1)[1]
+    )
+    parts = np.stack([s, s * s, s * t, t + 0 * s, t * t + 0 * s, 1 + 0 * s])
+    sums = np.apply_along_axis(lambda v: np.bincount(ids, v), 2, parts)
+    rng, units = np.random.default_rng(seed), sums.shape[2]
+
+    def r(weights):  # (units,) -> (seeds,)
+        a, aa, at, b, bb, k = sums @ weights
+        cov = at / k - a * b / k**2
+        return cov / np.sqrt((aa / k - (a / k) ** 2) * (bb / k - (b / k) ** 2))
+
+    found = [
+        rng.choice(
+            r(np.bincount(rng.integers(0, units, units), minlength=units)), len(s)
+        )
+        for _ in range(n)
+    ]
+    low, high = np.quantile(np.mean(found, axis=1), [0.025, 0.975])
+    return Interval(r(np.ones(units)).mean().item(), low.item(), high.item())
+
+
+# %% ../nbs/0_tools/sentiment_tools.ipynb #cell-023
 LEVELS = 40
 
 
