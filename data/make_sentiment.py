@@ -7,7 +7,8 @@ drawn anew. `text`: hits on the test sentences as a text of 1 and 0, scores from
 in 40 levels, right answers on validation, hits on the probes by kind. `emoji`: scores
 of emoji, each from a network that did not see it (five folds). `posts`: a test sentence
 and an emoji of a fold that was not learnt from, the fold being the seed; hits by what
-was looked at. `curve`: accuracies by how often the emoji agrees. `shift`: correlations
+was looked at (`known`: by a network that learnt from that emoji, too; `table`: its
+counts). `curve`: accuracies by how often the emoji agrees. `shift`: correlations
 by domain learnt from and tested on, and for each test sentence a digit: whether the
 reader of its own domain is right, plus twice how many of the three others are. `中文`:
 hits on test reviews. `decision`: what a test post costs by a person's fee. `vader`:
@@ -236,6 +237,7 @@ def posts(study, seed):
         return {}
     fold = {"test": faces["fold"] == seed, "valid": faces["fold"] == (seed + 1) % 5}
     look = emoji_reader("pixels", ~(fold["test"] | fold["valid"]), seed)
+    known = emoji_reader("pixels", faces["fold"] >= 0, seed)  # saw them all
     read, found = reader("both", seed), {}
     words = {s: read(text[at[s]]) for s in fold}
     truth = {s: label[at[s]] for s in fold}
@@ -250,6 +252,7 @@ def posts(study, seed):
             views[s] = {
                 "text": words[s],
                 "picture": look[drawn],
+                "known": known[drawn],
                 "table": shares[drawn],
                 "shuffled": look[mixed],
             }
@@ -257,6 +260,7 @@ def posts(study, seed):
             "text": ("text",),
             "picture": ("picture",),
             "fused": ("text", "picture"),
+            "known": ("text", "known"),
             "table": ("text", "table"),
             "shuffled": ("text", "shuffled"),
         }

@@ -227,8 +227,8 @@ question(
 )
 question(
     "sentiment.q2",
-    "On composed posts with a = 0.5 the fusion gains some points. What follows for "
-    "real posts?",
+    "On composed posts with a = 1 a fusion that looks emoji up gains some points. What "
+    "follows for real posts?",
     {
         "a": (
             "that emoji help as much there",
