@@ -43,8 +43,8 @@ def main():
     rng = np.random.default_rng(37)
     with tarfile.open(folder / f"{VADER}.tar.gz") as box:
         inner = box.extractfile(f"{VADER}/additional_resources/hutto_ICWSM_2014.tar.gz")
-        rated = tarfile.open(fileobj=io.BytesIO(inner.read()))
-        rows = [row for d in FILES for row in domain(rated, d, rng)]
+        with tarfile.open(fileobj=io.BytesIO(inner.read())) as rated:
+            rows = [row for d in FILES for row in domain(rated, d, rng)]
         words = box.extractfile(f"{VADER}/vaderSentiment/vader_lexicon.txt")
         words = words.read().decode().splitlines()
         code = box.extractfile(f"{VADER}/vaderSentiment/vaderSentiment.py").read()

@@ -261,9 +261,9 @@ def test_networks_train_alike_from_one_seed():
 
 
 def test_emoji_net_learns_what_it_sees():
-    x = torch.zeros(40, 3, 32, 32)
+    x = torch.zeros(400, 3, 32, 32)
     x[::2] = 1
-    shares = np.tile([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], (20, 1))
+    shares = np.tile([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], (200, 1))
     net = train_emoji_net(x, shares, epochs=8)
     with torch.no_grad():
         assert net(x)[:2].argmax(1).tolist() == [2, 0]
