@@ -5,15 +5,15 @@ machine decide alone, and which posts should a person read?"""
 
 # %% auto #0
 __all__ = [
-    "COSTS",
+    "MISTAKE_COSTS",
     "feeling_of",
     "lone_readers",
+    "changed_value",
     "word_values",
     "lexicon_score",
     "score_columns",
     "GramReader",
     "draw_emoji",
-    "expected_costs",
     "answer_or_ask",
     "paid",
     "choose_limit",
@@ -24,9 +24,16 @@ __all__ = [
 import numpy as np
 import torch
 
+from mmcourse.sentiment_tools import (
+    after_but,
+    bare_word,
+    known_words,
+    read_lexicon,
+    read_rules,
+)
+
 from .classifiers import softmax, softmax_regression
 from .embedding import bag, idf, tf_idf
-from .sentiment_tools import after_but, bare_word, read_lexicon, read_rules
 from .text import Vocab
 
 
@@ -50,32 +57,38 @@ def lone_readers(
 
 
 # %% ../nbs/7_labs/37_sentiment.ipynb #cell-016
-def word_values(
-    text: str,
+def changed_value(
+    v: float,  # of a word
+    before: list[str],  # the words before it
     lexicon: dict[str, float],  # word -> -4 to 4
     boosters: dict[str, float],  # word -> what it adds
     negations: frozenset[str],
-) -> np.ndarray:  # (words,)
-    "What each word contributes: its rating, strengthened, weakened or turned."
+) -> float:
+    "A word's value, strengthened, weakened or turned by up to three words before it."
+    for near, fade in zip(before[::-1], (1, 0.95, 0.9)):
+        if near in lexicon and near != "no":
+            continue
+        v += fade * boosters.get(near, 0) * np.sign(v)
+        if near in negations or near == "no" or "n't" in near:
+            v *= -0.74
+    return v
+
+
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-017
+def word_values(text: str, lexicon, boosters, negations) -> np.ndarray:  # (words,)
+    "What each word contributes; capitals are loud, and a 'but' shifts the weight."
     tokens = [bare_word(t) for t in text.split()]
     low = [t.lower() for t in tokens]
-    loud = [t.isupper() and not text.isupper() for t in tokens]
     values = np.zeros(len(low))
-    for i, w in enumerate(low):
-        if w not in lexicon or w in boosters or low[i : i + 2] == ["kind", "of"]:
-            continue
-        v = lexicon[w] + 0.733 * loud[i] * np.sign(lexicon[w])
-        for k in range(1, min(i, 3) + 1):
-            near = low[i - k]
-            if near in lexicon and near != "no":
-                continue
-            v += boosters.get(near, 0) * np.sign(v) * (1, 0.95, 0.9)[k - 1]
-            v *= -0.74 if near in negations or near == "no" or "n't" in near else 1
-        values[i] = v
+    for i in known_words(low, lexicon, boosters):
+        v = lexicon[low[i]]
+        if tokens[i].isupper() and not text.isupper():
+            v += 0.733 * np.sign(v)
+        values[i] = changed_value(v, low[:i], lexicon, boosters, negations)
     return after_but(values, low)
 
 
-# %% ../nbs/7_labs/37_sentiment.ipynb #cell-018
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-019
 def lexicon_score(text: str, lexicon=None) -> float:  # -1 to 1
     "The sum of word values, squashed [after VADER: Hutto and Gilbert 2014]."
     s = word_values(text, lexicon or read_lexicon(), *read_rules()).sum()
@@ -83,14 +96,14 @@ def lexicon_score(text: str, lexicon=None) -> float:  # -1 to 1
     return float(s / np.sqrt(s * s + 15))
 
 
-# %% ../nbs/7_labs/37_sentiment.ipynb #cell-022
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-023
 def score_columns(texts) -> np.ndarray:  # (N, 2)
     "The lexicon's score, and its size."
     s = np.array([lexicon_score(t) for t in texts])
     return np.stack([s, abs(s)], axis=1)
 
 
-# %% ../nbs/7_labs/37_sentiment.ipynb #cell-024
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-025
 class GramReader:
     "TF-IDF of tokens, and columns of one's own, under softmax regression."
 
@@ -107,17 +120,15 @@ class GramReader:
         self.vocab = Vocab.build(rows, min_count=self.least)
         self.known = np.arange(len(self.vocab)) > 1  # without <pad> and <unk>
         self.weights = idf(bag(map(self.vocab.encode, rows), len(self.vocab)))
-        k, fast = int(max(labels)) + 1, {"steps": 60, "tol": 1e-4}
-        self.W, self.b = softmax_regression(
-            self.features(texts), labels, C=C, classes=k, **fast
-        )
+        settings = {"C": C, "classes": int(max(labels)) + 1, "steps": 60, "tol": 1e-4}
+        self.W, self.b = softmax_regression(self.features(texts), labels, **settings)
         return self
 
     def __call__(self, texts) -> np.ndarray:  # (N, classes) probabilities
         return softmax(torch.tensor(self.features(texts) @ self.W + self.b)).numpy()
 
 
-# %% ../nbs/7_labs/37_sentiment.ipynb #cell-041
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-043
 def draw_emoji(
     labels: np.ndarray,  # (N,) feelings of sentences
     counts: np.ndarray,  # (M, 3) how often each emoji stood with each feeling
@@ -132,13 +143,8 @@ def draw_emoji(
     return np.array(drawn)
 
 
-# %% ../nbs/7_labs/37_sentiment.ipynb #cell-063
-COSTS = np.array([[0, 1, 3], [1, 0, 1], [3, 1, 0]])  # of truth and answer
-
-
-def expected_costs(probs: np.ndarray) -> np.ndarray:  # (N, 3) -> (N, 3)
-    "What each answer is expected to cost, if the probabilities are true."
-    return probs @ COSTS
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-065
+MISTAKE_COSTS = np.array([[0, 1, 3], [1, 0, 1], [3, 1, 0]])  # of truth and answer
 
 
 def answer_or_ask(
@@ -146,20 +152,21 @@ def answer_or_ask(
     limit: float,  # an answer that is expected to cost more goes to a person
 ) -> np.ndarray:  # (N,) feelings, -1 for a person
     "The cheapest answer, or a person."
-    costs = expected_costs(probs)
+    costs = probs @ MISTAKE_COSTS  # (N, 3): expected, by answer
     return np.where(costs.min(1) > limit, -1, costs.argmin(1))
 
 
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-066
 def paid(
     said: np.ndarray,  # (N,) as from `answer_or_ask`
     labels: np.ndarray,  # (N,)
     person,  # (N,) what a person's reading of each post costs
 ) -> np.ndarray:  # (N,)
     "What each post cost."
-    return np.where(said < 0, person, COSTS[labels, said])
+    return np.where(said < 0, person, MISTAKE_COSTS[labels, said])
 
 
-# %% ../nbs/7_labs/37_sentiment.ipynb #cell-065
+# %% ../nbs/7_labs/37_sentiment.ipynb #cell-068
 def choose_limit(probs: np.ndarray, labels: np.ndarray, person) -> float:
     "The limit that costs least on these posts; of equal ones the first."
     limits = np.linspace(0, 1.5, 61)
@@ -170,5 +177,5 @@ def choose_limit(probs: np.ndarray, labels: np.ndarray, person) -> float:
 def person_cost(ratings: np.ndarray, fee: float) -> np.ndarray:  # (N, R) -> (N,)
     "The fee, and what a single reader's mistakes cost on average."
     mine, others = lone_readers(ratings)
-    wrong = COSTS[feeling_of(others), feeling_of(mine)].astype(float)
+    wrong = MISTAKE_COSTS[feeling_of(others), feeling_of(mine)].astype(float)
     return fee + np.nanmean(np.where(np.isnan(mine), np.nan, wrong), axis=1)

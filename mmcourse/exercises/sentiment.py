@@ -236,7 +236,7 @@ question(
         ),
         "b": (
             "nothing about the size: we chose how often emoji agree",
-            "Yes. The knob a makes the gain as large as one likes.",
+            "Yes. The knob a sets how large the gain is.",
         ),
         "c": ("that emoji do not help there", "That was not measured either."),
     },
