@@ -29,6 +29,7 @@ __all__ = [
     "grid_slider",
     "ring_slider",
     "threshold_slider",
+    "person_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -924,3 +925,27 @@ def threshold_slider(
 
     witness = list(evidence)
     return slider(draw, say, threshold=[-4, -2, 0, 2, 4], witness=witness)
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-077
+def person_slider(
+    runs: list[dict],  # of each seed: fee -> 'machine', 'person', 'cost', 'asked'
+) -> Html:
+    "What a post costs with a machine, with a person, and with both."
+    import matplotlib.pyplot as plt
+
+    def mean_of(fee, key):
+        return sum(run[fee][key] for run in runs) / len(runs)
+
+    def draw(fee):
+        fig, ax = plt.subplots(figsize=(4.2, 2))
+        bars = {"machine alone": "machine", "person alone": "person", "both": "cost"}
+        ax.barh([*bars], [mean_of(fee, k) for k in bars.values()], color=PALETTE[:3])
+        ax.set(xlim=(0, 0.8), xlabel="mean cost of a post")
+        return fig
+
+    def say(fee):
+        asked, cost = mean_of(fee, "asked"), mean_of(fee, "cost")
+        return f"Fee {fee}: a person reads {asked:.0%}, and a post costs {cost:.2f}."
+
+    return slider(draw, say, fee=[*runs[0]])
