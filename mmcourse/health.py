@@ -5,66 +5,31 @@ claim, when it should hand over, and what its mistakes cost."""
 
 # %% auto #0
 __all__ = [
-    "STRENGTHS",
-    "THRESHOLDS",
-    "COMPARED",
     "NEGATIONS",
-    "FINDINGS",
     "VIEWS",
-    "COSTS",
-    "ASK",
+    "WIDTH",
     "ranked_right",
-    "regression",
-    "folds",
     "cross_probabilities",
     "best_columns",
     "surprise",
     "nested_probabilities",
-    "patient_columns",
-    "patient_opinions",
-    "over_patients",
-    "squared",
-    "patient_row",
-    "pair_row",
-    "patient_table",
-    "interval_text",
     "patients_needed",
     "net_benefit",
     "finding_said",
-    "EcgBranch",
-    "StripBranch",
-    "sentence_branch",
     "visit_net",
-    "train_visit_net",
-    "says_of",
-    "pooled_says",
-    "read_visit_nets",
     "decide",
     "cost_of",
-    "policies",
-    "cost_table",
 ]
 
 # %% ../nbs/7_labs/39_health.ipynb #cell-003
 import re
-from collections.abc import Callable
-from functools import partial
 from math import ceil
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from .checkpoint import read_tensors, shipped_state
-from .classifiers import TextNet, conv_block, mean_and_max
-from .decision_fusion import fuse_product
-from .feature_fusion import ConcatFusion, FusionClassifier, modality_dropout
-from .health_tools import URGENT, symptom_vocab
+from .feature_fusion import ConcatFusion, FusionClassifier
+from .health_tools import BRANCHES, STRENGTHS, folds, regression
 from .inputs import number
-from .measure import Interval, calibration_error, reliability, seeded
-from .missing import trunk
-from .store import data_path
-from .training import fit, predict, warmup_cosine
 
 
 # %% ../nbs/7_labs/39_health.ipynb #cell-008
@@ -79,27 +44,6 @@ def ranked_right(
 
 
 # %% ../nbs/7_labs/39_health.ipynb #cell-009
-STRENGTHS = 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0  # the larger, the freer
-
-
-def regression(C: float):
-    "Standardised columns and a logistic regression."
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
-
-
-def folds(label: np.ndarray, seed: int, k: int = 5) -> list[tuple]:
-    "Row numbers to learn from and to test on, k times; each row is tested once."
-    from sklearn.model_selection import StratifiedKFold
-
-    split = StratifiedKFold(k, shuffle=True, random_state=seed)
-    return list(split.split(label, label))
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-010
 def cross_probabilities(
     x: np.ndarray,  # (N, d)
     label: np.ndarray,  # (N,) 0 or 1
@@ -114,7 +58,7 @@ def cross_probabilities(
     return p
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-011
+# %% ../nbs/7_labs/39_health.ipynb #cell-010
 def best_columns(
     x: np.ndarray,  # (N, d)
     label: np.ndarray,  # (N,) 0 or 1
@@ -125,7 +69,7 @@ def best_columns(
     return np.argsort(-abs(z.T @ (label - label.mean())))[:k]
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-016
+# %% ../nbs/7_labs/39_health.ipynb #cell-015
 def surprise(label: np.ndarray, p: np.ndarray) -> float:  # nats
     "Mean negative log-likelihood of what happened."
     return float(-np.log(np.where(label == 1, p, 1 - p).clip(1e-9)).mean())
@@ -146,113 +90,7 @@ def nested_probabilities(
     return p
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-018
-def patient_columns(patients: dict) -> dict[str, np.ndarray]:
-    "Image columns, by their logarithm, clinical ones, and both side by side."
-    image = np.log1p(patients["image"])
-    both = np.hstack([image, patients["clinical"]])
-    return {"image": image, "clinical": patients["clinical"], "early": both}
-
-
-def patient_opinions(
-    patients: dict,  # from `read_patients`
-    seed: int,
-) -> dict[str, np.ndarray]:  # {model: (N,)}
-    "What each model says of each patient whom it has not seen."
-    y, said = patients["label"], {}
-    for name, x in patient_columns(patients).items():
-        said[name] = nested_probabilities(x, y, seed)
-    pair = {m: np.stack([1 - said[m], said[m]], 1) for m in ("image", "clinical")}
-    base = np.empty(len(y))
-    for train, test in folds(y, seed):
-        base[test] = y[train].mean()
-    return {"base rate": base, **said, "late": fuse_product(pair)[:, 1]}
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-020
-def over_patients(
-    measure: Callable,  # (labels, probabilities) -> a number
-    label: np.ndarray,  # (N,)
-    a: np.ndarray,  # (repeats, N) probabilities
-    b: np.ndarray | None = None,  # of another model; None: zero is taken away
-    *,
-    n: int = 1000,  # resampled sets of patients
-    seed: int = 0,
-) -> Interval:  # of the measure of `a`, or of what it is above that of `b`
-    "Patients are drawn again, all repeats of a patient with her."
-    rng, N = np.random.default_rng(seed), len(label)
-
-    def value(rows):
-        y = label[rows]
-        found = np.mean([measure(y, p[rows]) for p in a])
-        return found - (0 if b is None else np.mean([measure(y, p[rows]) for p in b]))
-
-    drawn = [value(rng.integers(N, size=N)) for _ in range(n)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(value(np.arange(N))), float(low), float(high))
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-021
-def squared(label: np.ndarray, p: np.ndarray) -> float:  # 0 … 2
-    "The Brier score, as `measure.brier` has it for two classes."
-    return 2 * float(((p - label) ** 2).mean())
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-022
-def patient_row(label: np.ndarray, p: np.ndarray, base: np.ndarray) -> dict:
-    "What is reported of one model: (repeats, N) probabilities, and the base rate's."
-    pairs = [np.stack([1 - q, q], 1) for q in p]
-    return {
-        "AUC": over_patients(ranked_right, label, p),
-        "Brier": over_patients(squared, label, p),
-        "below base rate": over_patients(squared, label, base, p),
-        "calibration": float(np.mean([calibration_error(q, label, 5) for q in pairs])),
-        "net benefit": [
-            float(np.mean([net_benefit(label, q, t) for q in p])) for t in THRESHOLDS
-        ],
-    }
-
-
-def pair_row(label: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict:
-    "What is reported of a comparison: (repeats, N) probabilities of both."
-    gain = ((b - label) ** 2 - (a - label) ** 2).mean(0)  # of each patient
-    return {
-        "AUC": over_patients(ranked_right, label, a, b),
-        "Brier": over_patients(squared, label, a, b),
-        "gain": [float(gain.mean()), float(gain.std(ddof=1))],
-    }
-
-
 # %% ../nbs/7_labs/39_health.ipynb #cell-023
-THRESHOLDS = tuple(np.arange(5, 96, 5) / 100)
-COMPARED = ("early", "image"), ("late", "image"), ("image", "clinical")
-
-
-def patient_table(
-    patients: dict,  # from `read_patients`
-    repeats: int = 5,
-) -> dict:  # 'rows', 'pairs', 'reliability'
-    "Everything that this lab says of the patients."
-    y, said = patients["label"], [patient_opinions(patients, s) for s in range(repeats)]
-    p = {m: np.stack([s[m] for s in said]) for m in said[0]}
-    rows = {m: patient_row(y, q, p["base rate"]) for m, q in p.items()}
-    pairs = {f"{a} against {b}": pair_row(y, p[a], p[b]) for a, b in COMPARED}
-    curves = {}
-    for m in ("image", "early"):
-        q = p[m].ravel()
-        found = reliability(np.stack([1 - q, q], 1), np.tile(y, repeats))
-        keys = ("confidence", "accuracy", "count")
-        curves[m] = {k: found[k][5:].round(3).tolist() for k in keys}
-    return {"rows": rows, "pairs": pairs, "reliability": curves}
-
-
-def interval_text(v, signed: bool = False) -> str:  # such as '0.67 (0.58 to 0.77)'
-    "A value and the ends of its interval."
-    how = "+.2f" if signed else ".2f"
-    return f"{v[0]:{how}} ({v[1]:{how}} to {v[2]:{how}})"
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-028
 def patients_needed(
     mean: float,  # difference between two models, of one patient
     deviation: float,  # of that difference, over patients
@@ -265,7 +103,7 @@ def patients_needed(
     return ceil((reach * deviation / mean) ** 2)
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-032
+# %% ../nbs/7_labs/39_health.ipynb #cell-029
 def net_benefit(
     label: np.ndarray,  # (N,) 0 or 1
     p: np.ndarray,  # (N,)
@@ -278,7 +116,7 @@ def net_benefit(
     return float(true - false * threshold / (1 - threshold))
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-035
+# %% ../nbs/7_labs/39_health.ipynb #cell-032
 NEGATIONS = re.compile(r"\b(no|not|without|negative for|free of|absence of|clear of)\b")
 
 
@@ -296,119 +134,20 @@ def finding_said(
     return False
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-036
-FINDINGS = {
-    "Cardiomegaly": r"cardiomegal|enlarged (heart|cardiac)|heart is (mildly )?enl",
-    "Pleural Effusion": r"effusion",
-    "Pulmonary Atelectasis": r"atelecta",
-    "Hernia, Hiatal": r"hiatal hernia",
-}  # headings of MeSH, and words by hand
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-046
-class EcgBranch(nn.Sequential):
-    "Five strided convolutions over time, the leads as channels."
-
-    def __init__(self):
-        widths = 12, 32, 32, 32, 32, 48
-        pairs = zip(widths, widths[1:])
-        layers = [conv_block(nn.Conv1d, a, b, 7, 2) for a, b in pairs]
-        super().__init__(*[layer for block in layers for layer in block])
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 12, 640) -> (B, 96)
-        return mean_and_max(super().forward(x))
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-047
-class StripBranch(nn.Sequential):
-    "Four strided convolutions over the picture of a trace."
-
-    def __init__(self):
-        widths = 1, 16, 24, 32, 48
-        pairs = zip(widths, widths[1:])
-        layers = [conv_block(nn.Conv2d, a, b, 5, 2) for a, b in pairs]
-        super().__init__(*[layer for block in layers for layer in block])
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 1, 32, 96) -> (B, 96)
-        return mean_and_max(super().forward(x).flatten(2))
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-048
+# %% ../nbs/7_labs/39_health.ipynb #cell-042
 VIEWS = "ecg", "picture", "text"
-
-
-def sentence_branch() -> nn.Module:  # (B, L) ids -> (B, 64)
-    "The text network of chapter 12 without its last layer."
-    return trunk(TextNet(len(symptom_vocab())))
+WIDTH = {"ecg": 96, "picture": 96, "text": 64}  # what each branch gives
 
 
 def visit_net(
     views: tuple = VIEWS,  # which modalities it takes
 ) -> FusionClassifier:  # of (features, masks) -> (B, 5) logits
     "A branch for each modality, and one linear layer on all of them."
-    makers = {"ecg": EcgBranch, "picture": StripBranch, "text": sentence_branch}
-    dims = {"ecg": 96, "picture": 96, "text": 64}
-    fusion = ConcatFusion({m: dims[m] for m in views}, 5)
-    return FusionClassifier({m: makers[m]() for m in views}, fusion)
+    fusion = ConcatFusion({m: WIDTH[m] for m in views}, 5)
+    return FusionClassifier({m: BRANCHES[m]() for m in views}, fusion)
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-050
-def train_visit_net(
-    visits: dict,  # from `simulate_visits`
-    features: dict,  # from `visit_features`
-    views: tuple = VIEWS,
-    *,
-    hide: float = 0.0,  # chance that a view is hidden, in training
-    seed: int = 0,
-) -> FusionClassifier:
-    "A network for these views; 12 epochs of AdamW."
-    y, N = torch.as_tensor(visits["label"]), len(visits["label"])
-    x, mask = {m: features[m] for m in views}, {m: torch.ones(N) > 0 for m in views}
-
-    def gaps(inputs, generator):
-        return inputs[0], modality_dropout(inputs[1], hide, generator)
-
-    with seeded(seed):
-        net = visit_net(views)
-    recipe = {"lr": 3e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
-    augment = gaps if hide else None
-    fit(net, ((x, mask), y), epochs=12, augment=augment, seed=seed, **recipe)
-    return net
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-051
-def says_of(
-    net: FusionClassifier,
-    features: dict,  # from `visit_features`
-    have: tuple = VIEWS,  # the views that are there
-) -> np.ndarray:  # (N, 5) probabilities
-    "What a network says when only these views are there."
-    views = [*net.encoders]
-    here = {m: torch.full((len(features[m]),), m in have) for m in views}
-    z = predict(net, ({m: features[m] for m in views}, here))
-    return z.double().softmax(1).numpy()
-
-
-def pooled_says(
-    single: dict,  # {view: (N, 5)} of networks of one view
-    have: tuple = VIEWS,
-) -> np.ndarray:  # (N, 5)
-    "Late fusion of the views that are there: their product."
-    return fuse_product({m: single[m] for m in have})
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-052
-def read_visit_nets() -> dict[str, FusionClassifier]:  # 'ecg', …, and 'hidden'
-    "The shipped networks of seed 0."
-    tensors, _ = read_tensors(data_path("health.safetensors"))
-    nets = {m: visit_net((m,)) for m in VIEWS} | {"hidden": visit_net()}
-    for name, net in nets.items():
-        net.load_state_dict(shipped_state(tensors, f"{name}."))
-        net.eval()
-    return nets
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-063
+# %% ../nbs/7_labs/39_health.ipynb #cell-054
 def decide(
     p: np.ndarray,  # (N,) chance that it is urgent
     missed: float,  # cost of silence when it is
@@ -430,50 +169,3 @@ def cost_of(
     "Costs of what was done, now that the truth is known."
     late, vain = (done == "silent") & urgent, (done == "alarm") & ~urgent
     return missed * late + false * vain + ask * (done == "ask")
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-064
-COSTS = {"missed": 10.0, "false": 1.0}
-ASK = 0.5
-
-
-def policies(
-    p: np.ndarray,  # (N,) chance that a validation case is urgent
-    urgent: np.ndarray,  # (N,) bool
-) -> dict[str, Callable]:  # name -> what is done, of probabilities
-    "Simple policies, one threshold by theory, one by validation, one that may ask."
-
-    def from_(t, q):
-        return np.where(q >= t, "alarm", "silent")
-
-    grid = np.linspace(0.005, 0.995, 199)
-    spent = [cost_of(from_(t, p), urgent, **COSTS).mean() for t in grid]
-    return {
-        "never": partial(from_, 2),
-        "always": partial(from_, -1),
-        "from one half": partial(from_, 0.5),
-        "from 1/11": partial(decide, **COSTS),
-        "validation": partial(from_, grid[int(np.argmin(spent))]),
-        "may ask": partial(decide, **COSTS, ask=ASK),
-    }
-
-
-# %% ../nbs/7_labs/39_health.ipynb #cell-065
-def cost_table(
-    valid: tuple,  # probabilities (N, 5) and rhythms (N,) of validation visits
-    test: tuple,  # of test visits
-) -> dict[
-    str, dict
-]:  # {policy: of a hundred visits: 'cost', 'missed', 'false', 'asked'}
-    "What each policy costs."
-    chosen = policies(valid[0][:, URGENT].sum(1), URGENT[valid[1]])
-    p, urgent, found = test[0][:, URGENT].sum(1), URGENT[test[1]], {}
-    for name, policy in chosen.items():
-        done = policy(p)
-        found[name] = {
-            "cost": 100 * cost_of(done, urgent, **COSTS, ask=ASK).mean(),
-            "missed": 100 * ((done == "silent") & urgent).mean(),
-            "false": 100 * ((done == "alarm") & ~urgent).mean(),
-            "asked": 100 * (done == "ask").mean(),
-        }
-    return {k: {m: round(float(v), 2) for m, v in f.items()} for k, f in found.items()}

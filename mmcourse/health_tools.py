@@ -21,6 +21,9 @@ __all__ = [
     "COMPLAINTS",
     "VAGUE",
     "STARTS",
+    "BRANCHES",
+    "STRENGTHS",
+    "FINDINGS",
     "inside_package",
     "read_patients",
     "parse_report",
@@ -35,6 +38,11 @@ __all__ = [
     "simulate_visits",
     "symptom_vocab",
     "visit_features",
+    "EcgBranch",
+    "StripBranch",
+    "sentence_branch",
+    "regression",
+    "folds",
 ]
 
 # %% ../nbs/0_tools/health_tools.ipynb #cell-002
@@ -45,8 +53,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from .classifiers import TextNet, conv_block, mean_and_max
 from .inputs import choice, whole
+from .missing import trunk
 from .store import data_path, load_npz, verified
 from .text import Vocab, grams, pad, preprocess_text
 
@@ -146,9 +157,9 @@ def simulated_beat(
     kind: str = "usual",  # or 'no P', 'broad'
 ) -> np.ndarray:  # (12, 64) mV, one second, the spike 0.4 s after its start
     "One beat of one made-up person, by the simulator of neurokit2."
+    choice(kind, "kind", KINDS)
     import neurokit2
 
-    choice(kind, "kind", KINDS)
     rng = np.random.default_rng(seed)
     place = np.array([-70, -15, 0, 15, 100]) + rng.normal(0, [6, 1, 0, 1, 8])
     height = np.array([1.2, -5, 30, -7.5, 0.75]) * np.exp(rng.normal(0, 0.25, 5))
@@ -414,3 +425,69 @@ def visit_features(
         "picture": torch.from_numpy(visits["picture"])[:, None] - 0.7,
         "text": torch.from_numpy(pad(rows, 32)[0]),
     }
+
+
+# %% ../nbs/0_tools/health_tools.ipynb #cell-029
+class EcgBranch(nn.Sequential):
+    "Five strided convolutions over time, the leads as channels."
+
+    def __init__(self):
+        widths = 12, 32, 32, 32, 32, 48
+        pairs = zip(widths, widths[1:])
+        layers = [conv_block(nn.Conv1d, a, b, 7, 2) for a, b in pairs]
+        super().__init__(*[layer for block in layers for layer in block])
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 12, 640) -> (B, 96)
+        return mean_and_max(super().forward(x))
+
+
+# %% ../nbs/0_tools/health_tools.ipynb #cell-030
+class StripBranch(nn.Sequential):
+    "Four strided convolutions over the picture of a trace."
+
+    def __init__(self):
+        widths = 1, 16, 24, 32, 48
+        pairs = zip(widths, widths[1:])
+        layers = [conv_block(nn.Conv2d, a, b, 5, 2) for a, b in pairs]
+        super().__init__(*[layer for block in layers for layer in block])
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 1, 32, 96) -> (B, 96)
+        return mean_and_max(super().forward(x).flatten(2))
+
+
+# %% ../nbs/0_tools/health_tools.ipynb #cell-031
+def sentence_branch() -> nn.Module:  # (B, L) ids -> (B, 64)
+    "The text network of chapter 12 without its last layer."
+    return trunk(TextNet(len(symptom_vocab())))
+
+
+BRANCHES = {"ecg": EcgBranch, "picture": StripBranch, "text": sentence_branch}
+
+# %% ../nbs/0_tools/health_tools.ipynb #cell-034
+STRENGTHS = 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0  # the larger, the freer
+
+
+def regression(C: float):
+    "Standardised columns and a logistic regression."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000))
+
+
+def folds(label: np.ndarray, seed: int, k: int = 5) -> list[tuple]:
+    "Row numbers to learn from and to test on, k times; each row is tested once."
+    from sklearn.model_selection import StratifiedKFold
+
+    split = StratifiedKFold(k, shuffle=True, random_state=seed)
+    return list(split.split(label, label))
+
+
+# %% ../nbs/0_tools/health_tools.ipynb #cell-037
+FINDINGS = {
+    "Cardiomegaly": r"cardiomegal|enlarged (heart|cardiac)|heart is (mildly )?enl",
+    "Pleural Effusion": r"effusion",
+    "Pulmonary Atelectasis": r"atelecta",
+    "Calcified Granuloma": r"calcified (\w+ )*granuloma",
+}  # headings of MeSH, and words by hand
