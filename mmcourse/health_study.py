@@ -163,9 +163,10 @@ def train_visit_net(
     views: tuple = VIEWS,
     *,
     hide: float = 0.0,  # chance that a view is hidden, in training
+    epochs: int = 12,
     seed: int = 0,
 ) -> FusionClassifier:
-    "A network for these views; 12 epochs of AdamW."
+    "A network for these views, trained by AdamW."
     y, N = torch.as_tensor(visits["label"]), len(visits["label"])
     x, mask = {m: features[m] for m in views}, {m: torch.ones(N) > 0 for m in views}
 
@@ -176,7 +177,7 @@ def train_visit_net(
         net = visit_net(views)
     recipe = {"lr": 3e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
     augment = gaps if hide else None
-    fit(net, ((x, mask), y), epochs=12, augment=augment, seed=seed, **recipe)
+    fit(net, ((x, mask), y), epochs=epochs, augment=augment, seed=seed, **recipe)
     return net
 
 

