@@ -71,7 +71,7 @@ def _counts(y, p, t):
     right=[_by_those_left_out, _by_loop],
     hint=(
         "Treating everybody is a model, too: all probabilities are one. What are its "
-        "true and false positives? Treatment starts *from* the threshold on."
+        "true and false positives? Who is treated exactly at the threshold?"
     ),
     why="Only above both simple policies is a model worth its trouble.",
 )
