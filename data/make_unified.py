@@ -17,7 +17,9 @@ question on the way up (`half way`), with it below the last block (`late`), with
 it (`not`); `asked at 0.01/…`: the same at this rate instead of 0.003. `six`: a model
 for each direction, all six together as large as the one; `six large`: each as large.
 `pace/…`: losses of 200 steps at a learning rate, with and without qk-norm and z-loss.
-`long/not`: the long training without the question, on test data.
+`long/not`: the long training without the question, on test data. `middle/…`: the large
+model, rows and rate of the long training for 1,500 steps, with the question half way,
+late or not at all.
 """
 
 from functools import cache, partial
@@ -203,6 +205,12 @@ def main():
         last = {k: sum(c[k] for c in curve[-200:]) / 200 for k in curve[0]}
         return hits(model, n=500, **CHOSEN) | {"last": last}
 
+    def middle(seed, **options):
+        how = {"sizes": SIZES, "told": 4, "lr": 0.01} | options
+        model, curve = train(seed, ORDERS, 4, 1500, **how)
+        last = {k: sum(c[k] for c in curve[-200:]) / 200 for k in curve[0]}
+        return hits(model, n=300, **CHOSEN) | {"last": last}
+
     def six(seed, sizes, heights):
         found = {}
         for arrow in ARROWS[:6]:
@@ -227,7 +235,7 @@ def main():
     for seed in study.seeds(3):
         for name, how in ASKED.items():
             study(f"asked/{name}/{seed}", partial(small, seed, **how), seed)
-    for lr in (0.003, 0.03, 0.1):
+    for lr in (0.003, 0.03, 0.1, 0.3, 1.0):
         for qk in (True, False):
             for z in (0.0, 1e-4):
                 name = f"pace/{lr}, {'' if qk else 'no '}qk-norm, z {z}/0"
@@ -242,6 +250,8 @@ def main():
             study(f"asked at 0.01/{name}/{seed}", run, seed)
     study("long/not/0", partial(never_asked, 0))
     study("six large/0", partial(six, 0, SMALL, (2, 3)))
+    for name, how in ASKED.items():  # first weights from the seed too
+        study(f"middle/{name}/1", partial(middle, 1, **how), 1)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-002
-import importlib.util
 import warnings
 from collections.abc import Callable
 
@@ -45,7 +44,7 @@ from .inputs import choice
 from .measure import compare, mean_interval
 from .pipeline import extract_audio_features
 from .scenes import encode
-from .store import from_bits, kept_runs
+from .store import from_bits, has_library, kept_runs
 
 
 # %% ../nbs/0_tools/attack_tools.ipynb #cell-004
@@ -139,7 +138,7 @@ def beside_toolbox(
     steps: tuple = (1, 2, 5, 20),
 ):
     "Print that ours equals the library's, or that it is not installed."
-    if importlib.util.find_spec("art") is None:
+    if not has_library("art"):
         print("the extra `trust` is not installed: nothing to compare with")
         return
     for norm, eps in strengths.items():

@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/compress_tools.ipynb #cell-002
-import importlib.util
 import logging
 import random
 import tempfile
@@ -83,7 +82,7 @@ from .explore import PALETTE
 from .feature_fusion import ConcatFusion, FusionClassifier
 from .measure import calibration_error, compare, mean_interval, nll, t_interval
 from .missing import trunk
-from .store import as_bits, from_bits, kept_runs
+from .store import as_bits, from_bits, has_library, kept_runs
 from .training import predict
 
 
@@ -249,7 +248,7 @@ def dynamic_of_torch(
 
 def has_runtime() -> bool:
     "Whether the extra `trust` is there."
-    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+    return has_library("onnx") and has_library("onnxruntime")
 
 
 def beside_runtime(
@@ -555,7 +554,9 @@ def quality_rows() -> list[dict]:
             continue
         runs = kept_runs("compress", arm)
         row["right"] = _share(arm)
-        row["gap"] = _spread([r["test: calibration error"] for r in runs])
+        row["gap"] = t_interval([r["test: calibration error"] for r in runs]).plain(
+            100, 1
+        )
         row |= {"noise": _share(arm, "hard")}
         row["no sound"] = _share(arm, "no sound")
         if "attacked" in runs[0]:
@@ -583,11 +584,6 @@ def paired_rows() -> list[dict]:
         row = {n: _change(*pair, key) for n, key in keys.items()}
         rows.append({"points": name} | row)
     return rows
-
-
-def _spread(values) -> str:
-    v = t_interval(values)
-    return f"{100 * v.value:.1f} ({100 * v.low:.1f} to {100 * v.high:.1f})"
 
 
 # %% ../nbs/0_tools/compress_tools.ipynb #cell-021

@@ -140,6 +140,11 @@ class Interval(NamedTuple):
         v, low, high = (f"{100 * x:+.{digits}f}" for x in self)
         return f"{v} ({low} to {high})"
 
+    def plain(self, scale: float = 1, digits: int = 2) -> str:
+        "Scaled, without signs; such as '0.12 (0.10 to 0.15)'."
+        v, low, high = (f"{scale * x:.{digits}f}" for x in self)
+        return f"{v} ({low} to {high})"
+
     @property
     def clear(self) -> bool:
         "Whether zero lies outside."

@@ -45,7 +45,6 @@ __all__ = [
     "blind_lira",
     "with_noise",
     "leaks",
-    "spanned",
     "member_rows",
     "shift_rows",
     "forget_rows",
@@ -99,7 +98,7 @@ from .explore import PALETTE
 from .inputs import what
 from .measure import Interval, compare, mean_interval, t_interval
 from .portraits import portraits
-from .store import atomic, from_bits, kept_runs
+from .store import atomic, from_bits, has_library, kept_runs
 
 
 # %% ../nbs/0_tools/privacy_tools.ipynb #cell-004
@@ -433,7 +432,7 @@ def spoilt(path: Path, password: str) -> dict[str, tuple[Path, str]]:
 # %% ../nbs/0_tools/privacy_tools.ipynb #cell-013
 def library_cipher() -> tuple[Callable, Callable] | None:
     "`seal` and `unseal` by the library cryptography, or None where it is missing."
-    if importlib.util.find_spec("cryptography") is None:
+    if not has_library("cryptography"):
         return None
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -493,7 +492,7 @@ def beside_opacus(model, x, y, rate: float, steps: int, delta: float = 1e-5):
     noises = 0.7, 1.0, 2.0, 4.0
     mine = [epsilon_spent(rate, s, steps, delta) for s in noises]
     lines = [f"σ = {s}: ε = {e:.3f}" for s, e in zip(noises, mine)]
-    if importlib.util.find_spec("opacus") is None:
+    if not has_library("opacus"):
         lines.append("the extra `trust` is not installed: nothing to compare with")
     else:
         theirs = opacus_gradients(model, x, y)
@@ -544,8 +543,8 @@ def attack_row(name: str, scores, inside: Tensor) -> dict:
         rates = attack_rates(score[mine], score[~mine])
         areas.append(area_under(*rates))
         early.append(found_at(*rates))
-    sure = spanned(mean_interval(np.array(early)), 100, 1)
-    return {"attack": name, "AUC": spanned(mean_interval(areas)), "at 1 % (%)": sure}
+    sure = mean_interval(np.array(early)).plain(100, 1)
+    return {"attack": name, "AUC": mean_interval(areas).plain(), "at 1 % (%)": sure}
 
 
 @lru_cache
@@ -580,12 +579,6 @@ def leaks(net: nn.Module, x: Tensor, y: Tensor, noises: list[float]) -> list[Ten
 
 
 # %% ../nbs/0_tools/privacy_tools.ipynb #cell-020
-def spanned(i: Interval, scale: float = 1, digits: int = 2) -> str:
-    "An estimate and its interval as a text."
-    v, low, high = (scale * x for x in i)
-    return f"{v:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def member_rows() -> list[dict]:
     "LiRA and a threshold against the course's classifiers, by epochs."
     rows = []
@@ -600,7 +593,7 @@ def member_rows() -> list[dict]:
             row["train (%)"] = f"{100 * over('train').mean():.0f}"
             row["test (%)"] = f"{100 * over('test').mean():.0f}"
             for way in ("threshold", "LiRA"):
-                row[f"AUC, {way}"] = spanned(mean_interval(over(way)))
+                row[f"AUC, {way}"] = mean_interval(over(way)).plain()
             row["LiRA on noise"] = f"{blind_lira(len(pools[0][e]['LiRA'])):.2f}"
             for way in ("threshold", "LiRA"):
                 found = mean_interval(over(f"{way} at 1 %"))
@@ -616,7 +609,7 @@ def shift_rows() -> list[dict]:
         runs = kept_runs("privacy", f"shift/{modality}")
         row = {"classifier": modality}
         for name, key in (("trained on train", "own"), ("saw neither", "neither")):
-            row[name] = spanned(t_interval([r[key] for r in runs]))
+            row[name] = t_interval([r[key] for r in runs]).plain()
         rows.append(row)
     return rows
 
@@ -629,7 +622,7 @@ def forget_rows() -> list[dict]:
         row = {"shards": n}
         hits = from_bits([r["hits before"] for r in runs])
         one = hits if n == 1 else one
-        row["right (%)"] = spanned(mean_interval(hits, voices), 100, 1)
+        row["right (%)"] = mean_interval(hits, voices).plain(100, 1)
         row |= beside("one shard", hits, one, voices)
         for name, key in (
             ("before", "before"),
@@ -649,7 +642,7 @@ def beside(name: str, hits: np.ndarray, base: np.ndarray, groups=None) -> dict:
     if hits is base:
         return {f"beside {name} (points)": "–"}
     gain = mean_interval(hits - base, groups)
-    return {f"beside {name} (points)": spanned(gain, 100, 1)}
+    return {f"beside {name} (points)": gain.plain(100, 1)}
 
 
 def chosen_rate(arm: str, rates: tuple) -> tuple:
@@ -672,7 +665,7 @@ def private_rows() -> list[dict]:
         lr, runs = chosen_rate(f"private/{e}", rates)
         hits[e] = from_bits([r["test"] for r in runs])
         row = {"ε": str(e), "σ": f"{runs[0]['noise']:.2f}", "learning rate": str(lr)}
-        row["right (%)"] = spanned(mean_interval(hits[e]), 100, 1)
+        row["right (%)"] = mean_interval(hits[e]).plain(100, 1)
         row |= beside("plain", hits[e], hits["plain"])
         rows.append(row)
     labels = mnist("test")["label"]
@@ -690,9 +683,9 @@ def private_member_rows() -> list[dict]:
         pools = kept_runs("privacy", f"privatemember/{e}")
         over = {k: np.array([p[k] for p in pools]) for k in pools[0]}
         row = {"ε": str(e), "test (%)": f"{100 * over['test'].mean():.0f}"}
-        row["AUC"] = spanned(mean_interval(over["LiRA"]))
+        row["AUC"] = mean_interval(over["LiRA"]).plain()
         row["AUC on noise"] = f"{blind_lira(over['LiRA'].shape[1]):.2f}"
-        row["found at 1 % (%)"] = spanned(mean_interval(over["LiRA at 1 %"]), 100, 1)
+        row["found at 1 % (%)"] = mean_interval(over["LiRA at 1 %"]).plain(100, 1)
         bound = (
             "–" if isinstance(e, str) else f"{min(1, math.exp(e) * 0.01 + 1e-5):.3g}"
         )
@@ -713,7 +706,7 @@ def federated_rows() -> list[dict]:
     hits["alone"] = np.stack([from_bits(run).mean(0) for run in alone])
     for how, found in hits.items():
         row = {"clients": how}
-        row["right (%)"] = spanned(mean_interval(found, voices), 100, 1)
+        row["right (%)"] = mean_interval(found, voices).plain(100, 1)
         row |= beside("iid", found, hits["iid"], voices)
         if how in runs:
             last = np.mean([r["valid"][-1] - r["valid"][-2] for r in runs[how]])
@@ -735,7 +728,7 @@ def leak_rows() -> list[dict]:
             ("search", "optimised"),
             ("control", "class mean"),
         ):
-            row[name] = spanned(mean_interval(np.array([r[key] for r in runs])))
+            row[name] = mean_interval(np.array([r[key] for r in runs])).plain()
         rows.append(row)
     return rows
 
@@ -757,7 +750,7 @@ def face_rows() -> list[dict]:
         name = {"blur 0": "nothing", "grey 0": "grey square"}.get(arm, arm)
         row = {"hidden by": name}
         for attacker in ("naive", "knows"):
-            row[attacker] = spanned(blurred_error(f"{arm}/{attacker}"))
+            row[attacker] = blurred_error(f"{arm}/{attacker}").plain()
         rows.append(row)
     return rows
 

@@ -6,7 +6,6 @@ processes of their own, a text of letters, and what TensorBoard reads."""
 # %% auto #0
 __all__ = [
     "LETTERS",
-    "has_library",
     "example_script",
     "finished",
     "torchrun",
@@ -31,7 +30,6 @@ __all__ = [
 
 # %% ../nbs/0_tools/scale_tools.ipynb #cell-002
 import importlib
-import importlib.util
 import json
 import logging
 import os
@@ -57,16 +55,11 @@ from .explore import PALETTE
 from .inputs import whole
 from .language_model import LM
 from .measure import compare, mean_interval
-from .store import data_path
+from .store import data_path, has_library
 from .training import evaluating, fit, warmup_cosine
 
 
 # %% ../nbs/0_tools/scale_tools.ipynb #cell-004
-def has_library(name: str) -> bool:
-    "Whether a library is installed."
-    return importlib.util.find_spec(name) is not None
-
-
 def example_script(name: str) -> Path:
     "A script of the course's folder `examples/`. Raises `FileNotFoundError`."
     path = Path(mmcourse.__file__).resolve().parent.parent / "examples" / name

@@ -14,6 +14,7 @@ __all__ = [
     "data_path",
     "cache_dir",
     "kept_runs",
+    "has_library",
     "as_bits",
     "from_bits",
     "sha256",
@@ -32,6 +33,7 @@ import errno
 import fnmatch
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -127,6 +129,12 @@ def kept_runs(
 
 
 # %% ../nbs/0_tools/store.ipynb #cell-016
+def has_library(name: str) -> bool:  # such as 'captum'
+    "Whether a library is installed; nothing is imported."
+    return importlib.util.find_spec(name) is not None
+
+
+# %% ../nbs/0_tools/store.ipynb #cell-018
 def as_bits(hits) -> str:  # (N,) 0 or 1 -> such as '1101'
     "Hits as a text, as results keep them."
     return "".join("01"[int(h)] for h in hits)
@@ -141,7 +149,7 @@ def from_bits(
     return np.stack([from_bits(t) for t in texts])
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-019
+# %% ../nbs/0_tools/store.ipynb #cell-021
 def sha256(
     path: str | Path,  # a file
 ) -> str:  # 64 hexadecimal digits
@@ -153,7 +161,7 @@ def sha256(
     return h.hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-023
+# %% ../nbs/0_tools/store.ipynb #cell-025
 def verified(
     path: str | Path,  # a file
     digest: str,  # the SHA-256 it must have, 64 hexadecimal digits
@@ -163,13 +171,13 @@ def verified(
     return Path(path)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-024
+# %% ../nbs/0_tools/store.ipynb #cell-026
 def _same(what, got: str, want: str):
     if got != want.lower():
         raise CorruptData(f"{what}: expected sha256 {want}, got {got}")
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-027
+# %% ../nbs/0_tools/store.ipynb #cell-029
 def contents_digest(
     folder: str | Path,  # the files directly in it count, folders below it do not
     pattern: str = "*",  # only files with such names count
@@ -179,13 +187,13 @@ def contents_digest(
     return _over({p.name: sha256(p) for p in files})
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-028
+# %% ../nbs/0_tools/store.ipynb #cell-030
 def _over(digests: dict[str, str]) -> str:
     lines = [f"{name} {digests[name]}\n" for name in sorted(digests)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-032
+# %% ../nbs/0_tools/store.ipynb #cell-034
 def load_npz(
     path: str | Path,  # an .npz file
     digest: str,  # the SHA-256 it must have
@@ -197,7 +205,7 @@ def load_npz(
         return {name: z[name] for name in z.files}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-037
+# %% ../nbs/0_tools/store.ipynb #cell-039
 @contextmanager
 def atomic(
     dest: str | Path,  # where the file shall be; its folder is made
@@ -215,7 +223,7 @@ def atomic(
             part.unlink(missing_ok=True)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-040
+# %% ../nbs/0_tools/store.ipynb #cell-042
 @dataclass(frozen=True)
 class Remote:
     "A data set that is downloaded on request."
@@ -231,7 +239,7 @@ class Remote:
     max_bytes: int = 1 << 28  # more is refused
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-042
+# %% ../nbs/0_tools/store.ipynb #cell-044
 _COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 FSDD = Remote(
     "fsdd",
@@ -243,7 +251,7 @@ FSDD = Remote(
     "https://github.com/Jakobovski/free-spoken-digit-dataset",
 )
 
-# %% ../nbs/0_tools/store.ipynb #cell-043
+# %% ../nbs/0_tools/store.ipynb #cell-045
 MNIST_FULL = Remote(
     "mnist_full",
     (
@@ -274,7 +282,7 @@ MNIST_FULL = Remote(
 REMOTES = {r.name: r for r in (FSDD, MNIST_FULL)}
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-047
+# %% ../nbs/0_tools/store.ipynb #cell-049
 def cached(remote: Remote) -> Path:  # the folder with its files
     "A fetched data set, verified just now. Raises `FileNotFoundError`, `CorruptData`."
     folder = _cache() / remote.name
@@ -286,7 +294,7 @@ def cached(remote: Remote) -> Path:  # the folder with its files
     return folder
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-049
+# %% ../nbs/0_tools/store.ipynb #cell-051
 def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
     "Path, size and reader of each plain file in a folder, zip or tar archive."
     if source.is_dir():
@@ -302,7 +310,7 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
                 yield m.name, m.size, t.extractfile(m).read
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-051
+# %% ../nbs/0_tools/store.ipynb #cell-053
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -332,7 +340,7 @@ def _contents(remote: Remote, source: Path) -> dict[str, bytes]:
     return files
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-053
+# %% ../nbs/0_tools/store.ipynb #cell-055
 def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
     files = _contents(remote, source)
     got = _over({n: hashlib.sha256(b).hexdigest() for n, b in files.items()})
@@ -344,7 +352,7 @@ def _checked(remote: Remote, source: Path) -> dict[str, bytes]:
     return files
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-055
+# %% ../nbs/0_tools/store.ipynb #cell-057
 def _download(remote: Remote, folder: Path, progress: bool) -> Path:
     "A data set's archive, or a folder with its single files."
     import pooch
@@ -375,7 +383,7 @@ def _first(remote: Remote, box, name: str, urls: list[str], get):
     raise DownloadError("\n".join(failures))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-057
+# %% ../nbs/0_tools/store.ipynb #cell-059
 def fetch_remote(
     remote: Remote,
     archive: str | Path | None = None,  # a zip, tar or folder that you have already
@@ -405,7 +413,7 @@ def fetch_remote(
     return dest
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-058
+# %% ../nbs/0_tools/store.ipynb #cell-060
 def _ready(remote: Remote) -> Path | None:
     try:
         return cached(remote)
@@ -424,7 +432,7 @@ def _place(files: dict[str, bytes], new: Path, dest: Path):
         os.replace(new, dest)
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-069
+# %% ../nbs/0_tools/store.ipynb #cell-071
 def read_idx(
     path: str | Path,  # an IDX file, plain or .gz
 ) -> np.ndarray:  # MNIST: (N, 28, 28) or (N,), uint8
@@ -441,6 +449,6 @@ def read_idx(
     return a.astype(a.dtype.newbyteorder("="))
 
 
-# %% ../nbs/0_tools/store.ipynb #cell-070
+# %% ../nbs/0_tools/store.ipynb #cell-072
 _IDX = {(0, 0x08): ">u1", (0, 0x09): ">i1", (0, 0x0B): ">i2"}
 _IDX |= {(0, 0x0C): ">i4", (0, 0x0D): ">f4", (0, 0x0E): ">f8"}

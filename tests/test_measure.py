@@ -116,6 +116,7 @@ def test_mean_spread():
 def test_interval():
     i = Interval(0.0141, 0.005, 0.024)
     assert i.points() == "+1.4 (+0.5 to +2.4)" and i.points(0) == "+1 (+0 to +2)"
+    assert i.plain() == "0.01 (0.01 to 0.02)" and i.plain(100, 1) == "1.4 (0.5 to 2.4)"
     assert i.clear and Interval(-0.2, -0.3, -0.1).clear
     assert not Interval(0.1, -0.1, 0.3).clear and not Interval(0.1, 0.0, 0.3).clear
 
