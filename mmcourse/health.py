@@ -90,7 +90,7 @@ def nested_probabilities(
     return p
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-023
+# %% ../nbs/7_labs/39_health.ipynb #cell-025
 def patients_needed(
     mean: float,  # difference between two models, of one patient
     deviation: float,  # of that difference, over patients
@@ -103,7 +103,7 @@ def patients_needed(
     return ceil((reach * deviation / mean) ** 2)
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-029
+# %% ../nbs/7_labs/39_health.ipynb #cell-033
 def net_benefit(
     label: np.ndarray,  # (N,) 0 or 1
     p: np.ndarray,  # (N,)
@@ -116,7 +116,7 @@ def net_benefit(
     return float(true - false * threshold / (1 - threshold))
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-032
+# %% ../nbs/7_labs/39_health.ipynb #cell-036
 NEGATIONS = re.compile(r"\b(no|not|without|negative for|free of|absence of|clear of)\b")
 
 
@@ -134,7 +134,7 @@ def finding_said(
     return False
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-042
+# %% ../nbs/7_labs/39_health.ipynb #cell-047
 VIEWS = "ecg", "picture", "text"
 WIDTH = {"ecg": 96, "picture": 96, "text": 64}  # what each branch gives
 
@@ -147,7 +147,7 @@ def visit_net(
     return FusionClassifier({m: BRANCHES[m]() for m in views}, fusion)
 
 
-# %% ../nbs/7_labs/39_health.ipynb #cell-054
+# %% ../nbs/7_labs/39_health.ipynb #cell-063
 def decide(
     p: np.ndarray,  # (N,) chance that it is urgent
     missed: float,  # cost of silence when it is

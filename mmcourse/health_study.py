@@ -13,13 +13,16 @@ __all__ = [
     "patient_opinions",
     "over_patients",
     "squared",
+    "above_simple",
     "patient_row",
     "pair_row",
+    "looked_first",
     "patient_table",
     "interval_text",
     "train_visit_net",
     "says_of",
     "pooled_says",
+    "right_by",
     "read_visit_nets",
     "policies",
     "cost_table",
@@ -34,7 +37,9 @@ import torch
 
 from mmcourse.health import (
     VIEWS,
+    best_columns,
     cost_of,
+    cross_probabilities,
     decide,
     nested_probabilities,
     net_benefit,
@@ -45,7 +50,7 @@ from mmcourse.health import (
 from .checkpoint import read_tensors, shipped_state
 from .decision_fusion import fuse_product
 from .feature_fusion import FusionClassifier, modality_dropout
-from .health_tools import URGENT, folds
+from .health_tools import URGENT, folds, regression
 from .measure import Interval, calibration_error, reliability, seeded
 from .store import data_path
 from .training import fit, predict, warmup_cosine
@@ -103,6 +108,12 @@ def squared(label: np.ndarray, p: np.ndarray) -> float:  # 0 … 2
     return 2 * float(((p - label) ** 2).mean())
 
 
+def above_simple(label: np.ndarray, p: np.ndarray) -> float:
+    "Net benefit at one half, above the better one of treating all and nobody."
+    simple = max(0.0, net_benefit(label, np.ones(len(p)), 0.5))
+    return net_benefit(label, p, 0.5) - simple
+
+
 def patient_row(label: np.ndarray, p: np.ndarray, base: np.ndarray) -> dict:
     "What is reported of one model: (repeats, N) probabilities, and the base rate's."
     pairs = [np.stack([1 - q, q], 1) for q in p]
@@ -110,6 +121,7 @@ def patient_row(label: np.ndarray, p: np.ndarray, base: np.ndarray) -> dict:
         "AUC": over_patients(ranked_right, label, p),
         "Brier": over_patients(squared, label, p),
         "below base rate": over_patients(squared, label, base, p),
+        "at one half": over_patients(above_simple, label, p),
         "calibration": float(np.mean([calibration_error(q, label, 5) for q in pairs])),
         "net benefit": [
             float(np.mean([net_benefit(label, q, t) for q in p])) for t in THRESHOLDS
@@ -132,10 +144,25 @@ THRESHOLDS = tuple(np.arange(5, 96, 5) / 100)
 COMPARED = ("early", "image"), ("late", "image"), ("image", "clinical")
 
 
+def looked_first(patients: dict, repeats: int = 5) -> dict[str, float]:
+    "AUC with five columns chosen on all patients, and chosen inside each fold."
+    x, y = patient_columns(patients)["early"], patients["label"]
+    chosen, found = x[:, best_columns(x, y)], {"before": [], "inside": []}
+    for seed in range(repeats):
+        before, inside = cross_probabilities(chosen, y, seed, 0.1), np.empty(len(y))
+        for train, test in folds(y, seed):
+            few = best_columns(x[train], y[train])
+            model = regression(0.1).fit(x[train][:, few], y[train])
+            inside[test] = model.predict_proba(x[test][:, few])[:, 1]
+        for name, p in (("before", before), ("inside", inside)):
+            found[name].append(ranked_right(y, p))
+    return {k: float(np.mean(v)) for k, v in found.items()}
+
+
 def patient_table(
     patients: dict,  # from `read_patients`
     repeats: int = 5,
-) -> dict:  # 'rows', 'pairs', 'reliability'
+) -> dict:  # 'rows', 'pairs', 'reliability', 'looked first'
     "Everything that this lab says of the patients."
     y, said = patients["label"], [patient_opinions(patients, s) for s in range(repeats)]
     p = {m: np.stack([s[m] for s in said]) for m in said[0]}
@@ -147,13 +174,17 @@ def patient_table(
         found = reliability(np.stack([1 - q, q], 1), np.tile(y, repeats))
         keys = ("confidence", "accuracy", "count")
         curves[m] = {k: found[k][5:].round(3).tolist() for k in keys}
-    return {"rows": rows, "pairs": pairs, "reliability": curves}
+        sure = np.maximum(p[m], 1 - p[m]) >= 0.8
+        curves[m]["sure patients"] = int(sure.any(0).sum())
+    found = {"rows": rows, "pairs": pairs, "reliability": curves}
+    return found | {"looked first": looked_first(patients, repeats)}
 
 
 def interval_text(v, signed: bool = False) -> str:  # such as '0.67 (0.58 to 0.77)'
     "A value and the ends of its interval."
-    how = "+.2f" if signed else ".2f"
-    return f"{v[0]:{how}} ({v[1]:{how}} to {v[2]:{how}})"
+    if not signed:
+        return Interval(*v).plain()
+    return f"{v[0]:+.2f} ({v[1]:+.2f} to {v[2]:+.2f})"
 
 
 # %% ../nbs/0_tools/health_study.ipynb #cell-011
@@ -203,6 +234,25 @@ def pooled_says(
 
 
 # %% ../nbs/0_tools/health_study.ipynb #cell-013
+def right_by(
+    nets: dict,  # {name: network} from `read_visit_nets`
+    features: dict,  # from `visit_features`
+    truth: np.ndarray,  # (N,)
+    group: dict,  # {column: (N,) group of each visit}
+) -> list[dict]:  # a row for each group: percent right, of each network
+    "How often each network is right in each group of visits."
+    ((column, of),) = group.items()
+    hits = {
+        name: says_of(net, features, tuple(net.encoders)).argmax(1) == truth
+        for name, net in nets.items()
+    }
+    return [
+        {column: str(g)}
+        | {m: f"{100 * h[of == g].mean():.0f}" for m, h in hits.items()}
+        for g in np.unique(of)
+    ]
+
+
 def read_visit_nets() -> dict[str, FusionClassifier]:  # 'ecg', …, and 'hidden'
     "The shipped networks of seed 0."
     tensors, _ = read_tensors(data_path("health.safetensors"))

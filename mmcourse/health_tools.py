@@ -35,6 +35,7 @@ __all__ = [
     "harm_leads",
     "draw_strip",
     "say_symptoms",
+    "spoken_core",
     "simulate_visits",
     "symptom_vocab",
     "visit_features",
@@ -379,6 +380,12 @@ def say_symptoms(
 
 
 # %% ../nbs/0_tools/health_tools.ipynb #cell-025
+def spoken_core(texts: list[str]) -> list[str]:
+    "Sentences of the test without what may stand before them."
+    return [min((t.removeprefix(s) for s in STARTS["test"]), key=len) for t in texts]
+
+
+# %% ../nbs/0_tools/health_tools.ipynb #cell-026
 def simulate_visits(
     split: str = "test",  # or 'train', 'valid': other persons, and test other sentences
     each: int = 4,  # visits of each person for each rhythm
@@ -405,7 +412,7 @@ def simulate_visits(
     return arrays | {"text": made["text"], "label": label, "person": person}
 
 
-# %% ../nbs/0_tools/health_tools.ipynb #cell-026
+# %% ../nbs/0_tools/health_tools.ipynb #cell-027
 def symptom_vocab() -> Vocab:
     "Words and pairs of words of all sentences that training can draw."
     sentences = [s for part in COMPLAINTS["train"].values() for s in part]
@@ -427,7 +434,7 @@ def visit_features(
     }
 
 
-# %% ../nbs/0_tools/health_tools.ipynb #cell-029
+# %% ../nbs/0_tools/health_tools.ipynb #cell-030
 class EcgBranch(nn.Sequential):
     "Five strided convolutions over time, the leads as channels."
 
@@ -441,7 +448,7 @@ class EcgBranch(nn.Sequential):
         return mean_and_max(super().forward(x))
 
 
-# %% ../nbs/0_tools/health_tools.ipynb #cell-030
+# %% ../nbs/0_tools/health_tools.ipynb #cell-031
 class StripBranch(nn.Sequential):
     "Four strided convolutions over the picture of a trace."
 
@@ -455,7 +462,7 @@ class StripBranch(nn.Sequential):
         return mean_and_max(super().forward(x).flatten(2))
 
 
-# %% ../nbs/0_tools/health_tools.ipynb #cell-031
+# %% ../nbs/0_tools/health_tools.ipynb #cell-032
 def sentence_branch() -> nn.Module:  # (B, L) ids -> (B, 64)
     "The text network of chapter 12 without its last layer."
     return trunk(TextNet(len(symptom_vocab())))
@@ -463,7 +470,7 @@ def sentence_branch() -> nn.Module:  # (B, L) ids -> (B, 64)
 
 BRANCHES = {"ecg": EcgBranch, "picture": StripBranch, "text": sentence_branch}
 
-# %% ../nbs/0_tools/health_tools.ipynb #cell-034
+# %% ../nbs/0_tools/health_tools.ipynb #cell-035
 STRENGTHS = 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0  # the larger, the freer
 
 
@@ -484,7 +491,7 @@ def folds(label: np.ndarray, seed: int, k: int = 5) -> list[tuple]:
     return list(split.split(label, label))
 
 
-# %% ../nbs/0_tools/health_tools.ipynb #cell-037
+# %% ../nbs/0_tools/health_tools.ipynb #cell-038
 FINDINGS = {
     "Cardiomegaly": r"cardiomegal|enlarged (heart|cardiac)|heart is (mildly )?enl",
     "Pleural Effusion": r"effusion",

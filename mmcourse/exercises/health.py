@@ -83,15 +83,15 @@ def benefit_over_all(label, p, t):
 # %% ../../nbs/0_tools/exercises/39_health.ipynb #cell-007
 @prediction(
     "health.2",
-    wrong=[(0.04, 0.96), (0.2, 0.8), (0.04, 0.8), (0.2, 0.96)],
+    wrong=[(1 / 21, 20 / 21), (0.2, 0.8), (1 / 21, 0.8), (0.8, 0.01), (1, 80)],
     hint=(
-        "Silence costs 24p, a bell costs 1 - p. From where on does each of them cost "
+        "Silence costs 20p, a bell costs 1 - p. From where on does each of them cost "
         "more than asking?"
     ),
-    why="Silence is dearer than 0.2 from p = 0.2/24 on, a bell up to p = 0.8.",
+    why="Silence is dearer than 0.2 from p = 0.2/20 on, a bell up to p = 0.8.",
 )
 def range_to_ask():
-    return 0.2 / 24, 1 - 0.2
+    return 0.2 / 20, 1 - 0.2
 
 
 # %% ../../nbs/0_tools/exercises/39_health.ipynb #cell-009
