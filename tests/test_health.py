@@ -124,6 +124,20 @@ def test_a_nested_estimate_does_not_know_the_labels_of_its_test_part():
     assert len(STRENGTHS) > 3
 
 
+def test_a_strength_is_chosen_on_rows_of_the_training_part_only(monkeypatch):
+    rng, seen = np.random.default_rng(2), []
+    x, y = rng.normal(size=(50, 4)), np.arange(50) % 2
+
+    def noted(a, label, seed, C):
+        seen.append({*a[:, 0]})
+        return cross_probabilities(a, label, seed, C)
+
+    monkeypatch.setattr("mmcourse.health.cross_probabilities", noted)
+    nested_probabilities(x, y, 0)
+    parts = [{*x[train, 0]} for train, _ in folds(y, 0)]
+    assert seen == [part for part in parts for _ in STRENGTHS]
+
+
 def test_the_columns_that_go_with_the_label_are_found():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(80, 9)), np.arange(80) % 2
