@@ -30,6 +30,7 @@ __all__ = [
     "ring_slider",
     "threshold_slider",
     "person_slider",
+    "alarm_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -949,3 +950,44 @@ def person_slider(
         return f"Fee {fee}: a person reads {asked:.0%}, and a post costs {cost:.2f}."
 
     return slider(draw, say, fee=[*runs[0]])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-080
+def alarm_slider(
+    p: np.ndarray,  # (N,) chance that a visit is urgent
+    urgent: np.ndarray,  # (N,) bool
+) -> Html:
+    "What a bell does in a thousand visits, by costs and by how many are urgent."
+    import matplotlib.pyplot as plt
+
+    names = ["bell, urgent", "bell in vain", "missed"]
+
+    def counted(missed_costs, urgent_in_1000):
+        share = urgent_in_1000 / 1000
+        moved = share / (1 - share) * (~urgent).sum() / urgent.sum()
+        bell = p * moved * missed_costs >= 1 - p
+        caught = share * bell[urgent].mean()
+        return 1000 * np.array(
+            [caught, (1 - share) * bell[~urgent].mean(), share - caught]
+        )
+
+    def draw(missed_costs, urgent_in_1000):
+        fig, ax = plt.subplots(figsize=(5.6, 1.9), layout="constrained")
+        n = counted(missed_costs, urgent_in_1000)
+        ax.barh(names[::-1], n[::-1], color=[PALETTE[1], PALETTE[5], PALETTE[2]])
+        for k, v in enumerate(n[::-1]):
+            ax.text(v + 8, k, f"{v:.1f}", va="center")
+        ax.set(xlim=(0, 700), xlabel="of 1,000 simulated visits")
+        return fig
+
+    def say(missed_costs, urgent_in_1000):
+        n = counted(missed_costs, urgent_in_1000)
+        told = ", ".join(f"{name} {v:.1f}" for name, v in zip(names, n))
+        return (
+            f"A miss costs {missed_costs} false alarms, {urgent_in_1000} of 1,000 "
+            f"simulated visits are urgent: {told}."
+        )
+
+    return slider(
+        draw, say, missed_costs=[1, 3, 10, 30, 100], urgent_in_1000=[600, 100, 20, 2]
+    )
