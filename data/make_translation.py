@@ -1,0 +1,211 @@
+"""Lab 38: translators from Chinese into English, over seeds, and with speech.
+
+    python data/make_translation.py --units FILE  # of make_translation_speech.py
+
+Writes data/results/translation.json and data/translation.safetensors. Arms are named
+what/seed. `gru characters`, `gru words`: chapter 38's GRU; `glosses`: the transformer
+that reads the dictionary's first senses (seed 0 is what ships); `both`: the transformer
+that reads characters with gaps and what a recogniser heard; `into chinese`: the GRU the
+other way. Each has BLEU and chrF of the test pairs, `each`: chrF of each sentence (0 to
+z in base 36 is 0 to 100 %) and `sure`: its mean probability of a token, in the same
+way. `links`: share of linked English words at which the GRU looks at the right Chinese
+word. In `both`, `noise` holds chrF strings of the first 250 test pairs.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from study import Study
+
+from mmcourse.checkpoint import shrink, write_tensors
+from mmcourse.translation import (
+    GAP,
+    SHIFT,
+    SPLITS,
+    GRUTranslator,
+    Tongues,
+    TransformerTranslator,
+    attention_map,
+    bleu,
+    chrf,
+    chrf_each,
+    english,
+    gloss_ids,
+    greedily,
+    links,
+    train_translator,
+    translation_pairs,
+    with_gaps,
+    words_zh,
+)
+
+FILE = Path(__file__).with_name("translation.safetensors")
+LEVELS = 20, -5, -10  # dB
+SHARES = 0.0, 0.2, 0.4, 0.6
+FIRST = 250  # test pairs of the noise study
+BASE = "0123456789abcdefghijklmnopqrstuvwxyz"
+EPOCHS = {"gru": 12, "glosses": 24, "both": 24}
+PAIRS, GLOSSES = translation_pairs()
+TRAIN, VALID, TEST = (PAIRS[s] for s in SPLITS.values())
+TONGUES = Tongues.learn(TRAIN)
+REFERENCES = [english(p).strip() for p in TEST]
+
+
+def as_digits(shares) -> str:  # (N,) in 0 … 1
+    return "".join(BASE[round(35 * float(s))] for s in shares)
+
+
+def characters(pairs) -> list:
+    return [TONGUES.characters.encode([*p["chinese"]]) for p in pairs]
+
+
+def words(pairs) -> list:
+    return [TONGUES.words.encode(p["words"]) for p in pairs]
+
+
+def pieces(pairs) -> list:
+    return [[SHIFT + i for i in TONGUES.bpe.encode(english(p))] for p in pairs]
+
+
+def scored(said: list[str], sure: np.ndarray, truths=REFERENCES, **how) -> dict:
+    return {
+        "bleu": round(bleu(said, truths, **how), 2),
+        "chrf": round(chrf(said, truths), 2),
+        "each": as_digits(chrf_each(said, truths) / 100),
+        "sure": as_digits(np.exp(sure)),
+        "said": said[:8],
+    }
+
+
+def plain(texts: list, answers: list):
+    "Draws rows as they are, without sound."
+
+    def draw(rows, rng):
+        return [texts[i] for i in rows], [[]] * len(rows), [answers[i] for i in rows]
+
+    return draw
+
+
+def learnt(model, texts, answers, epochs, seed):
+    sizes = [len(a) for a in answers]
+    train_translator(model, plain(texts, answers), sizes, epochs, seed=seed)
+    return model
+
+
+def gru(seed: int, reads) -> dict:
+    size = len(TONGUES.characters if reads is characters else TONGUES.words)
+    model = GRUTranslator(size, len(TONGUES.bpe) + SHIFT)
+    learnt(model, reads(TRAIN), pieces(TRAIN), EPOCHS["gru"], seed)
+    answers, sure = greedily(model, reads(TEST))
+    result = scored([TONGUES.written(a) for a in answers], sure)
+    return result | {"links": linked(model, reads)}
+
+
+def linked(model, reads) -> list[int]:
+    "Linked words at which it looks right, on the diagonal right, and all."
+    right, diagonal, total = 0, 0, 0
+    for pair, text, answer in zip(TEST, reads(TEST), pieces(TEST)):
+        known = links(pair, GLOSSES)
+        sizes = [len(w) if reads is characters else 1 for w in pair["words"]]
+        starts = [TONGUES.bpe.tokens[i - SHIFT][:1] == b" " for i in answer]
+        w = attention_map(model, text, answer, sizes, starts)
+        for i, k in known.items():
+            right += int(w[i].argmax() == k)
+            diagonal += round(i / max(len(w) - 1, 1) * (len(sizes) - 2)) == k
+            total += 1
+    return [right, int(diagonal), total]
+
+
+def into_chinese(seed: int) -> dict:
+    wanted = [[SHIFT + i for i in row] for row in characters(TRAIN)]
+    model = GRUTranslator(len(TONGUES.bpe) + SHIFT, len(TONGUES.characters) + SHIFT)
+    learnt(model, pieces(TRAIN), wanted, EPOCHS["gru"], seed)
+    answers, sure = greedily(model, pieces(TEST))
+    said = [TONGUES.written_zh(a) for a in answers]
+    return scored(said, sure, [p["chinese"] for p in TEST], words=words_zh)
+
+
+def glosses(seed: int) -> dict:
+    model = TransformerTranslator(None, len(TONGUES.bpe) + SHIFT, d=64)
+    reads = [gloss_ids(p, GLOSSES, TONGUES) for p in TRAIN]
+    learnt(model, reads, pieces(TRAIN), EPOCHS["glosses"], seed)
+    if seed == 0:
+        about = {"merges": [list(m) for m in TONGUES.bpe.merges]}
+        write_tensors(FILE, shrink(model.state_dict(), 8), about)
+    answers, sure = greedily(model, [gloss_ids(p, GLOSSES, TONGUES) for p in TEST])
+    return scored([TONGUES.written(a) for a in answers], sure)
+
+
+def units(z, name: str) -> list[list[int]]:
+    "What was heard of each sentence, from 1: 0 is padding."
+    ends = np.cumsum(z[f"{name}_sizes"].astype(int))[:-1]
+    return [(1 + part.astype(int)).tolist() for part in np.split(z[f"{name}_units"], ends)]
+
+
+def both(seed: int, path: Path) -> dict:
+    z = np.load(path)
+    texts, answers, gap = characters(TRAIN), pieces(TRAIN), TONGUES.characters.ids[GAP]
+    heard = [units(z, f"train{k}") for k in range(4)]
+
+    def draw(rows, rng):
+        text, sound = [], []
+        for i in rows:
+            share = 0.0 if rng.random() < 0.3 else rng.uniform(0, 0.7)
+            alone = rng.random()
+            text.append([] if alone < 0.15 else with_gaps(texts[i], share, gap, rng))
+            sound.append([] if alone > 0.7 else heard[rng.integers(4)][i])
+        return text, sound, [answers[i] for i in rows]
+
+    sizes = TONGUES.characters, TONGUES.bpe, z["names"]
+    a, b, c = map(len, sizes)
+    model = TransformerTranslator(a, b + SHIFT, c + 1, d=96)
+    lengths = [len(a) for a in answers]
+    train_translator(model, draw, lengths, EPOCHS["both"], seed=seed)
+    test = characters(TEST)
+    got, sure = greedily(model, test)
+    result = scored([TONGUES.written(a) for a in got], sure)
+    rng = np.random.default_rng(5)
+    gaps = {s: [with_gaps(t, s, gap, rng) for t in test[:FIRST]] for s in SHARES}
+    sound = {n: units(z, f"test{n}")[:FIRST] for n in LEVELS}
+    other = sound[20][1:] + sound[20][:1]
+    noise, said = {}, {}
+
+    def ask(name, text, heard):
+        got, _ = greedily(model, text, heard)
+        texts = [TONGUES.written(a) for a in got]
+        noise[name] = as_digits(chrf_each(texts, REFERENCES[:FIRST]) / 100)
+        said[name] = texts[:4]
+
+    nothing = [[]] * FIRST
+    for share, text in gaps.items():
+        ask(f"text {share}", text, nothing)
+        ask(f"other {share}", text, other)
+        for n, heard_now in sound.items():
+            ask(f"both {share} {n}", text, heard_now)
+    for n, heard_now in sound.items():
+        ask(f"speech {n}", nothing, heard_now)
+    return result | {"noise": noise} | ({"examples": said} if seed == 0 else {})
+
+
+def main(path: Path | None):
+    about = {"epochs": EPOCHS, "dB": LEVELS, "shares": SHARES}
+    study = Study("translation", __doc__, **about)
+    for seed in study.seeds(5):
+        study(f"glosses/{seed}", lambda: glosses(seed), seed)
+        if path:
+            study(f"both/{seed}", lambda: both(seed, path), seed)
+        study(f"gru characters/{seed}", lambda: gru(seed, characters), seed)
+        study(f"gru words/{seed}", lambda: gru(seed, words), seed)
+        if seed < 3:
+            study(f"into chinese/{seed}", lambda: into_chinese(seed), seed)
+
+
+if __name__ == "__main__":
+    found = None
+    if "--units" in sys.argv:
+        i = sys.argv.index("--units")
+        found = Path(sys.argv[i + 1])
+        del sys.argv[i : i + 2]
+    main(found)
