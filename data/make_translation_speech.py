@@ -29,24 +29,23 @@ import torch
 import torch.nn.functional as F
 
 from mmcourse.audio import level, resample
-from mmcourse.datasets import SR
-from mmcourse.spoken import downhill, in_noise, similar_length, together
+from mmcourse.datasets import SR, mu_law_codes
 from mmcourse.speech import DigitListener, best_path, error_rate, hear
+from mmcourse.spoken import downhill, in_noise, similar_length, together
 from mmcourse.training import warmup_cosine
 
 HERE = Path(__file__).parent
 TRAIN, VALID = 3500, 250  # pairs; the others are for the test
 LEVELS = [20, 0, -5, -10]  # dB, of the test sentences
-INITIALS = dict(zip("b p m f d t n l g k h j q x zh ch sh r z c s".split(), "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙ"))
-FINALS = dict(
-    part.split("=")
-    for part in (
-        "a=ㄚ o=ㄛ e=ㄜ ai=ㄞ ei=ㄟ ao=ㄠ ou=ㄡ an=ㄢ en=ㄣ ang=ㄤ eng=ㄥ er=ㄦ "
-        "i=ㄧ ia=ㄧㄚ ie=ㄧㄝ iao=ㄧㄠ iu=ㄧㄡ ian=ㄧㄢ in=ㄧㄣ iang=ㄧㄤ ing=ㄧㄥ "
-        "iong=ㄩㄥ u=ㄨ ua=ㄨㄚ uo=ㄨㄛ uai=ㄨㄞ ui=ㄨㄟ uan=ㄨㄢ un=ㄨㄣ uang=ㄨㄤ "
-        "ong=ㄨㄥ v=ㄩ ve=ㄩㄝ van=ㄩㄢ vn=ㄩㄣ"
-    ).split()
-)
+INITIALS = dict(zip([*"bpmfdtnlgkhjqxrzcs"], "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄖㄗㄘㄙ"))
+INITIALS |= {"zh": "ㄓ", "ch": "ㄔ", "sh": "ㄕ"}
+FINALS = {"a": "ㄚ", "o": "ㄛ", "e": "ㄜ", "ai": "ㄞ", "ei": "ㄟ", "ao": "ㄠ"}
+FINALS |= {"ou": "ㄡ", "an": "ㄢ", "en": "ㄣ", "ang": "ㄤ", "eng": "ㄥ", "er": "ㄦ"}
+FINALS |= {"i": "ㄧ", "ia": "ㄧㄚ", "ie": "ㄧㄝ", "iao": "ㄧㄠ", "iu": "ㄧㄡ"}
+FINALS |= {"ian": "ㄧㄢ", "in": "ㄧㄣ", "iang": "ㄧㄤ", "ing": "ㄧㄥ", "iong": "ㄩㄥ"}
+FINALS |= {"u": "ㄨ", "ua": "ㄨㄚ", "uo": "ㄨㄛ", "uai": "ㄨㄞ", "ui": "ㄨㄟ"}
+FINALS |= {"uan": "ㄨㄢ", "un": "ㄨㄣ", "uang": "ㄨㄤ", "ong": "ㄨㄥ"}
+FINALS |= {"v": "ㄩ", "ve": "ㄩㄝ", "van": "ㄩㄢ", "vn": "ㄩㄣ"}
 ALONE = {"yi": "i", "wu": "u", "yu": "v", "yue": "ve", "yuan": "van", "yun": "vn"}
 ALONE |= {"ye": "ie", "ya": "ia", "yao": "iao", "you": "iu", "yan": "ian", "yin": "in"}
 ALONE |= {"yang": "iang", "ying": "ing", "yong": "iong", "wa": "ua", "wo": "uo"}
@@ -98,7 +97,9 @@ def spoken(ids, clips, rng) -> tuple[np.ndarray, np.ndarray]:
     for i in ids:
         wave = clips[i]
         size = int(len(wave) / speed / rng.uniform(0.92, 1.08))
-        wave = np.interp(np.linspace(0, len(wave) - 1, size), np.arange(len(wave)), wave)
+        wave = np.interp(
+            np.linspace(0, len(wave) - 1, size), np.arange(len(wave)), wave
+        )
         wave = level(wave.astype(np.float32), 0.1 * 10 ** rng.uniform(-0.15, 0.15))
         parts.append((n, wave))
         marks.append((n, n + size))
@@ -202,6 +203,38 @@ def ship_pairs(rows: list[dict]):
     (HERE / "translation_pairs.xz").write_bytes(lzma.compress(text.encode(), **how))
 
 
+def parts(kept: dict, name: str) -> list[list[int]]:
+    ends = np.cumsum(kept[f"{name}_sizes"].astype(int))[:-1]
+    return [p.tolist() for p in np.split(kept[f"{name}_units"], ends)]
+
+
+def ship_speech(kept: dict, clean: list[np.ndarray]):
+    "The first three short test sentences, and what was heard of them."
+    truth = parts(kept, "truth")[TRAIN + VALID :]
+    places = [i for i, t in enumerate(truth) if 5 <= len(t) <= 7][:3]
+    names = kept["names"]
+
+    def say(rows):
+        return [" ".join(names[u] for u in rows[i]) for i in places]
+
+    heard = {"said": np.array(say(truth))}
+    rates = []
+    for snr in LEVELS:
+        rows = parts(kept, f"test{snr}")
+        heard[f"{snr} dB"] = np.array(say(rows))
+        rates.append(error_rate(truth, rows))
+    codes = [mu_law_codes(clean[i]) for i in places]
+    np.savez_compressed(
+        HERE / "translation_speech.npz",
+        places=np.array(places),
+        codes=np.concatenate(codes),
+        sizes=np.array([len(c) for c in codes]),
+        levels=np.array(LEVELS),
+        rates=np.array(rates).round(4),
+        **heard,
+    )
+
+
 def main(source: Path, voice: Path, out: Path, epochs: int = 24):
     torch.set_num_threads(1)
     rows = cleaned(source)
@@ -220,7 +253,10 @@ def main(source: Path, voice: Path, out: Path, epochs: int = 24):
     kept = {"names": np.array(names_of)}
     kept |= {f"truth_{k}": v for k, v in flat(ids).items()}
     for version in range(4):
-        waves = [in_noise(spoken(r, clips, rng)[0], rng.uniform(-12, 20), rng) for r in ids[: TRAIN + VALID]]
+        waves = [
+            in_noise(spoken(r, clips, rng)[0], rng.uniform(-12, 20), rng)
+            for r in ids[: TRAIN + VALID]
+        ]
         got = heard_units(model, waves)
         kept |= {f"train{version}_{k}": v for k, v in flat(got).items()}
     test = ids[TRAIN + VALID :]
@@ -230,8 +266,7 @@ def main(source: Path, voice: Path, out: Path, epochs: int = 24):
         print(f"{snr} dB: error rate {error_rate(test, got):.3f}", flush=True)
         kept |= {f"test{snr}_{k}": v for k, v in flat(got).items()}
     np.savez_compressed(out, **kept)
-    torch.save(model.state_dict(), out.with_suffix(".pt"))
-    np.savez_compressed(out.with_name("waves.npz"), **{str(i): w for i, w in enumerate(clean[:60])})
+    ship_speech(kept, clean)
 
 
 if __name__ == "__main__":
