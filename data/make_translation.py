@@ -158,7 +158,7 @@ def both(seed: int, path: Path) -> dict:
 
     sizes = TONGUES.characters, TONGUES.bpe, z["names"]
     a, b, c = map(len, sizes)
-    model = TransformerTranslator(a, b + SHIFT, c + 1, d=96)
+    model = TransformerTranslator(a, b + SHIFT, c + 1, d=64)
     lengths = [len(a) for a in answers]
     train_translator(model, draw, lengths, EPOCHS["both"], seed=seed)
     test = characters(TEST)
@@ -191,11 +191,11 @@ def main(path: Path | None):
     about = {"epochs": EPOCHS, "dB": LEVELS, "shares": SHARES}
     study = Study("translation", __doc__, **about)
     for seed in study.seeds(5):
-        arms = {"glosses": partial(glosses, seed)}
+        arms = {"gru characters": partial(gru, seed, characters)}
+        arms["gru words"] = partial(gru, seed, words)
+        arms["glosses"] = partial(glosses, seed)
         if path and seed < 3:
             arms["both"] = partial(both, seed, path)
-        arms["gru characters"] = partial(gru, seed, characters)
-        arms["gru words"] = partial(gru, seed, words)
         if seed < 3:
             arms["into chinese"] = partial(into_chinese, seed)
         for name, run in arms.items():

@@ -387,7 +387,8 @@ def beamed(
         return model.decode(ids, *many)[:, -1].log_softmax(1)
 
     found = beam_answers(ask, [BEGIN], width, end=DONE, longest=32)
-    return max((score / (len(ids) + 1), ids) for score, ids in found)
+    score, ids = max((score / (len(ids) + 1), ids) for score, ids in found)
+    return score, [k for k in ids if k >= SHIFT]
 
 
 # %% ../nbs/7_labs/38_translation.ipynb #cell-050
@@ -428,8 +429,8 @@ def mean_cost(
     price: float,  # of a bad sentence that was kept; a person costs 1
 ) -> float:  # for one sentence
     "What all of it costs, divided by the number of sentences."
-    kept = np.asarray(sure) >= number(least, "least")
-    return float(np.where(kept, price * np.asarray(bad), 1.0).mean())
+    price = number(price, "price", 0)
+    return float(np.where(sure >= least, price * bad, 1.0).mean())
 
 
 def cheapest(sure: np.ndarray, bad: np.ndarray, price: float) -> float:
