@@ -2,9 +2,9 @@
 
     python data/make_translation.py --units FILE  # of make_translation_speech.py
 
-Writes data/results/translation.json and data/translation.safetensors. Arms are named
+Writes data/results/translation.json. Arms are named
 what/seed. `gru characters`, `gru words`: chapter 38's GRU; `glosses`: the transformer
-that reads the dictionary's first senses (seed 0 is what ships); `both`: the transformer
+that reads the dictionary's first senses; `both`: the transformer
 that reads characters with gaps and what a recogniser heard; `into chinese`: the GRU the
 other way. Each has BLEU and chrF of the test pairs, `each`: chrF of each sentence (0 to
 z in base 36 is 0 to 100 %) and `sure`: its mean probability of a token, in the same
@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from study import Study
 
-from mmcourse.checkpoint import shrink, write_tensors
 from mmcourse.translation import (
     GAP,
     SHIFT,
@@ -38,7 +37,6 @@ from mmcourse.translation import (
 )
 from mmcourse.translation_tools import SPLITS, gloss_ids, links, translation_pairs
 
-FILE = Path(__file__).with_name("translation.safetensors")
 LEVELS = 20, -5, -10  # dB
 SHARES = 0.0, 0.2, 0.4, 0.6
 FIRST = 250  # test pairs of the noise study
@@ -128,9 +126,6 @@ def glosses(seed: int) -> dict:
     model = TransformerTranslator(None, len(TONGUES.bpe) + SHIFT, d=64)
     reads = [gloss_ids(p, GLOSSES, TONGUES) for p in TRAIN]
     learnt(model, reads, pieces(TRAIN), EPOCHS["glosses"], seed)
-    if seed == 0:
-        own = {k: w for k, w in model.state_dict().items() if k != "embed.weight"}
-        write_tensors(FILE, shrink(own, 8), {"seed": seed})
     answers, sure = greedily(model, [gloss_ids(p, GLOSSES, TONGUES) for p in TEST])
     return scored([TONGUES.written(a) for a in answers], sure)
 
@@ -158,7 +153,7 @@ def both(seed: int, path: Path) -> dict:
 
     sizes = TONGUES.characters, TONGUES.bpe, z["names"]
     a, b, c = map(len, sizes)
-    model = TransformerTranslator(a, b + SHIFT, c + 1, d=64)
+    model = TransformerTranslator(a, b + SHIFT, c + 1, d=96)
     lengths = [len(a) for a in answers]
     train_translator(model, draw, lengths, EPOCHS["both"], seed=seed)
     test = characters(TEST)

@@ -57,12 +57,10 @@ from mmcourse.attention import (
     sinusoidal_positions,
 )
 
-from .checkpoint import read_tensors, shipped_state
 from .inputs import number
 from .lstm import run_packed
 from .speech import DecoderBlock
 from .spoken import beam_answers, downhill, similar_length, whole_texts
-from .store import data_path
 from .text import BPE, Vocab, pad
 from .training import warmup_cosine
 
@@ -391,7 +389,7 @@ def beamed(
     return score, [k for k in ids if k >= SHIFT]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-050
+# %% ../nbs/7_labs/38_translation.ipynb #cell-048
 @torch.no_grad()
 def attention_map(
     model: GRUTranslator,
@@ -409,7 +407,7 @@ def attention_map(
     return np.stack([rows[:, a:b].sum(1) for a, b in zip(ends, ends[1:])], 1)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-058
+# %% ../nbs/7_labs/38_translation.ipynb #cell-056
 def with_gaps(
     ids: Sequence[int],
     share: float,  # how many are lost
@@ -421,7 +419,7 @@ def with_gaps(
     return [gap if gone else i for i, gone in zip(ids, lost)]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-074
+# %% ../nbs/7_labs/38_translation.ipynb #cell-073
 def mean_cost(
     sure: np.ndarray,  # (N,)
     bad: np.ndarray,  # (N,) bool: not usable

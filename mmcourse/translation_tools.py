@@ -32,7 +32,6 @@ __all__ = [
     "noise_arm",
     "noise_rows",
     "repair_rows",
-    "paired_difference",
     "spoken_sentences",
     "sense_pictures",
 ]
@@ -134,14 +133,17 @@ def sign_set(text: str) -> set:
     return {*runs(text, 1), *runs(text, 2)}
 
 
-def nearest_pairs(pairs: list[dict], memory: list[dict]) -> list[dict]:
+def nearest_pairs(
+    pairs: list[dict], memory: list[dict]
+) -> tuple[list[dict], np.ndarray]:  # of `memory`; the match of each, 0 to 1
     "For each pair the known one whose Chinese shares most signs and pairs of signs."
-    known, found = [sign_set(m["chinese"]) for m in memory], []
+    known, found, match = [sign_set(m["chinese"]) for m in memory], [], []
     for pair in pairs:
         mine = sign_set(pair["chinese"])
         share = [len(mine & s) / len(mine | s) for s in known]
         found.append(memory[int(np.argmax(share))])
-    return found
+        match.append(max(share))
+    return found, np.array(match)
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-010
@@ -194,8 +196,9 @@ def gain_rows(simple: dict[str, tuple]) -> list[dict]:
     each = {name: e for name, (_, _, e) in simple.items()}
     each |= {name: each_of(arm) for arm, name in ARMS.items()}
     asked = [
+        ("word by word", "nearest known pair"),
+        ("nearest known pair", ARMS["gru characters"]),
         (ARMS["glosses"], "word by word"),
-        (ARMS["glosses"], "nearest known pair"),
         (ARMS["glosses"], ARMS["gru characters"]),
         (ARMS["gru characters"], ARMS["gru words"]),
         (ARMS["gru characters"], "always the same sentence"),
@@ -262,18 +265,13 @@ def repair_rows() -> list[dict]:
         row = {"gaps": f"{share:.0%}"}
         for n in (20, -10):
             both = noise_arm(f"both {share} {n}")
-            gain = paired_difference(both, text)
+            gain = both - text
             row[f"speech at {n} dB adds to text"] = signed(mean_interval(gain))
-        gain = paired_difference(noise_arm(f"both {share} 20"), noise_arm("speech 20"))
+        gain = noise_arm(f"both {share} 20") - noise_arm("speech 20")
         row["text adds to speech at 20 dB"] = signed(mean_interval(gain))
-        gain = paired_difference(noise_arm(f"other {share}"), text)
+        gain = noise_arm(f"other {share}") - text
         rows.append(row | {"somebody else's adds": signed(mean_interval(gain))})
     return rows
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    "Of one model, used in two ways: the luck of a training is in both."
-    return a - b
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-015

@@ -144,8 +144,8 @@ def test_words_and_links():
     assert links(pair, glosses) == {0: 0, 1: 1, 3: 2}
     twice = pair | {"words": ["猫", "猫"]}
     assert links(twice, glosses) == {}
-    near = nearest_pairs([pair], [pair | {"chinese": "他走了。"}, pair])
-    assert near == [pair]
+    near, match = nearest_pairs([pair], [pair | {"chinese": "他走了。"}, pair])
+    assert near == [pair] and match.tolist() == [1.0]
 
 
 def small(kind, seed=0, d=16, **options):
