@@ -315,6 +315,7 @@ def logits_of(model: nn.Module, texts: list, sounds: list, answers: list):
     return model.decode(before, *model.encode(rows_of(texts), rows_of(sounds))), ids
 
 
+# %% ../nbs/7_labs/38_translation.ipynb #cell-035
 def train_translator(
     model: nn.Module,  # trained in place, left in evaluation mode
     draw: Callable,  # (rows, rng) -> texts, sounds, answers, each a list of lists
@@ -343,7 +344,7 @@ def train_translator(
     return history
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-038
+# %% ../nbs/7_labs/38_translation.ipynb #cell-039
 @torch.no_grad()
 def greedily(
     model: nn.Module,
@@ -369,7 +370,7 @@ def greedily(
     return found, torch.cat(sure).numpy()
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-040
+# %% ../nbs/7_labs/38_translation.ipynb #cell-041
 @torch.no_grad()
 def beamed(
     model: nn.Module,
@@ -389,7 +390,7 @@ def beamed(
     return score, [k for k in ids if k >= SHIFT]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-048
+# %% ../nbs/7_labs/38_translation.ipynb #cell-049
 @torch.no_grad()
 def attention_map(
     model: GRUTranslator,
@@ -407,7 +408,7 @@ def attention_map(
     return np.stack([rows[:, a:b].sum(1) for a, b in zip(ends, ends[1:])], 1)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-056
+# %% ../nbs/7_labs/38_translation.ipynb #cell-057
 def with_gaps(
     ids: Sequence[int],
     share: float,  # how many are lost
@@ -419,7 +420,7 @@ def with_gaps(
     return [gap if gone else i for i, gone in zip(ids, lost)]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-073
+# %% ../nbs/7_labs/38_translation.ipynb #cell-074
 def mean_cost(
     sure: np.ndarray,  # (N,)
     bad: np.ndarray,  # (N,) bool: not usable
