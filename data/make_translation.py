@@ -3,13 +3,14 @@
     python data/make_translation.py --units FILE  # of make_translation_speech.py
 
 Writes data/results/translation.json. Arms are named
-what/seed. `gru characters`, `gru words`: chapter 38's GRU; `glosses`: the transformer
-that reads the dictionary's first senses; `both`: the transformer
-that reads characters with gaps and what a recogniser heard; `into chinese`: the GRU the
-other way. Each has BLEU and chrF of the test pairs, `each`: chrF of each sentence (0 to
-z in base 36 is 0 to 100 %) and `sure`: its mean probability of a token, in the same
-way. `links`: share of linked English words at which the GRU looks at the right Chinese
-word. In `both`, `noise` holds chrF strings of the first 250 test pairs.
+what/seed. `gru characters`, `gru words`, `gru glosses`: lab 38's GRU, by what it reads;
+`pointer`: the GRU that reads glosses and may copy; `transformer`: reads characters;
+`both`: the transformer that reads characters with gaps and what a recogniser heard;
+`into chinese`: the GRU the other way. Each has BLEU and chrF of the test pairs, `each`:
+chrF of each sentence (0 to z in base 36 is 0 to 100 %) and `sure`: its mean probability
+of a token, in the same way; `valid`: chrF of the validation pairs after every third
+pass. `links`: share of linked English words at which the GRU looks at the right Chinese
+word. In `both`, `noise` holds chrF strings of the first test pairs.
 """
 
 import sys
@@ -20,19 +21,22 @@ import numpy as np
 from study import Study
 
 from mmcourse.translation import (
-    GAP,
-    SHIFT,
     GRUTranslator,
-    Tongues,
+    PointerTranslator,
     TransformerTranslator,
     attention_map,
     bleu,
     chrf,
     chrf_each,
-    english,
     greedily,
-    train_translator,
     with_gaps,
+)
+from mmcourse.translation_parts import (
+    GAP,
+    SHIFT,
+    Tongues,
+    english,
+    train_translator,
     words_zh,
 )
 from mmcourse.translation_tools import SPLITS, gloss_ids, links, translation_pairs
@@ -41,11 +45,19 @@ LEVELS = 20, -5, -10  # dB
 SHARES = 0.0, 0.2, 0.4, 0.6
 FIRST = 250  # test pairs of the noise study
 BASE = "0123456789abcdefghijklmnopqrstuvwxyz"
-EPOCHS = {"gru": 10, "glosses": 16, "both": 16}
+EPOCHS = {"gru": 12, "pointer": 15, "transformer": 15, "both": 16}
+SETTINGS = {  # chosen on validation pairs
+    "gru": {"d": 256, "dropout": 0.4},
+    "pointer": {"d": 128, "dropout": 0.3},
+    "transformer": {"d": 128, "dropout": 0.3},
+}
+RATES = {"gru": 2e-3, "pointer": 3e-3, "transformer": 2e-3, "both": 3e-3}
 PAIRS, GLOSSES = translation_pairs()
-TRAIN, VALID, TEST = (PAIRS[s] for s in SPLITS.values())
+TRAIN, VALID, TEST = PAIRS.values()
+KEPT = {name: [p["place"] for p in part] for name, part in PAIRS.items()}
 TONGUES = Tongues.learn(TRAIN)
 REFERENCES = [english(p).strip() for p in TEST]
+WANTED = [english(p).strip() for p in VALID]
 
 
 def as_digits(shares) -> str:  # (N,) in 0 … 1
@@ -83,19 +95,52 @@ def plain(texts: list, answers: list):
     return draw
 
 
-def learnt(model, texts, answers, epochs, seed):
-    sizes = [len(a) for a in answers]
-    train_translator(model, plain(texts, answers), sizes, epochs, seed=seed)
-    return model
+def learnt(model, texts, answers, kind, seed, tried=None) -> list[float]:
+    "Trains; chrF of the validation pairs `tried` after every third pass."
+    curve = []
+
+    def watch(epoch):
+        if tried is not None and epoch % 3 == 0:
+            got, _ = greedily(model, tried)
+            curve.append(round(chrf([TONGUES.written(a) for a in got], WANTED), 1))
+
+    sizes, draw = [len(a) for a in answers], plain(texts, answers)
+    how = {"lr": RATES[kind], "seed": seed, "watch": watch}
+    train_translator(model, draw, sizes, EPOCHS[kind], **how)
+    return curve
+
+
+def judged(model, reads, kind, seed) -> dict:
+    "Trained, watched on validation, scored on the test."
+    curve = learnt(model, reads(TRAIN), pieces(TRAIN), kind, seed, reads(VALID))
+    answers, sure = greedily(model, reads(TEST))
+    result = scored([TONGUES.written(a) for a in answers], sure)
+    return result | {"valid": curve}
+
+
+def glosses(pairs) -> list:
+    return [gloss_ids(p, GLOSSES, TONGUES) for p in pairs]
 
 
 def gru(seed: int, reads) -> dict:
-    size = len(TONGUES.characters if reads is characters else TONGUES.words)
-    model = GRUTranslator(size, len(TONGUES.bpe) + SHIFT)
-    learnt(model, reads(TRAIN), pieces(TRAIN), EPOCHS["gru"], seed)
-    answers, sure = greedily(model, reads(TEST))
-    result = scored([TONGUES.written(a) for a in answers], sure)
-    return result | {"links": linked(model, reads)}
+    pieces_in = len(TONGUES.bpe) + SHIFT
+    known = {characters: len(TONGUES.characters), words: len(TONGUES.words)}
+    size = known.get(reads, pieces_in)
+    kind = "pointer" if reads is glosses else "gru"  # the pointer's control
+    model = GRUTranslator(size, pieces_in, **SETTINGS[kind])
+    result = judged(model, reads, kind, seed)
+    return result if reads is glosses else result | {"links": linked(model, reads)}
+
+
+def pointer(seed: int) -> dict:
+    model = PointerTranslator(len(TONGUES.bpe) + SHIFT, **SETTINGS["pointer"])
+    return judged(model, glosses, "pointer", seed)
+
+
+def transformer(seed: int) -> dict:
+    sizes = len(TONGUES.characters), len(TONGUES.bpe) + SHIFT
+    model = TransformerTranslator(*sizes, **SETTINGS["transformer"])
+    return judged(model, characters, "transformer", seed)
 
 
 def linked(model, reads) -> list[int]:
@@ -115,32 +160,25 @@ def linked(model, reads) -> list[int]:
 
 def into_chinese(seed: int) -> dict:
     wanted = [[SHIFT + i for i in row] for row in characters(TRAIN)]
-    model = GRUTranslator(len(TONGUES.bpe) + SHIFT, len(TONGUES.characters) + SHIFT)
-    learnt(model, pieces(TRAIN), wanted, EPOCHS["gru"], seed)
+    sizes = len(TONGUES.bpe) + SHIFT, len(TONGUES.characters) + SHIFT
+    model = GRUTranslator(*sizes, **SETTINGS["gru"])
+    learnt(model, pieces(TRAIN), wanted, "gru", seed)
     answers, sure = greedily(model, pieces(TEST))
     said = [TONGUES.written_zh(a) for a in answers]
     return scored(said, sure, [p["chinese"] for p in TEST], words=words_zh)
 
 
-def glosses(seed: int) -> dict:
-    model = TransformerTranslator(None, len(TONGUES.bpe) + SHIFT, d=64)
-    reads = [gloss_ids(p, GLOSSES, TONGUES) for p in TRAIN]
-    learnt(model, reads, pieces(TRAIN), EPOCHS["glosses"], seed)
-    answers, sure = greedily(model, [gloss_ids(p, GLOSSES, TONGUES) for p in TEST])
-    return scored([TONGUES.written(a) for a in answers], sure)
-
-
-def units(z, name: str) -> list[list[int]]:
-    "What was heard of each sentence, from 1: 0 is padding."
+def units(z, name: str, part: str) -> list[list[int]]:
+    "What was heard of each sentence of a part, from 1: 0 is padding."
     ends = np.cumsum(z[f"{name}_sizes"].astype(int))[:-1]
     rows = np.split(z[f"{name}_units"].astype(int), ends)
-    return [(1 + row).tolist() for row in rows]
+    return [(1 + rows[i - SPLITS[part].start]).tolist() for i in KEPT[part]]
 
 
 def both(seed: int, path: Path) -> dict:
     z = np.load(path)
     texts, answers, gap = characters(TRAIN), pieces(TRAIN), TONGUES.characters.ids[GAP]
-    heard = [units(z, f"train{k}") for k in range(4)]
+    heard = [units(z, f"train{k}", "train") for k in range(4)]
 
     def draw(rows, rng):
         text, sound = [], []
@@ -155,13 +193,14 @@ def both(seed: int, path: Path) -> dict:
     a, b, c = map(len, sizes)
     model = TransformerTranslator(a, b + SHIFT, c + 1, d=96)
     lengths = [len(a) for a in answers]
-    train_translator(model, draw, lengths, EPOCHS["both"], seed=seed)
+    how = {"lr": RATES["both"], "seed": seed}
+    train_translator(model, draw, lengths, EPOCHS["both"], **how)
     test = characters(TEST)
     got, sure = greedily(model, test)
     result = scored([TONGUES.written(a) for a in got], sure)
     rng = np.random.default_rng(5)
     gaps = {s: [with_gaps(t, s, gap, rng) for t in test[:FIRST]] for s in SHARES}
-    sound = {n: units(z, f"test{n}")[:FIRST] for n in LEVELS}
+    sound = {n: units(z, f"test{n}", "test")[:FIRST] for n in LEVELS}
     other = sound[20][1:] + sound[20][:1]
     noise, said = {}, {}
 
@@ -183,16 +222,23 @@ def both(seed: int, path: Path) -> dict:
 
 
 def main(path: Path | None):
-    about = {"epochs": EPOCHS, "dB": LEVELS, "shares": SHARES}
+    about = {
+        "epochs": EPOCHS,
+        "settings": SETTINGS,
+        "rates": RATES,
+        "dB": LEVELS,
+        "shares": SHARES,
+    }
     study = Study("translation", __doc__, **about)
-    for seed in study.seeds(5):
-        arms = {"gru characters": partial(gru, seed, characters)}
+    for seed in study.seeds(3):
+        arms = {"pointer": partial(pointer, seed)}
+        arms["gru characters"] = partial(gru, seed, characters)
+        arms["gru glosses"] = partial(gru, seed, glosses)
+        arms["transformer"] = partial(transformer, seed)
         arms["gru words"] = partial(gru, seed, words)
-        arms["glosses"] = partial(glosses, seed)
-        if path and seed < 3:
+        arms["into chinese"] = partial(into_chinese, seed)
+        if path:
             arms["both"] = partial(both, seed, path)
-        if seed < 3:
-            arms["into chinese"] = partial(into_chinese, seed)
         for name, run in arms.items():
             study(f"{name}/{seed}", run, seed)
 

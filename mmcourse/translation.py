@@ -6,17 +6,6 @@ cannot be read, and when a person should translate instead."""
 
 # %% auto #0
 __all__ = [
-    "BEGIN",
-    "DONE",
-    "SHIFT",
-    "GAP",
-    "SPACED",
-    "ENTITIES",
-    "HAN",
-    "Tongues",
-    "english",
-    "words_13a",
-    "words_zh",
     "runs",
     "bleu",
     "bleu_score",
@@ -25,11 +14,8 @@ __all__ = [
     "chrf",
     "chrf_each",
     "GRUTranslator",
+    "PointerTranslator",
     "TransformerTranslator",
-    "placed",
-    "rows_of",
-    "logits_of",
-    "train_translator",
     "greedily",
     "beamed",
     "attention_map",
@@ -40,10 +26,8 @@ __all__ = [
 
 # %% ../nbs/7_labs/38_translation.ipynb #cell-003
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -51,96 +35,23 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from mmcourse.attention import (
-    TransformerBlock,
-    attention_weights,
-    sinusoidal_positions,
+from mmcourse.translation_parts import (
+    BEGIN,
+    DONE,
+    SHIFT,
+    WritingTransformer,
+    placed,
+    rows_of,
+    words_13a,
 )
 
+from .attention import attention_weights
 from .inputs import number
 from .lstm import run_packed
-from .speech import DecoderBlock
-from .spoken import beam_answers, downhill, similar_length, whole_texts
-from .text import BPE, Vocab, pad
-from .training import warmup_cosine
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-011
-BEGIN, DONE, SHIFT = 0, 1, 2  # BEGIN is padding too; a token's number starts at SHIFT
-GAP = "□"  # what stands where a character cannot be read
-
-
-class Tongues:
-    "The tokens of both languages, learnt from the training pairs."
-
-    def __init__(self, characters: list[str], words: list[str], merges: list):
-        self.characters, self.words = Vocab(characters), Vocab(words)
-        self.bpe = BPE(merges)
-
-
-@patch(cls_method=True)
-def learn(cls: Tongues, pairs: list[dict], merges: int = 800) -> Tongues:
-    "Characters met twice, all words, and pieces of English by BPE."
-    zh = [[*p["chinese"]] for p in pairs] + [[GAP], [GAP]]
-    words = Vocab.build([p["words"] for p in pairs]).tokens
-    bpe = BPE.train([english(p) for p in pairs], merges)
-    return cls(Vocab.build(zh, min_count=2).tokens, words, bpe.merges)
-
-
-def english(pair: dict) -> str:
-    "The translation in small letters, a space before its first word."
-    return " " + pair["english"].lower()
-
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-012
-@patch
-def written(self: Tongues, ids: Sequence[int]) -> str:
-    "The English text of an answer."
-    return self.bpe.decode([i - SHIFT for i in ids if i >= SHIFT]).strip()
-
-
-@patch
-def written_zh(self: Tongues, ids: Sequence[int]) -> str:
-    "The Chinese text of an answer."
-    return "".join(self.characters.decode([i - SHIFT for i in ids if i > SHIFT + 1]))
+from .spoken import beam_answers, whole_texts
 
 
 # %% ../nbs/7_labs/38_translation.ipynb #cell-015
-SPACED = [
-    (re.compile(r"([\{-\~\[-\` -\&\(-\+\:-\@\/])"), r" \1 "),
-    (re.compile(r"([^0-9])([\.,])"), r"\1 \2 "),
-    (re.compile(r"([\.,])([^0-9])"), r" \1 \2"),
-    (re.compile(r"([0-9])(-)"), r"\1 \2 "),
-]
-ENTITIES = {"&quot;": '"', "&amp;": "&", "&lt;": "<", "&gt;": ">"}
-
-
-def words_13a(text: str) -> list[str]:
-    "Words and punctuation marks, as the contests of machine translation part them."
-    for name, sign in ENTITIES.items():
-        text = text.replace(name, sign)
-    text = f" {text} "
-    for pattern, apart in SPACED:
-        text = pattern.sub(apart, text)
-    return text.split()
-
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-016
-HAN = re.compile(
-    "([\u3400-\u4db5\u4e00-\u9fbb\uf900-\ufa2d\ufa30-\ufa6a\uff00-\uffef"
-    "\u2e80-\u2eff\u3000-\u303f\u31c0-\u31ef\u2f00-\u2fdf\u2ff0-\u2fff"
-    "\u3100-\u312f\u31a0-\u31bf\ufe10-\ufe1f\ufe30-\ufe4f\u2600-\u27bf\u3200-\u33ff])"
-)
-
-
-def words_zh(text: str) -> list[str]:
-    "Every Chinese sign is a word of its own; the rest as `words_13a`."
-    text = HAN.sub(r" \1 ", text.strip())
-    for pattern, apart in SPACED:
-        text = pattern.sub(apart, text)
-    return text.split()
-
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-019
 def runs(tokens: Sequence, n: int) -> Counter:  # of tuples
     "How often each run of `n` tokens occurs."
     return Counter(zip(*(tokens[i:] for i in range(n))))
@@ -164,7 +75,7 @@ def bleu(
     return bleu_score(right, total, *sizes)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-020
+# %% ../nbs/7_labs/38_translation.ipynb #cell-016
 def bleu_score(right: list[int], total: list[int], size: int, truth: int) -> float:
     "From counts of runs of 1 to 4 tokens and the two lengths."
     if not any(right) or not all(total):
@@ -177,7 +88,7 @@ def bleu_score(right: list[int], total: list[int], size: int, truth: int) -> flo
     return 100 * brevity * math.exp(logs / 4)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-022
+# %% ../nbs/7_labs/38_translation.ipynb #cell-018
 def chrf_counts(said: str, truth: str) -> np.ndarray:  # (6, 3)
     "Of runs of 1 to 6 characters: said, in the truth, in both. Spaces do not count."
     a, b = "".join(said.split()), "".join(truth.split())
@@ -198,7 +109,7 @@ def chrf_score(counts: np.ndarray, beta: float = 2) -> float:  # 0 to 100
     return 100 * (1 + beta**2) * p * r / (beta**2 * p + r)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-023
+# %% ../nbs/7_labs/38_translation.ipynb #cell-019
 def chrf(said: Sequence[str], truths: Sequence[str]) -> float:  # 0 to 100
     "chrF of a whole corpus: counts are added up first."
     said, truths = whole_texts(said, "said"), whole_texts(truths, "truths")
@@ -212,7 +123,7 @@ def chrf_each(said: Sequence[str], truths: Sequence[str]) -> np.ndarray:  # (N,)
     return np.array([chrf_score(chrf_counts(a, b)) for a, b in pairs])
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-028
+# %% ../nbs/7_labs/38_translation.ipynb #cell-024
 class GRUTranslator(nn.Module):
     "A GRU reads both ways; a second one writes and looks back at every step."
 
@@ -233,7 +144,7 @@ class GRUTranslator(nn.Module):
         return h, mask[:, None], start[:, None].tanh()
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-029
+# %% ../nbs/7_labs/38_translation.ipynb #cell-025
 @patch
 def look(self: GRUTranslator, ids: Tensor, memory: Tensor, mask: Tensor, start: Tensor):
     "States of the writer (B, T, d), and where each looks (B, T, S)."
@@ -249,102 +160,44 @@ def decode(self: GRUTranslator, ids: Tensor, *state) -> Tensor:  # (B, T, target
     return self.dropout(z) @ self.target.weight.T
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-031
-class TransformerTranslator(nn.Module):
+# %% ../nbs/7_labs/38_translation.ipynb #cell-027
+class PointerTranslator(GRUTranslator):
+    "Reads English glosses, and copies pieces of them or writes its own."
+
+    def __init__(self, targets: int, d: int = 128, dropout: float = 0.3):
+        super().__init__(1, targets, d, dropout)
+        self.embed, self.gate = self.target, nn.Linear(d, 1)
+
+    def encode(self, text: Tensor, sound: Tensor | None = None) -> tuple:
+        return *super().encode(text), text[:, None]  # (B, 1, S)
+
+    def decode(self, ids: Tensor, *state) -> Tensor:  # (B, T, targets) log p
+        *state, source = state
+        y, w = self.look(ids, *state)
+        z = self.mix(torch.cat([y, w @ state[0]], -1)).tanh()
+        z = self.dropout(z)
+        own = (z @ self.target.weight.T).log_softmax(-1)
+        copied = torch.zeros_like(own).scatter_add(2, source.expand_as(w), w)
+        g = self.gate(z)
+        copied = (copied + 1e-9).log() + F.logsigmoid(-g)
+        return torch.logaddexp(own + F.logsigmoid(g), copied)
+
+
+# %% ../nbs/7_labs/38_translation.ipynb #cell-029
+class TransformerTranslator(WritingTransformer):
     "Characters and syllables in one row of tokens; chapter 23's decoder writes."
 
-    def __init__(
-        self,
-        sources: int | None,  # None: the source is English too, and shares its tokens
-        targets: int,
-        sounds: int = 1,  # symbols of the recogniser, and padding
-        d: int = 128,
-        *,
-        heads: int = 4,
-        depth: tuple[int, int] = (2, 1),  # blocks that read, that write
-        dropout: float = 0.3,
-    ):
-        super().__init__()
-        self.target, self.sound = nn.Embedding(targets, d), nn.Embedding(sounds, d)
-        self.embed = self.target if sources is None else nn.Embedding(sources, d)
-        self.dropout = nn.Dropout(dropout)
-        for part in (self.embed, self.sound, self.target):
-            nn.init.normal_(part.weight, 0, d**-0.5)
-        make = partial(TransformerBlock, d, heads, hidden=2 * d, dropout=dropout)
-        self.blocks = nn.ModuleList(make() for _ in range(depth[0]))
-        make = partial(DecoderBlock, d, heads, hidden=2 * d, dropout=dropout)
-        self.writers = nn.ModuleList(make() for _ in range(depth[1]))
-        self.norm, self.last = nn.LayerNorm(d), nn.LayerNorm(d)
-
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-032
-def placed(x: Tensor) -> Tensor:  # (B, T, d)
-    "Vectors of tokens, and of their places."
-    return x * x.shape[-1] ** 0.5 + sinusoidal_positions(*x.shape[1:]).to(x)
-
-
-@patch
-def encode(self: TransformerTranslator, text: Tensor, sound: Tensor) -> tuple:
-    "Both rows count their places from 0: a character and its syllable are near."
-    rows = placed(self.embed(text)), placed(self.sound(sound))
-    mask = torch.cat([text > 0, sound > 0], 1)[:, None]  # (B, 1, S)
-    x = self.dropout(torch.cat(rows, 1))
-    for block in self.blocks:
-        x = block(x, mask)
-    return self.norm(x), mask
-
-
-@patch
-def decode(self: TransformerTranslator, ids: Tensor, memory: Tensor, mask: Tensor):
-    x = self.dropout(placed(self.target(ids)))
-    for block in self.writers:
-        x = block(x, memory, mask)
-    return self.last(x) @ self.target.weight.T  # (B, T, targets)
+    def encode(self, text: Tensor, sound: Tensor) -> tuple:
+        "Both rows count their places from 0: a character and its syllable are near."
+        rows = placed(self.embed(text)), placed(self.sound(sound))
+        mask = torch.cat([text > 0, sound > 0], 1)[:, None]  # (B, 1, S)
+        x = self.dropout(torch.cat(rows, 1))
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.norm(x), mask
 
 
 # %% ../nbs/7_labs/38_translation.ipynb #cell-034
-def rows_of(rows: Sequence[list[int]]) -> Tensor:  # (B, longest) int64
-    "Rows filled up with zeros."
-    return torch.as_tensor(pad(rows)[0])
-
-
-def logits_of(model: nn.Module, texts: list, sounds: list, answers: list):
-    "Logits (B, T, targets) of each next token, and these tokens (B, T)."
-    ids = rows_of([[*a, DONE] for a in answers])
-    before = F.pad(ids, (1, -1))  # BEGIN first
-    return model.decode(before, *model.encode(rows_of(texts), rows_of(sounds))), ids
-
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-035
-def train_translator(
-    model: nn.Module,  # trained in place, left in evaluation mode
-    draw: Callable,  # (rows, rng) -> texts, sounds, answers, each a list of lists
-    lengths: Sequence[int],  # of the answers
-    epochs: int,
-    *,
-    size: int = 64,  # pairs in a batch
-    lr: float = 3e-3,
-    seed: int = 0,
-) -> list[float]:  # the mean loss of each epoch
-    "AdamW with warm-up and cosine, over batches of similar length."
-    rng, history = np.random.default_rng(seed), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.02)
-    steps = epochs * -(-len(lengths) // size)
-    factor = partial(warmup_cosine, steps=steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    model.train()
-    for _ in range(epochs):
-        losses = []
-        for rows in similar_length(np.asarray(lengths), size, rng):
-            z, ids = logits_of(model, *draw(rows, rng))
-            loss = F.cross_entropy(z.mT, ids, ignore_index=0, label_smoothing=0.1)
-            losses.append(downhill(model, loss, optimizer, schedule))
-        history.append(float(np.mean(losses)))
-    model.eval()
-    return history
-
-
-# %% ../nbs/7_labs/38_translation.ipynb #cell-039
 @torch.no_grad()
 def greedily(
     model: nn.Module,
@@ -370,7 +223,7 @@ def greedily(
     return found, torch.cat(sure).numpy()
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-041
+# %% ../nbs/7_labs/38_translation.ipynb #cell-036
 @torch.no_grad()
 def beamed(
     model: nn.Module,
@@ -390,7 +243,7 @@ def beamed(
     return score, [k for k in ids if k >= SHIFT]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-049
+# %% ../nbs/7_labs/38_translation.ipynb #cell-043
 @torch.no_grad()
 def attention_map(
     model: GRUTranslator,
@@ -408,7 +261,7 @@ def attention_map(
     return np.stack([rows[:, a:b].sum(1) for a, b in zip(ends, ends[1:])], 1)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-057
+# %% ../nbs/7_labs/38_translation.ipynb #cell-051
 def with_gaps(
     ids: Sequence[int],
     share: float,  # how many are lost
@@ -420,7 +273,7 @@ def with_gaps(
     return [gap if gone else i for i, gone in zip(ids, lost)]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-074
+# %% ../nbs/7_labs/38_translation.ipynb #cell-068
 def mean_cost(
     sure: np.ndarray,  # (N,)
     bad: np.ndarray,  # (N,) bool: not usable

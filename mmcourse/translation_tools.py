@@ -7,6 +7,7 @@ between words, speech that was heard, and the rows of the lab's tables."""
 __all__ = [
     "PAIRS_DIGEST",
     "SPLITS",
+    "JUNK",
     "COMMON",
     "ARMS",
     "SHARES",
@@ -20,6 +21,7 @@ __all__ = [
     "links",
     "alike",
     "gloss_ids",
+    "token_rows",
     "sign_set",
     "nearest_pairs",
     "from_digits",
@@ -28,12 +30,18 @@ __all__ = [
     "signed",
     "system_rows",
     "gain_rows",
+    "valid_curves",
+    "group_rows",
     "link_rows",
     "noise_arm",
+    "said_in_noise",
     "noise_rows",
     "repair_rows",
+    "repair_figure",
+    "curve_figure",
     "spoken_sentences",
     "sense_pictures",
+    "probe_rows",
 ]
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-002
@@ -44,11 +52,14 @@ from functools import cache
 import numpy as np
 import torch
 
+from .contrastive import part_ids
 from .datasets import mu_law_table
 from .emoji import emoji
+from .emoji_pairs import load_towers
 from .measure import mean_interval, mean_spread, paired_bootstrap
 from .store import data_path, kept_runs, load_npz, verified
-from .translation import SHIFT, Tongues, english, runs
+from .translation import runs
+from .translation_parts import SHIFT, Tongues, english
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-003
 PAIRS_DIGEST = "c5395713575f17a608160e8662a636c15055f21d6a9a2000b83099cca11c0ffd"
@@ -71,16 +82,23 @@ def words_in(text: str, sizes: str) -> list[str]:  # '我喜欢。', '12' -> 我
     return [*words, *text[i:]]
 
 
-def translation_pairs() -> tuple[list[dict], dict[str, str]]:
-    "4,245 pairs (`chinese`, `words`, `english`, `level`); a dictionary of 5,300 words."
+JUNK = "placeholder"  # stands where a translation should; 15 lines have it
+
+
+def translation_pairs() -> tuple[dict[str, list[dict]], dict[str, str]]:
+    "Pairs (`chinese`, `words`, `english`, `level`, `place`) by part; a dictionary."
     path = verified(data_path("translation_pairs.xz"), PAIRS_DIGEST)
     pairs, glosses = lzma.decompress(path.read_bytes()).decode().split("\n\n")
     found = []
-    for line in pairs.split("\n"):
+    for place, line in enumerate(pairs.split("\n")):
         level, sizes, zh, en = line.split("\t")
         row = {"chinese": zh, "words": words_in(zh, sizes), "english": en}
-        found.append(row | {"level": int(level)})
-    return found, dict(line.split("\t") for line in glosses.split("\n"))
+        found.append(row | {"level": int(level), "place": place})
+    parts = {
+        name: [p for p in found[part] if JUNK not in p["english"]]
+        for name, part in SPLITS.items()
+    }
+    return parts, dict(line.split("\t") for line in glosses.split("\n"))
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-004
@@ -128,7 +146,20 @@ def gloss_ids(pair: dict, glosses: dict[str, str], tongues: Tongues) -> list[int
     return [SHIFT + i for i in tongues.bpe.encode(text)]
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-008
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-007
+def token_rows(train: list[dict], test: list[dict]) -> list[dict]:
+    "Characters and words as tokens: how many there are, and how many are new."
+    rows = []
+    for name, key in {"characters": "chinese", "words": "words"}.items():
+        seen = {t for p in train for t in p[key]}
+        new = [t not in seen for p in test for t in p[key]]
+        row = {"token": name, "different": len(seen)}
+        row["in a sentence"] = f"{len(new) / len(test):.1f}"
+        rows.append(row | {"unknown in the test (%)": f"{100 * np.mean(new):.1f}"})
+    return rows
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-009
 def sign_set(text: str) -> set:
     return {*runs(text, 1), *runs(text, 2)}
 
@@ -146,7 +177,7 @@ def nearest_pairs(
     return found, np.array(match)
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-010
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-011
 def from_digits(texts) -> np.ndarray:  # (N,) or (runs, N), 0 … 100
     "What the study kept in base 36."
     if isinstance(texts, str):
@@ -167,12 +198,13 @@ def signed(interval) -> str:
     return f"{interval.value:+.1f} ({interval.low:+.1f} … {interval.high:+.1f})"
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-011
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-012
 ARMS = {
     "gru characters": "GRU, reads characters",
     "gru words": "GRU, reads words",
-    "both": "transformer, reads characters (trained with gaps and sound)",
-    "glosses": "transformer, reads the dictionary's words",
+    "transformer": "transformer, reads characters",
+    "gru glosses": "GRU, reads glosses",
+    "pointer": "GRU, reads glosses and may copy",
 }
 
 
@@ -197,10 +229,12 @@ def gain_rows(simple: dict[str, tuple]) -> list[dict]:
     each |= {name: each_of(arm) for arm, name in ARMS.items()}
     asked = [
         ("word by word", "nearest known pair"),
-        ("nearest known pair", ARMS["gru characters"]),
-        (ARMS["glosses"], "word by word"),
-        (ARMS["glosses"], ARMS["gru characters"]),
+        ("word by word", ARMS["pointer"]),
+        ("nearest known pair", ARMS["pointer"]),
+        (ARMS["pointer"], ARMS["gru glosses"]),
+        (ARMS["pointer"], ARMS["gru characters"]),
         (ARMS["gru characters"], ARMS["gru words"]),
+        (ARMS["gru characters"], ARMS["transformer"]),
         (ARMS["gru characters"], "always the same sentence"),
     ]
     rows = []
@@ -210,27 +244,39 @@ def gain_rows(simple: dict[str, tuple]) -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-012
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-013
+def valid_curves() -> dict[str, np.ndarray]:  # (seeds, passes / 3)
+    "chrF of the validation pairs after every third pass, by translator."
+    found = {name: kept_runs("translation", arm) for arm, name in ARMS.items()}
+    return {name: np.array([r["valid"] for r in runs]) for name, runs in found.items()}
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-014
+def group_rows(name: str, groups: list, each: np.ndarray) -> list[dict]:
+    "Mean of `each` in every group, with an interval over sentences."
+    rows = []
+    for group in sorted(set(groups)):
+        here = np.array([g == group for g in groups])
+        row = {name: group, "sentences": int(here.sum())}
+        rows.append(row | {"chrF": ends(mean_interval(each[here]))})
+    return rows
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-015
 def link_rows() -> list[dict]:
     "How often the GRU looks at the linked word, beside the same relative place."
     rows = []
     for arm in ("gru characters", "gru words"):
         counts = np.array([r["links"] for r in kept_runs("translation", arm)])
         right, diagonal, total = counts.T
-        row = {"GRU": ARMS[arm], "linked words": str(total[0])}
+        row = {"translator": ARMS[arm], "linked words": str(total[0])}
         row["looks right (%)"] = mean_spread(right / total)
-        rows.append(
-            row
-            | {
-                "the same relative place (%)": mean_spread(
-                    diagonal[:1] / total[0]
-                ).replace(" (one run)", "")
-            }
-        )
+        ruler = f"{100 * diagonal[0] / total[0]:.1f}"
+        rows.append(row | {"the same relative place (%)": ruler})
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-013
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-016
 SHARES = 0.0, 0.2, 0.4, 0.6
 NOISES = 20, -5, -10  # dB
 
@@ -239,6 +285,11 @@ NOISES = 20, -5, -10  # dB
 def noise_arm(name: str) -> np.ndarray:  # (seeds, N)
     kept = kept_runs("translation", "both")
     return from_digits([r["noise"][name] for r in kept])
+
+
+def said_in_noise(name: str) -> list[str]:
+    "What the first model said of the first four test sentences."
+    return kept_runs("translation", "both")[0]["examples"][name]
 
 
 def noise_rows() -> list[dict]:
@@ -274,7 +325,38 @@ def repair_rows() -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-015
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-018
+def repair_figure():
+    "chrF by gaps in the text: alone, with its speech, with another sentence's."
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(5.5, 3.4))
+    lines = {"text alone": "text {}", "and speech, 20 dB": "both {} 20"}
+    lines |= {"and speech, −10 dB": "both {} -10", "and somebody else's": "other {}"}
+    for (name, arm), style in zip(lines.items(), ("o-", "s-", "^-", "v:")):
+        means = [noise_arm(arm.format(s)).mean() for s in SHARES]
+        ax.plot([100 * s for s in SHARES], means, style, label=name)
+    clear = noise_arm("speech 20").mean()
+    ax.axhline(clear, ls="--", c="grey", label="speech alone, 20 dB")
+    ax.set(xlabel="characters lost (%)", ylabel="chrF of a sentence")
+    ax.legend(fontsize=8)
+
+
+def curve_figure():
+    "chrF of the validation pairs while training, mean over seeds."
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(5.5, 3.4))
+    for (name, curves), style in zip(
+        valid_curves().items(), ("o-", "s-", "^-", "v-", "d-")
+    ):
+        mean = curves.mean(0)
+        ax.plot(3 * np.arange(1, len(mean) + 1), mean, style, label=name)
+    ax.set(xlabel="passes over the training pairs", ylabel="chrF, validation")
+    ax.legend(fontsize=8)
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-020
 SPEECH_DIGEST = "b67bd3102a20757bd00550e7533cf2dc5e9b643ad32479a7f79da9740241f175"
 
 
@@ -284,10 +366,12 @@ def spoken_sentences() -> tuple[list[int], list[np.ndarray], dict]:
     cuts = np.cumsum(z["sizes"].astype(int))[:-1]
     waves = [mu_law_table()[w] for w in np.split(z["codes"], cuts)]
     heard = {k: z[k].tolist() for k in z if k not in ("codes", "sizes", "places")}
-    return z["places"].tolist(), waves, heard
+    test = translation_pairs()[0]["test"]
+    new = {p["place"] - SPLITS["test"].start: i for i, p in enumerate(test)}
+    return [new[i] for i in z["places"].tolist()], waves, heard
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-017
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-022
 SENSES = {
     "bat": [("bat", "蝙蝠"), ("cricket game", "球棒")],
     "mouse": [("mouse", "老鼠"), ("computer mouse", "鼠标")],
@@ -316,3 +400,30 @@ def sense_pictures() -> tuple[list[tuple], torch.Tensor]:
             rows.append((word, k, chinese, name))
             pictures.append(signs["image"][place[name]])
     return rows, torch.as_tensor(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def probe_rows() -> list[dict]:
+    "How often chapter 21's towers choose the sense that a noisy picture shows."
+    rows, pictures = sense_pictures()
+    towers = load_towers()
+    names = towers.text_vectors(part_ids([name for *_, name in rows], 3584))  # (28, d)
+    sense = np.array([k for _, k, *_ in rows])
+
+    def right(noise, turn):  # (20, 28)
+        g, found = torch.Generator().manual_seed(0), []
+        for _ in range(20):
+            shown = pictures + noise * torch.randn(pictures.shape, generator=g)
+            vectors = towers.image_vectors(shown.roll(turn, 0).clamp(0, 1))
+            fit = (vectors @ names.T).reshape(28, 14, 2)
+            own = fit[torch.arange(28), torch.arange(28) // 2]  # (28, 2)
+            found.append(own.argmax(1).numpy() == sense)
+        return np.array(found, float)
+
+    table = []
+    for noise in (0.0, 0.3, 0.6, 1.0):
+        row = {"noise in the picture": f"{noise:.1f}", "no picture (%)": "50.0"}
+        for name, turn in (("its picture", 0), ("another word's", 2)):
+            share = 100 * right(noise, turn).mean(0)
+            row[f"{name} (%)"] = ends(mean_interval(share, np.arange(28) // 2))
+        table.append(row)
+    return table

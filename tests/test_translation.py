@@ -1,5 +1,6 @@
 "Scores that are sacrebleu's, searches that agree, models blind to padding, real pairs."
 
+import lzma
 import math
 
 import numpy as np
@@ -9,14 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcourse import translation_tools as tools
-from mmcourse.store import CorruptData
+from mmcourse.store import CorruptData, data_path
 from mmcourse.translation import (
-    BEGIN,
-    DONE,
-    GAP,
-    SHIFT,
     GRUTranslator,
-    Tongues,
+    PointerTranslator,
     TransformerTranslator,
     attention_map,
     beamed,
@@ -24,12 +21,20 @@ from mmcourse.translation import (
     cheapest,
     chrf,
     chrf_each,
-    english,
     greedily,
-    logits_of,
     mean_cost,
-    train_translator,
     with_gaps,
+)
+from mmcourse.translation_parts import (
+    BEGIN,
+    DONE,
+    GAP,
+    SHIFT,
+    Tongues,
+    english,
+    logits_of,
+    rows_of,
+    train_translator,
     words_13a,
     words_zh,
 )
@@ -116,17 +121,32 @@ def pairs():
 
 
 def test_pairs_are_whole(pairs):
-    rows, glosses = pairs
-    assert len(rows) == 4245
+    parts, glosses = pairs
+    assert {k: len(p) for k, p in parts.items()} == {
+        "train": 3487,
+        "valid": 249,
+        "test": 494,
+    }
+    rows = sum(parts.values(), [])
     assert all("".join(p["words"]) == p["chinese"] for p in rows)
     assert {p["level"] for p in rows} == {1, 2, 3, 4, 5, 6}
-    assert not [p for p in rows if p["english"] == "placeholder"]
-    for key in ("chinese", "english"):
+    for key in ("chinese", "english", "place"):
         assert len({p[key] for p in rows}) == len(rows)
     words = {w for p in rows for w in p["words"] if w[0].isalnum()}
     assert words <= set(glosses)
-    ends = [(s.start, s.stop) for s in tools.SPLITS.values()]
-    assert ends == [(0, 3500), (3500, 3750), (3750, None)]
+
+
+def test_placeholders_are_left_out_and_nobody_changes_part(pairs):
+    text = lzma.decompress(data_path("translation_pairs.xz").read_bytes()).decode()
+    lines = text.split("\n\n")[0].split("\n")
+    junk = {i for i, line in enumerate(lines) if "placeholder" in line}
+    assert len(lines) == 4245 and len(junk) == 15
+    for name, part in pairs[0].items():
+        places = [p["place"] for p in part]
+        there = range(len(lines))[tools.SPLITS[name]]
+        assert places == [i for i in there if i not in junk]
+        for p in part[::50]:
+            assert lines[p["place"]].endswith(p["chinese"] + "\t" + p["english"])
 
 
 def test_a_changed_file_is_refused(monkeypatch):
@@ -152,13 +172,15 @@ def small(kind, seed=0, d=16, **options):
     torch.manual_seed(seed)
     if kind == "gru":
         return GRUTranslator(9, 12, d, **options).eval()
+    if kind == "pointer":
+        return PointerTranslator(12, d, **options).eval()
     return TransformerTranslator(9, 12, 7, d, **options).eval()
 
 
 TEXT, SOUND, ANSWER = [3, 4, 5, 6], [1, 2, 3], [4, 7, 5]
 
 
-@pytest.mark.parametrize("kind", ["gru", "transformer"])
+@pytest.mark.parametrize("kind", ["gru", "pointer", "transformer"])
 def test_padding_is_not_read(kind):
     model = small(kind)
     alone, _ = logits_of(model, [TEXT], [SOUND], [ANSWER])
@@ -168,7 +190,7 @@ def test_padding_is_not_read(kind):
     assert ids[0].tolist() == [4, 7, 5, DONE, 0, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("kind", ["gru", "transformer"])
+@pytest.mark.parametrize("kind", ["gru", "pointer", "transformer"])
 def test_the_future_is_not_read(kind):
     model = small(kind)
     a, _ = logits_of(model, [TEXT], [SOUND], [ANSWER])
@@ -190,7 +212,7 @@ def test_both_inputs_are_read_and_either_may_be_missing():
         assert b.isfinite().all() and not torch.allclose(a, b, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["gru", "transformer"])
+@pytest.mark.parametrize("kind", ["gru", "pointer", "transformer"])
 def test_a_beam_of_one_is_greedy(kind):
     for seed in range(4):
         model = small(kind, seed)
@@ -210,11 +232,12 @@ def test_confidence_is_the_mean_log_probability():
         assert sure == pytest.approx(float(log_p.detach()), abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["gru", "transformer"])
+@pytest.mark.parametrize("kind", ["gru", "pointer", "transformer"])
 def test_a_small_language_is_learnt(kind):
     rng = np.random.default_rng(0)
     texts = [rng.integers(3, 9, rng.integers(2, 5)).tolist() for _ in range(64)]
-    answers = [[t + 1 for t in row] for row in texts]  # a word-for-word language
+    other = kind != "pointer"  # a pointer's language is told by copying
+    answers = [[t + other for t in row] for row in texts]  # word for word
     model = small(kind, d=32, dropout=0.0)
 
     def draw(rows, rng):
@@ -227,6 +250,26 @@ def test_a_small_language_is_learnt(kind):
     assert np.mean(right) > 0.8 and not model.training
 
 
+def test_a_pointer_copies_or_writes():
+    model = small("pointer")
+    z, _ = logits_of(model, [TEXT], [[]], [ANSWER])
+    assert torch.allclose(z.exp().sum(-1), torch.ones(1, 4), atol=1e-4)
+    with torch.no_grad():
+        model.gate.weight.zero_()
+        model.gate.bias.fill_(-30.0)  # copies only
+        p = logits_of(model, [TEXT], [[]], [ANSWER])[0].exp()
+        assert p[..., TEXT].sum(-1).min() > 0.999
+        _, w = model.look(
+            torch.tensor([[0, *ANSWER]]), *model.encode(rows_of([TEXT]))[:3]
+        )
+        assert torch.allclose(p[0][:, TEXT], w[0], atol=1e-4)
+        twice = logits_of(model, [[3, 3, 3]], [[]], [ANSWER])[0].exp()
+        assert twice[..., 3].min() > 0.999  # shares of equal pieces are added
+        model.gate.bias.fill_(30.0)  # writes only
+        p = logits_of(model, [TEXT], [[]], [ANSWER])[0].exp()
+        assert p[..., [0, 1, 2, *range(7, 12)]].sum(-1).min() > 0.05
+
+
 def test_the_map_adds_up_characters_and_tokens():
     model = small("gru")
     w = attention_map(model, TEXT, ANSWER, [1, 3], [True, False, True])
@@ -237,7 +280,7 @@ def test_the_map_adds_up_characters_and_tokens():
 
 
 def test_tongues_write_what_they_read(pairs):
-    some = pairs[0][:200]
+    some = pairs[0]["train"][:200]
     tongues = Tongues.learn(some, 100)
     for p in some[:20]:
         ids = [SHIFT + i for i in tongues.bpe.encode(english(p))]
@@ -275,7 +318,7 @@ def test_kept_digits():
 def test_spoken_sentences(pairs):
     places, waves, heard = tools.spoken_sentences()
     assert len(places) == len(waves) == len(heard["said"]) == 3
-    test = pairs[0][tools.SPLITS["test"]]
+    test = pairs[0]["test"]
     for i, wave, said in zip(places, waves, heard["said"]):
         signs = [c for c in test[i]["chinese"] if c.isalnum()]
         assert len(said.split()) == len(signs)

@@ -177,6 +177,7 @@ def _beams(rng):
         ([-2.0, -9.0, -3.0], [2, 6, 4]),
         ([-2.0, -4.0, -1.0], [4, 8, 2]),
         ([-6.0, -6.0], [3, 3]),
+        ([-2.0, -6.2], [1, 4]),
         ([-1.5], [3]),
         ([float(s) for s in -rng.uniform(2, 9, 5)], [3, 9, 5, 7, 4]),
     ]
@@ -205,6 +206,10 @@ def _worst_mean(scores, sizes):
     return int(np.argmin(np.array(scores) / np.array(sizes)))
 
 
+def _one_token_more(scores, sizes):
+    return int(np.argmax([s / (n + 1) for s, n in zip(scores, sizes)]))
+
+
 def _times(scores, sizes):
     return int(np.argmax(np.array(scores) * np.array(sizes)))
 
@@ -213,7 +218,7 @@ def _times(scores, sizes):
 @exercise(
     "translation.4",
     inputs=_beams,
-    wrong=[_by_sum, _first_of_equal, _worst_mean, _times],
+    wrong=[_by_sum, _first_of_equal, _worst_mean, _one_token_more, _times],
     right=[_by_sort, _by_lexsort],
     hint="What is compared first, what second, and in which direction each?",
     why="A sum of log probabilities falls with every token; a mean need not.",
