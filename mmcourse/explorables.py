@@ -31,6 +31,7 @@ __all__ = [
     "threshold_slider",
     "person_slider",
     "alarm_slider",
+    "repair_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -49,6 +50,7 @@ from .explore import MODALITY, PALETTE, Html, slider
 from .gan import best_discriminator, js_divergence
 from .measure import mean_interval
 from .noise_levels import IMAGE_NOISE, SNR_DB, best_single
+from .translation_tools import NOISES, SHARES, noise_arm, said_in_noise
 
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-005
@@ -991,3 +993,43 @@ def alarm_slider(
     return slider(
         draw, say, missed_costs=[1, 3, 10, 30, 100], urgent_in_1000=[600, 100, 20, 2]
     )
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-083
+def repair_slider(
+    references: list[str],  # of lab 38's test sentences
+    shown: int = 2,  # the place of the sentence whose translation is printed
+) -> Html:
+    "Translating text with gaps, with and without its noisy speech."
+    import matplotlib.pyplot as plt
+
+    speech = {f"{n} dB": n for n in NOISES}
+
+    def arms(gaps, noise):
+        share, n = SHARES[gaps_of.index(gaps)], speech[noise]
+        names = f"text {share}", f"speech {n}", f"both {share} {n}", f"other {share}"
+        said = "text alone", "speech alone", "both", "text, wrong speech"
+        return dict(zip(said, names))
+
+    gaps_of = [f"{share:.0%}" for share in SHARES]
+
+    def draw(gaps, noise):
+        fig, ax = plt.subplots(figsize=(6, 2.4))
+        for name, arm in arms(gaps, noise).items():
+            each = mean_interval(noise_arm(arm))
+            ends = [[each.value - each.low], [each.high - each.value]]
+            ax.barh(name, each.value, xerr=ends, color=PALETTE[0])
+        ax.set(xlim=(0, 18), xlabel="chrF of a sentence, 0 to 100")
+        ax.invert_yaxis()
+        return fig
+
+    def say(gaps, noise):
+        found = arms(gaps, noise)
+        mean = [f"{name} {noise_arm(arm).mean():.1f}" for name, arm in found.items()]
+        said = [f"{name}: {said_in_noise(a)[shown]}" for name, a in found.items()]
+        return (
+            f"Characters lost {gaps}, speech at {noise}. chrF: {', '.join(mean)}."
+            f" Wanted: {references[shown]} Said from {' | '.join(said)}"
+        )
+
+    return slider(draw, say, gaps=gaps_of, noise=[*speech])
