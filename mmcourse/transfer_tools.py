@@ -194,7 +194,7 @@ def emoji_task() -> dict:
     }
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-009
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-010
 @cache
 def transfer_task(name: str) -> dict:  # 'x', 'y', 'split', 'group' (of one luck)
     "One of TASKS."
@@ -222,7 +222,7 @@ def classes_of(task: dict) -> int:
     return int(task["y"].max()) + 1
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-010
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-011
 def as_pictures(name: str, x: Tensor) -> Tensor:  # (N, 3, H, W) in [0, 1]
     "What the ImageNet network is shown of a task."
     if name == "emoji":
@@ -235,7 +235,7 @@ def as_pictures(name: str, x: Tensor) -> Tensor:  # (N, 3, H, W) in [0, 1]
     return x.clamp(0, 1).expand(-1, 3, -1, -1)
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-011
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-012
 class SoundBody(nn.Module):
     "`AudioNet` without its last layer: (B, 20, T) decibels -> (B, 128)."
 
@@ -260,7 +260,7 @@ def with_head(body: nn.Module, d: int, classes: int) -> nn.Sequential:
     return nn.Sequential(body, nn.Dropout(0.2), nn.Linear(d, classes))
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-012
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-013
 def shift_a_little(x: Tensor, generator: torch.Generator) -> Tensor:
     "Pictures moved by up to a pixel or two."
     return random_affine(x, generator, shift=0.06)
@@ -285,7 +285,7 @@ WEAK = {"emoji": moved, "digits": shift_a_little, "sounds": roll_a_little}
 STRONG = {"emoji": change_emoji, "digits": change_digit, "sounds": augment_audio}
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-013
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-014
 def pack_hits(hits) -> str:
     "Hits as a text with six to a letter."
     return base64.b64encode(np.packbits(np.asarray(hits, bool))).decode()
@@ -297,7 +297,7 @@ def unpack_hits(texts: list[str], n: int) -> np.ndarray:  # (runs, n) of 0 and 1
     return np.stack([np.unpackbits(r)[:n] for r in raw])
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-014
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-015
 class FewShotNet(nn.Module):
     "Four convolutions and a linear layer: (B, 3, 32, 32) -> (B, ways)."
 
@@ -315,7 +315,7 @@ class FewShotNet(nn.Module):
         return self.head(self.body(x))
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-015
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-016
 def styles_of_emoji() -> dict[str, Tensor]:  # style -> (n, 3, 32, 32), same emoji
     "Emoji that nothing was learnt from, as three companies draw them."
     characters, styles = other_styles()
@@ -365,7 +365,7 @@ def style_task(
     return few, (torch.cat(asked), y.repeat(len(asked)))
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-017
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-018
 def shipped_features() -> dict:  # 'z' (N, 64), 'y', 'split', 'mean', 'V'
     "What the ImageNet network made of the emoji of `emoji_task`."
     tensors, about = read_tensors(data_path("transfer.safetensors"))
@@ -388,7 +388,7 @@ def beside_shipped(shipped: dict, n: int = 64) -> float | None:
     return both.corrcoef()[0, 1].item()
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-019
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-021
 PATIENTS = """1111111 3334334 1122122 2223121 2223222 2223322 1222111 3333433 2222223
 2322223 4444444 2223343 1111111 2223212 1211111 1112111 1111111 1111111 2222221
 2221322 2222222 2222221 2223222 2212222 1111111 1111111 2322222 1111111 1111111
@@ -430,7 +430,7 @@ def drawn_votes(
     return torch.stack(votes, 1)
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-021
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-023
 SIZE = {"emoji": 321, "digits": 1000, "sounds": 570}
 NAMES = {
     "pixels": "pixels alone, linear",
@@ -481,7 +481,7 @@ def _right(hits: np.ndarray, name: str, digits: int = 0) -> str:
     )
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-022
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-024
 def labels_title(name: str, n: int) -> str:
     return "80" if name == "emoji" and n == 100 else str(n)
 
@@ -527,7 +527,7 @@ def gain_rows(pairs: list[tuple], n: int, tasks: tuple = TASKS) -> list[dict]:
     return [gain_row(*w, looks=len(wanted)) for w in wanted]
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-023
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-025
 def draw_ways(ways: list[str], tasks: tuple = TASKS):
     "Right answers against labels a class, a panel for each task."
     import matplotlib.pyplot as plt
@@ -558,7 +558,7 @@ def draw_ways(ways: list[str], tasks: tuple = TASKS):
     return fig
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-024
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-026
 FEW = {
     "few/pixels": "pixels, nearest mean",
     "few/fresh, 3 steps": "fresh network, 3 steps",
@@ -597,7 +597,7 @@ def episode_gain(a: str, b: str) -> str:
     return paired_bootstrap(*both).points()
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-025
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-027
 TAUGHT = {
     "true labels": "true labels of the same sounds",
     "soft answers": "the teacher's soft answers",
@@ -633,7 +633,7 @@ def teacher_right() -> list[str]:
     return [mean_spread(v) for v in runs.T]
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-026
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-028
 ASKING = "random", "entropy", "margin", "k-centre"
 
 
@@ -662,7 +662,7 @@ def asked_rows(name: str) -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/transfer_tools.ipynb #cell-027
+# %% ../nbs/0_tools/transfer_tools.ipynb #cell-029
 def one_table(ways: list[str], n: int) -> list[dict]:
     "Each way's right answers (%) on each task that it was measured on."
     rows = []

@@ -494,3 +494,19 @@ def test_tasks_of_five_drawings():
 def test_refusals(call, error):
     with pytest.raises((ValueError, KeyError), match=error):
         call()
+
+
+def test_low_rank_is_pefts():
+    peft = pytest.importorskip("peft")
+    with seeded(0):
+        net = nn.Sequential(nn.Conv2d(5, 6, 1))
+        config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=["0"])
+        theirs = peft.get_peft_model(copy.deepcopy(net), config)
+    low = LowRankConv(net[0], 2, alpha=8)
+    layer = theirs.base_model.model[0]
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_()
+        low.A.copy_(layer.lora_A["default"].weight)
+        low.B.copy_(layer.lora_B["default"].weight)
+    x = draw(2, 5, 3, 3)
+    torch.testing.assert_close(low(x), theirs(x))
