@@ -15,6 +15,7 @@ __all__ = [
     "maml_loss",
     "sure_labels",
     "fixmatch_loss",
+    "learn_for",
     "fit_fixmatch",
     "nt_xent",
     "fit_simclr",
@@ -168,6 +169,28 @@ def fixmatch_loss(
 
 
 # %% ../nbs/6_trust/34_transfer.ipynb #cell-046
+def learn_for(
+    net: nn.Module,  # trained in place
+    loss: Callable,  # () -> the loss of a new batch
+    steps: int,
+    lr: float,
+) -> list[float]:  # the loss at each step
+    "So many updates by AdamW, with warm-up and cosine."
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
+    losses = []
+    net.train()
+    for step in range(steps):
+        scale_lr(optimizer, warmup_cosine(step, steps))
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    net.eval()
+    return losses
+
+
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-047
 def fit_fixmatch(
     model: nn.Module,  # trained in place
     known: tuple[Tensor, Tensor],  # inputs and labels
@@ -180,25 +203,21 @@ def fit_fixmatch(
     size: int = 32,  # known ones a step; of the others three times as many
     sure: float = 0.95,
     seed: int = 0,
-):
+) -> list[float]:
     "Learn from the known and from what the model is sure of."
     g = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    model.train()
-    for step in range(steps):
-        scale_lr(optimizer, warmup_cosine(step, steps))
+
+    def loss():
         x, y = take(known, torch.randint(len(known[1]), (size,), generator=g))
         u = others[torch.randint(len(others), (3 * size,), generator=g)]
         seen = torch.cat([weak(x, g), weak(u, g), strong(u, g)])
         said, w, s = model(seen).split([size, 3 * size, 3 * size])
-        loss = F.cross_entropy(said, y) + fixmatch_loss(w, s, sure)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
+        return F.cross_entropy(said, y) + fixmatch_loss(w, s, sure)
+
+    return learn_for(model, loss, steps, lr)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-050
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-051
 def nt_xent(
     u: Tensor,  # (B, d) of one view of each example
     v: Tensor,  # (B, d) of another view of the same
@@ -211,7 +230,7 @@ def nt_xent(
     return F.cross_entropy(scores, torch.arange(len(z)).roll(len(u)))
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-052
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-053
 def fit_simclr(
     body: nn.Module,  # (B, ...) -> (B, d), trained in place
     d: int,
@@ -226,24 +245,19 @@ def fit_simclr(
     "Learn vectors that survive the augmentation."
     g = torch.Generator().manual_seed(seed)
     head = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, 64))
-    net, losses = nn.Sequential(body, head), []
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
-    total = epochs * len(batches(len(x), 128, g))
-    net.train()
-    for step in range(total):
-        scale_lr(optimizer, warmup_cosine(step, total))
+    net = nn.Sequential(body, head)
+    steps = epochs * len(batches(len(x), 128, g))
+
+    def loss():
         rows = x[torch.randint(len(x), (128,), generator=g)]
         views = torch.cat([augment(rows, g), augment(rows, g)])
-        loss = nt_xent(*net(views).chunk(2), temperature)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    body.eval()
+        return nt_xent(*net(views).chunk(2), temperature)
+
+    losses = learn_for(net, loss, steps, lr)
     return torch.tensor(losses).view(epochs, -1).mean(1).tolist()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-054
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-055
 class PatchEncoder(nn.Module):
     "Patches of pictures, or of log-mel pictures, to tokens."
 
@@ -267,7 +281,7 @@ class PatchEncoder(nn.Module):
         return self.norm(h)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-055
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-056
 class MaskedAutoencoder(nn.Module):
     "Guess the hidden patches from those that are seen [He et al. 2022]."
 
@@ -288,7 +302,7 @@ class MaskedAutoencoder(nn.Module):
         return self.out(self.block(full.scatter(1, at, h) + self.positions))
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-056
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-057
 def masked_error(model: MaskedAutoencoder, x: Tensor, g: torch.Generator) -> Tensor:
     "Mean squared error of the hidden patches."
     places = model.positions.shape[1]
@@ -298,7 +312,7 @@ def masked_error(model: MaskedAutoencoder, x: Tensor, g: torch.Generator) -> Ten
     return error.gather(1, order[:, model.seen :]).mean()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-058
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-059
 def fit_masked(
     model: MaskedAutoencoder,
     x: Tensor,  # (N, 1, H, W) without labels
@@ -308,21 +322,18 @@ def fit_masked(
     seed: int = 0,
 ) -> list[float]:  # the error of each epoch
     "Learn to fill in."
-    g, losses = torch.Generator().manual_seed(seed), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    total = epochs * len(batches(len(x), 128, g))
-    for step in range(total):
-        scale_lr(optimizer, warmup_cosine(step, total))
+    g = torch.Generator().manual_seed(seed)
+    steps = epochs * len(batches(len(x), 128, g))
+
+    def loss():
         rows = torch.randint(len(x), (128,), generator=g)
-        loss = masked_error(model, x[rows], g)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+        return masked_error(model, x[rows], g)
+
+    losses = learn_for(model, loss, steps, lr)
     return torch.tensor(losses).view(epochs, -1).mean(1).tolist()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-062
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-063
 class MeanToken(nn.Module):
     "What an encoder's tokens say on average: (B, 1, H, W) -> (B, d)."
 
@@ -334,7 +345,7 @@ class MeanToken(nn.Module):
         return self.encoder(x).mean(1)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-068
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-069
 def doubt(logits: Tensor) -> Tensor:  # (N, C) -> (N,) nats
     "The entropy of each answer: how much the model does not know."
     log_p = logits.log_softmax(1)
@@ -347,7 +358,7 @@ def lead(logits: Tensor) -> Tensor:  # (N, C) -> (N,)
     return first - second
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-069
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-070
 def k_centre(
     z: Tensor,  # (N, d) all examples
     known: Tensor,  # (M,) rows that have labels
@@ -361,7 +372,7 @@ def k_centre(
     return torch.stack(new)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-070
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-071
 def next_rows(
     way: str,  # 'random', 'entropy', 'margin' or 'k-centre'
     z: Tensor,  # (N, d) features
@@ -382,7 +393,7 @@ def next_rows(
     return wish.topk(k).indices
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-077
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-078
 def cohen_kappa(a: Tensor, b: Tensor) -> float:
     "Agreement of two beyond chance: 0 by chance, 1 always [Cohen 1960]."
     classes = torch.cat([a, b]).unique()
@@ -400,13 +411,13 @@ def fleiss_kappa(counts: Tensor) -> float:  # (N, C) votes of n annotators
     return float((pairs.mean() - chance) / (1 - chance))
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-078
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-079
 def count_votes(votes: Tensor, classes: int) -> Tensor:
     "(N, A) class numbers, -1 where there is none -> (N, A, classes) counts."
     return (votes[..., None] == torch.arange(classes)).double()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-082
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-083
 def guess_truth(votes: Tensor, prior: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     "E-step: how likely each class is for each example; the log-likelihood of all."
     log = torch.einsum("nak,ajk->nj", votes, theta.clamp_min(1e-12).log())
@@ -420,7 +431,7 @@ def judge_annotators(votes: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
     return T.mean(0), theta / theta.sum(2, keepdim=True).clamp_min(1e-12)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-083
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-084
 def dawid_skene(
     votes: Tensor,  # (N, A, K) how often annotator a said k of example n
     steps: int = 1000,
@@ -439,7 +450,7 @@ def dawid_skene(
     return found | {"history": torch.stack(history)}
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-086
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-087
 def likelihood_climb(
     votes: np.ndarray,  # (N, A, K)
     seed: int,
