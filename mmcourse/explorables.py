@@ -32,6 +32,7 @@ __all__ = [
     "person_slider",
     "alarm_slider",
     "repair_slider",
+    "vote_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -1033,3 +1034,35 @@ def repair_slider(
         )
 
     return slider(draw, say, gaps=gaps_of, noise=[*speech])
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-086
+def vote_slider(shares: tuple = (0.25, 0.4, 0.55, 0.7, 0.85)) -> Html:
+    "Three good annotators and four of another skill: majority, and weighed votes."
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    truth, found = rng.integers(4, size=4000), {}
+    for weak in shares:
+        skill, score = [0.8] * 3 + [weak] * 4, np.zeros((2, 4000, 4))
+        for p in skill:
+            wrong = (truth + rng.integers(1, 4, size=4000)) % 4
+            vote = np.where(rng.random(4000) < p, truth, wrong)
+            weight = np.log(p / ((1 - p) / 3))  # what Bayes' rule gives a vote
+            score += np.array([1, weight])[:, None, None] * np.eye(4)[vote]
+        guess = (score + 1e-6 * rng.random(score.shape)).argmax(2)
+        found[weak] = (guess == truth).mean(1)
+
+    def draw(weak):
+        fig, ax = plt.subplots(figsize=(3.6, 2.4))
+        ax.bar(["majority", "weighed"], 100 * found[weak], color=["#999999", "#0072B2"])
+        ax.axhline(80, color="black", lw=0.8, ls=":")
+        ax.set(ylim=(50, 100), ylabel="right (%)")
+        return fig
+
+    def say(weak):
+        a, b = 100 * found[weak]
+        return f"Weak ones right in {weak:.0%}: majority {a:.0f}, weighed {b:.0f} %."
+
+    return slider(draw, say, weak=list(shares))
