@@ -46,9 +46,9 @@ from mmcourse.transfer_tools import (
     STRONG,
     WEAK,
     FewShotNet,
-    as_pictures,
     body_features,
     classes_of,
+    colour_pictures,
     drawn_task,
     imagenet_body,
     pack_hits,
@@ -118,7 +118,7 @@ def features(name):
     if not file.exists():
         body = imagenet_body(SIZES[name])
         z = {
-            s: body_features(body, as_pictures(name, x))
+            s: body_features(body, colour_pictures(name, x))
             for s, (x, _) in sides(name).items()
         }
         FOLDER.mkdir(exist_ok=True)
@@ -294,13 +294,13 @@ def imagenet(name, n, seed, lr, split, low_rank=False):
     x, y = labelled(name, n, seed)
     learn(
         net,
-        (as_pictures(name, x), y),
+        (colour_pictures(name, x), y),
         lr,
         seed,
         steps=40,
         augment=WEAK[name] if name == "emoji" else None,
     )
-    said = predict(net, as_pictures(name, sides(name)[split][0]))
+    said = predict(net, colour_pictures(name, sides(name)[split][0]))
     return hits(name, split, said)
 
 

@@ -29,7 +29,7 @@ __all__ = [
     "transfer_task",
     "part",
     "classes_of",
-    "as_pictures",
+    "colour_pictures",
     "SoundBody",
     "small_body",
     "with_head",
@@ -55,7 +55,7 @@ __all__ = [
     "labels_title",
     "way_rows",
     "gain_row",
-    "gain_rows",
+    "transfer_gain_rows",
     "draw_ways",
     "episode_scores",
     "episode_rows",
@@ -223,7 +223,7 @@ def classes_of(task: dict) -> int:
 
 
 # %% ../nbs/0_tools/transfer_tools.ipynb #cell-011
-def as_pictures(name: str, x: Tensor) -> Tensor:  # (N, 3, H, W) in [0, 1]
+def colour_pictures(name: str, x: Tensor) -> Tensor:  # (N, 3, H, W) in [0, 1]
     "What the ImageNet network is shown of a task."
     if name == "emoji":
         return x
@@ -516,7 +516,7 @@ def gain_row(name: str, n: int, way: str, beside: str, looks: int = 1) -> dict:
     }
 
 
-def gain_rows(pairs: list[tuple], n: int, tasks: tuple = TASKS) -> list[dict]:
+def transfer_gain_rows(pairs: list[tuple], n: int, tasks: tuple = TASKS) -> list[dict]:
     "`gain_row` of each task and pair that was measured."
     wanted = [
         (t, n, a, b)

@@ -40,8 +40,8 @@ from mmcourse.translation_parts import (
     DONE,
     SHIFT,
     WritingTransformer,
-    placed,
     rows_of,
+    with_places,
     words_13a,
 )
 
@@ -189,7 +189,7 @@ class TransformerTranslator(WritingTransformer):
 
     def encode(self, text: Tensor, sound: Tensor) -> tuple:
         "Both rows count their places from 0: a character and its syllable are near."
-        rows = placed(self.embed(text)), placed(self.sound(sound))
+        rows = with_places(self.embed(text)), with_places(self.sound(sound))
         mask = torch.cat([text > 0, sound > 0], 1)[:, None]  # (B, 1, S)
         x = self.dropout(torch.cat(rows, 1))
         for block in self.blocks:

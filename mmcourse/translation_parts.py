@@ -17,7 +17,7 @@ __all__ = [
     "words_13a",
     "words_zh",
     "WritingTransformer",
-    "placed",
+    "with_places",
     "rows_of",
     "logits_of",
     "train_translator",
@@ -143,13 +143,13 @@ class WritingTransformer(nn.Module):
         self.norm, self.last = nn.LayerNorm(d), nn.LayerNorm(d)
 
     def decode(self, ids: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        x = self.dropout(placed(self.target(ids)))
+        x = self.dropout(with_places(self.target(ids)))
         for block in self.writers:
             x = block(x, memory, mask)
         return self.last(x) @ self.target.weight.T  # (B, T, targets)
 
 
-def placed(x: Tensor) -> Tensor:  # (B, T, d)
+def with_places(x: Tensor) -> Tensor:  # (B, T, d)
     "Vectors of tokens, and of their places."
     return x * x.shape[-1] ** 0.5 + sinusoidal_positions(*x.shape[1:]).to(x)
 

@@ -31,7 +31,7 @@ __all__ = [
     "system_rows",
     "gain_rows",
     "valid_curves",
-    "group_rows",
+    "sentence_group_rows",
     "link_rows",
     "noise_arm",
     "said_in_noise",
@@ -252,7 +252,7 @@ def valid_curves() -> dict[str, np.ndarray]:  # (seeds, passes / 3)
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-014
-def group_rows(name: str, groups: list, each: np.ndarray) -> list[dict]:
+def sentence_group_rows(name: str, groups: list, each: np.ndarray) -> list[dict]:
     "Mean of `each` in every group, with an interval over sentences."
     rows = []
     for group in sorted(set(groups)):
