@@ -77,7 +77,6 @@ from .chimeras import people_file, people_numbers
 from .explore import PALETTE, show_images
 from .measure import Interval
 from .privacy import equal_error
-from .privacy_tools import spanned
 
 
 # %% ../nbs/0_tools/verification_tools.ipynb #cell-004
@@ -195,7 +194,7 @@ def single_rows(trials: list[Trial], world: dict) -> list[dict]:
             scores, plain = scores_by(system), scores_by(f"{kind} plain")
             found = eer_over(trials, scores, world, kind)
             row = {"system": system, "EER on validation (%)": 100 * float(valid)}
-            row["EER on test (%)"] = spanned(found, 100, 1)
+            row["EER on test (%)"] = found.plain(100, 1)
             if way != "plain":
                 gain = eer_gain(trials, scores, plain, world, kind)
                 row["minus plain (points)"] = gain.points()
@@ -228,9 +227,9 @@ def fusion_rows(fusions: list[ScoreFusion], world: dict) -> list[dict]:
     for rule in RULES:
         scores = ruled(fusions, rule)
         found = eer_over(trials, scores, world, whose(rule))
-        row = {"rule": rule, "EER (%)": spanned(found, 100, 1)}
+        row = {"rule": rule, "EER (%)": found.plain(100, 1)}
         if rule in shares:
-            row["as a share of the better modality"] = spanned(shares[rule])
+            row["as a share of the better modality"] = shares[rule].plain()
         if rule != "sum of z":
             each = map(scores, trials)
             price = [cllr(s[genuine(s)], s[~genuine(s)]) for s in each]
@@ -308,7 +307,7 @@ def pause_rows(trials: list[Trial], world: dict) -> list[dict]:
         row = {"from": name}
         for way in ("plain", "LDA"):
             found = {t: part_scores(t, *part, way == "LDA") for t in trials}
-            row[way] = spanned(eer_over(trials, found.get, world, "voice"), 100, 1)
+            row[way] = eer_over(trials, found.get, world, "voice").plain(100, 1)
         empty = f"{100 * silent:.0f}" if part[0] == "pause" else "0"
         rows.append(row | {"samples without any (%)": empty})
     return rows
@@ -372,9 +371,9 @@ def group_rows(trials: list[Trial], system: str, world: dict) -> list[dict]:
                 count.append(s.shape[1] * pairs.double())
         rates = {k: rate_over(*v, world, "voice") for k, v in found.items()}
         row = {"claimed voice": name, "voices": int(group.sum())}
-        row["refused (%)"] = spanned(rates["refused"], 100, 1)
+        row["refused (%)"] = rates["refused"].plain(100, 1)
         for k in ("same group", "other group"):
-            row[f"let in: {k} (%)"] = spanned(rates[k], 100, 1)
+            row[f"let in: {k} (%)"] = rates[k].plain(100, 1)
         drawn = [rate_draws(*found[k], world, "voice") for k in [*found][1:]]
         ends = np.nanquantile(drawn[0] - drawn[1], (0.025, 0.975)).tolist()
         gap = rates["same group"].value - rates["other group"].value
@@ -467,7 +466,7 @@ def bad_rows(trials, systems: dict[str, Callable], world: dict) -> list[dict]:
         row = {"face is": face, "voice is": voice}
         for name, scores in systems.items():
             found = eer_over(trials, scores((face, voice)), world, whose(name))
-            row[name] = spanned(found, 100, 1)
+            row[name] = found.plain(100, 1)
         rows.append(row)
     return rows
 
@@ -531,7 +530,7 @@ def spoof_rows(fusions: list[ScoreFusion], world: dict) -> list[dict]:
         row = dict(zip(("face shown", "voice heard"), attack))
         for rule in RULES:
             found = rate_over(*let_in(fusions, rule, attack, equal_threshold), world)
-            row[rule] = spanned(found, 100, 0)
+            row[rule] = found.plain(100, 0)
         rows.append(row)
     return rows
 
@@ -604,12 +603,12 @@ def cost_rows(
                 cost_draws(choices, costs, world),
             )
             ends = np.nanquantile(drawn[way], (0.025, 0.975)).tolist()
-            row[way] = spanned(Interval(value[way], *ends), digits=3)
+            row[way] = Interval(value[way], *ends).plain(digits=3)
         saved = drawn["Bayes"] - drawn["Bayes, may call"]
         ends = np.nanquantile(saved, (0.025, 0.975)).tolist()
         gain = Interval(value["Bayes"] - value["Bayes, may call"], *ends)
         called = [(c == 2)[genuine(c)].double().mean() for c in ways["Bayes, may call"]]
-        row["calling saves"] = spanned(gain, digits=3)
+        row["calling saves"] = gain.plain(digits=3)
         row["tenants called for (%)"] = 100 * float(np.mean(called))
         rows.append(row)
     return rows
