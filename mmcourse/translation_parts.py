@@ -116,7 +116,7 @@ def words_zh(text: str) -> list[str]:
     return text.split()
 
 
-# %% ../nbs/0_tools/translation_parts.ipynb #cell-010
+# %% ../nbs/0_tools/translation_parts.ipynb #cell-011
 class WritingTransformer(nn.Module):
     "Tables of vectors, blocks that read, and chapter 23's decoder."
 
@@ -154,7 +154,7 @@ def with_places(x: Tensor) -> Tensor:  # (B, T, d)
     return x * x.shape[-1] ** 0.5 + sinusoidal_positions(*x.shape[1:]).to(x)
 
 
-# %% ../nbs/0_tools/translation_parts.ipynb #cell-012
+# %% ../nbs/0_tools/translation_parts.ipynb #cell-013
 def rows_of(rows: Sequence[list[int]]) -> Tensor:  # (B, longest) int64
     "Rows filled up with zeros."
     return torch.as_tensor(pad(rows)[0])
@@ -167,7 +167,7 @@ def logits_of(model: nn.Module, texts: list, sounds: list, answers: list):
     return model.decode(before, *model.encode(rows_of(texts), rows_of(sounds))), ids
 
 
-# %% ../nbs/0_tools/translation_parts.ipynb #cell-013
+# %% ../nbs/0_tools/translation_parts.ipynb #cell-014
 def train_translator(
     model: nn.Module,  # trained in place, left in evaluation mode
     draw: Callable,  # (rows, rng) -> texts, sounds, answers, each a list of lists
