@@ -1,4 +1,4 @@
-"""Chapter 34: accuracy against the number of labels, for ten ways to need fewer.
+"""Chapter 34: accuracy against the number of labels, for many ways to need fewer.
 
     python data/make_transfer.py    # data/results/transfer.json, transfer.safetensors
 
@@ -46,6 +46,7 @@ from mmcourse.transfer_tools import (
     STRONG,
     WEAK,
     FewShotNet,
+    ImageNetBody,
     body_features,
     classes_of,
     colour_pictures,
@@ -126,6 +127,31 @@ def features(name):
     return project(read_tensors(file)[0])
 
 
+@cache
+def random_features(name, seed):
+    "The control: the same network with random weights, its norms fitted to the task."
+    with seeded(seed):
+        from efficientnet_lite_pytorch import EfficientNet
+
+        net = EfficientNet.from_name("efficientnet-lite0")
+    net._fc = nn.Identity()
+    body = ImageNetBody(net, SIZES[name]).eval()
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    g = torch.Generator().manual_seed(seed)
+    x = sides(name)["train"][0]
+    body_features(body, colour_pictures(name, x[torch.randperm(len(x), generator=g)]))
+    body.eval()
+    return project(
+        {
+            s: body_features(body, colour_pictures(name, x))
+            for s, (x, _) in sides(name).items()
+        }
+    )
+
+
 def project(z, d=64):
     mean, V = principal(z["train"], d)
     z = {s: (v - mean) @ V for s, v in z.items()}
@@ -146,6 +172,10 @@ def probe(z, name, n, seed, C, split):
 
 def frozen(name, n, seed, C, split):
     return probe(features(name), name, n, seed, C, split)
+
+
+def frozen_random(name, n, seed, C, split):
+    return probe(random_features(name, seed % 3), name, n, seed, C, split)
 
 
 def prototypes(name, n, seed, power, split):
@@ -171,15 +201,20 @@ def fresh(name):
     return with_head(body, d, classes_of(transfer_task(name)))
 
 
-def scratch(name, n, seed, lr, split, augment=WEAK):
+def scratch(name, n, seed, lr, split, augment=WEAK, steps=STEPS):
     with seeded(seed):
         net = fresh(name)
-    learn(net, labelled(name, n, seed), lr, seed, augment=augment[name])
+    learn(net, labelled(name, n, seed), lr, seed, steps, augment=augment[name])
     return hits(name, split, predict(net, sides(name)[split][0]))
 
 
 def scratch_strong(*args):
     return scratch(*args, augment=STRONG)
+
+
+def scratch_long(*args):
+    "As many examples seen as by FixMatch: 32 + 3 x 32 + 3 x 32 an update."
+    return scratch(*args, augment=STRONG, steps=7 * STEPS)
 
 
 def pseudo(name, n, seed, lr, split):
@@ -312,7 +347,9 @@ WAYS = {
     "pixels": (pixels, PENALTIES),
     "scratch": (scratch, RATES),
     "scratch, strong": (scratch_strong, RATES),
+    "scratch, long": (scratch_long, RATES),
     "probe": (frozen, PENALTIES),
+    "random, probe": (frozen_random, PENALTIES),
     "prototypes": (prototypes, (0, 1)),
     "simclr, probe": (simclr, PENALTIES),
     "simclr, tuned": (simclr_tuned, RATES),
@@ -404,6 +441,10 @@ def main():
     run("digits", "fixmatch", (1, 100), 3, one)
     run("emoji", "fixmatch", (10,), 3, one)
     run("sounds", "fixmatch", (1, 100), 3, one)
+    for name in ("emoji", "digits", "sounds"):
+        run(name, "random, probe", (1, 10, 100))
+    for name in ("digits", "sounds"):
+        run(name, "scratch, long", (1, 10, 100), 3, one)
 
 
 def cross_modal(study):
@@ -552,7 +593,7 @@ def few_shot(study):
 
     tests = [style_task(styles, 1000 + k) for k in range(200)]
     g = torch.Generator().manual_seed(9)
-    valid = [drawn_task(x, g) for _ in range(100)]
+    valid = [drawn_task(x, g) for _ in range(100)]  # of emoji that are learnt from
 
     def scores(net, how, **more):
         return [round(10 * ask(net, t, how, **more)) for t in tests]  # of 10

@@ -317,15 +317,17 @@ class FewShotNet(nn.Module):
 
 # %% ../nbs/0_tools/transfer_tools.ipynb #cell-016
 def styles_of_emoji() -> dict[str, Tensor]:  # style -> (n, 3, 32, 32), same emoji
-    "Emoji that nothing was learnt from, as three companies draw them."
+    "Emoji of whose families nothing was learnt, as three companies draw them."
     characters, styles = other_styles()
     signs = emoji(32)
     row = {c: i for i, c in enumerate(signs["emoji"])}
     rows = [row[c] for c in characters]
     own = torch.as_tensor(signs["image"][rows]).permute(0, 3, 1, 2).contiguous()
-    keep = [i for i, c in enumerate(signs["name"]["en"]) if "skin tone" not in c]
-    plain = torch.tensor([r in set(keep) for r in rows])
-    return {k: v[plain] for k, v in ({"openmoji": own} | styles).items()}
+    names = np.array(signs["name"]["en"])
+    met = {emoji_family(n) for n in names[signs["split"] == "train"]}
+    new = ["skin tone" not in n and emoji_family(n) not in met for n in names[rows]]
+    new = torch.tensor(new)
+    return {k: v[new] for k, v in ({"openmoji": own} | styles).items()}
 
 
 def training_emoji() -> Tensor:  # (N, 3, 32, 32)
@@ -436,7 +438,9 @@ NAMES = {
     "pixels": "pixels alone, linear",
     "scratch": "from scratch",
     "scratch, strong": "from scratch, strong changes",
+    "scratch, long": "strong changes, seven times as long",
     "probe": "ImageNet, linear probe",
+    "random, probe": "random weights, linear probe",
     "prototypes": "ImageNet, prototypes",
     "tuned": "ImageNet, fine-tuned",
     "lora": "ImageNet, LoRA",
@@ -646,7 +650,7 @@ def asked_rows(name: str) -> list[dict]:
     "Right answers (%) at random, and points that other ways add, by labels in all."
     classes, rows = (8 if name == "emoji" else 10), []
     base = asked_hits(name, "random")
-    looks = 3 * 3
+    looks = len(TASKS) * 3 * 3  # tasks, ways, numbers of labels
     for way in ASKING:
         row, hits = {"asked": way}, asked_hits(name, way)
         for k, n in enumerate((1, 3, 6, 11)):

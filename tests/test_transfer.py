@@ -510,3 +510,18 @@ def test_low_rank_is_pefts():
         low.B.copy_(layer.lora_B["default"].weight)
     x = draw(2, 5, 3, 3)
     torch.testing.assert_close(low(x), theirs(x))
+
+
+def test_few_shot_emoji_have_no_relative_among_those_learnt_from():
+    from mmcourse.emoji import emoji
+
+    signs = emoji(32)
+    learnt = signs["split"] == "train"
+    names = np.array(signs["name"]["en"])
+    met = {tools.emoji_family(n) for n in names[learnt]}
+    family = {p.tobytes(): tools.emoji_family(n) for p, n in zip(signs["image"], names)}
+    shown = tools.styles_of_emoji()
+    assert len({len(x) for x in shown.values()}) == 1
+    own = shown["openmoji"].permute(0, 2, 3, 1).contiguous().numpy()
+    found = {family[p.tobytes()] for p in own}
+    assert len(own) > 50 and not found & met
