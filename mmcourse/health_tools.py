@@ -24,7 +24,6 @@ __all__ = [
     "BRANCHES",
     "STRENGTHS",
     "FINDINGS",
-    "inside_package",
     "read_patients",
     "parse_report",
     "read_reports",
@@ -47,7 +46,6 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/health_tools.ipynb #cell-002
-import importlib.util
 import tarfile
 from pathlib import Path
 from xml.etree import ElementTree
@@ -59,7 +57,7 @@ from torch import Tensor, nn
 from .classifiers import TextNet, conv_block, mean_and_max
 from .inputs import choice, whole
 from .missing import trunk
-from .store import data_path, load_npz, verified
+from .store import data_path, inside_package, load_npz, verified
 from .text import Vocab, grams, pad, preprocess_text
 
 # %% ../nbs/0_tools/health_tools.ipynb #cell-004
@@ -75,16 +73,6 @@ CLINICAL = [
     "hypercholesterolemia_history",
     "hypertension_history",
 ]
-
-
-def inside_package(
-    package: str,  # its name; it is not imported
-    file: str,  # below its folder
-) -> Path | None:  # None where the package is not installed
-    "Where a file of an installed package lies."
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return Path(folders[0]) / file if folders else None
 
 
 # %% ../nbs/0_tools/health_tools.ipynb #cell-005

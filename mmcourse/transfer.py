@@ -99,7 +99,7 @@ class LowRankConv(nn.Module):
         return self.conv(x) + self.scale * change
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-025
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-026
 def with_low_rank(model: nn.Module, r: int = 4) -> nn.Module:  # a copy
     "All else frozen; each convolution of one pixel gets a change of rank `r`."
     model = copy.deepcopy(model).requires_grad_(False)
@@ -110,7 +110,7 @@ def with_low_rank(model: nn.Module, r: int = 4) -> nn.Module:  # a copy
     return model
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-030
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-031
 def inner_steps(
     model: nn.Module,
     weights: dict[str, Tensor],  # to start from
@@ -130,7 +130,7 @@ def inner_steps(
     return weights
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-031
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-032
 def maml_loss(
     model: nn.Module,
     weights: dict[str, Tensor],
@@ -146,7 +146,7 @@ def maml_loss(
     return torch.stack(losses).mean()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-040
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-044
 def sure_labels(
     logits: Tensor,  # (N, C)
     sure: float = 0.95,
@@ -156,7 +156,7 @@ def sure_labels(
     return label, p >= sure
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-045
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-049
 def fixmatch_loss(
     weak: Tensor,  # (N, C) logits of examples, hardly changed
     strong: Tensor,  # (N, C) of the same, changed much
@@ -168,7 +168,7 @@ def fixmatch_loss(
     return (each * chosen).mean()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-046
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-050
 def learn_for(
     net: nn.Module,  # trained in place
     loss: Callable,  # () -> the loss of a new batch
@@ -190,7 +190,7 @@ def learn_for(
     return losses
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-047
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-051
 def fit_fixmatch(
     model: nn.Module,  # trained in place
     known: tuple[Tensor, Tensor],  # inputs and labels
@@ -217,7 +217,7 @@ def fit_fixmatch(
     return learn_for(model, loss, steps, lr)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-051
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-055
 def nt_xent(
     u: Tensor,  # (B, d) of one view of each example
     v: Tensor,  # (B, d) of another view of the same
@@ -230,7 +230,7 @@ def nt_xent(
     return F.cross_entropy(scores, torch.arange(len(z)).roll(len(u)))
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-053
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-058
 def fit_simclr(
     body: nn.Module,  # (B, ...) -> (B, d), trained in place
     d: int,
@@ -257,7 +257,7 @@ def fit_simclr(
     return torch.tensor(losses).view(epochs, -1).mean(1).tolist()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-055
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-060
 class PatchEncoder(nn.Module):
     "Patches of pictures, or of log-mel pictures, to tokens."
 
@@ -281,7 +281,7 @@ class PatchEncoder(nn.Module):
         return self.norm(h)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-056
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-061
 class MaskedAutoencoder(nn.Module):
     "Guess the hidden patches from those that are seen [He et al. 2022]."
 
@@ -302,7 +302,7 @@ class MaskedAutoencoder(nn.Module):
         return self.out(self.block(full.scatter(1, at, h) + self.positions))
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-057
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-062
 def masked_error(model: MaskedAutoencoder, x: Tensor, g: torch.Generator) -> Tensor:
     "Mean squared error of the hidden patches."
     places = model.positions.shape[1]
@@ -312,7 +312,7 @@ def masked_error(model: MaskedAutoencoder, x: Tensor, g: torch.Generator) -> Ten
     return error.gather(1, order[:, model.seen :]).mean()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-059
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-064
 def fit_masked(
     model: MaskedAutoencoder,
     x: Tensor,  # (N, 1, H, W) without labels
@@ -333,7 +333,7 @@ def fit_masked(
     return torch.tensor(losses).view(epochs, -1).mean(1).tolist()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-063
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-068
 class MeanToken(nn.Module):
     "What an encoder's tokens say on average: (B, 1, H, W) -> (B, d)."
 
@@ -345,7 +345,7 @@ class MeanToken(nn.Module):
         return self.encoder(x).mean(1)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-069
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-075
 def doubt(logits: Tensor) -> Tensor:  # (N, C) -> (N,) nats
     "The entropy of each answer: how much the model does not know."
     log_p = logits.log_softmax(1)
@@ -358,7 +358,7 @@ def lead(logits: Tensor) -> Tensor:  # (N, C) -> (N,)
     return first - second
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-070
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-076
 def k_centre(
     z: Tensor,  # (N, d) all examples
     known: Tensor,  # (M,) rows that have labels
@@ -372,7 +372,7 @@ def k_centre(
     return torch.stack(new)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-071
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-077
 def next_rows(
     way: str,  # 'random', 'entropy', 'margin' or 'k-centre'
     z: Tensor,  # (N, d) features
@@ -393,7 +393,7 @@ def next_rows(
     return wish.topk(k).indices
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-078
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-085
 def cohen_kappa(a: Tensor, b: Tensor) -> float:
     "Agreement of two beyond chance: 0 by chance, 1 always [Cohen 1960]."
     classes = torch.cat([a, b]).unique()
@@ -402,6 +402,7 @@ def cohen_kappa(a: Tensor, b: Tensor) -> float:
     return float((agree - chance) / (1 - chance))
 
 
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-086
 def fleiss_kappa(counts: Tensor) -> float:  # (N, C) votes of n annotators
     "Agreement of many beyond chance [Fleiss 1971]."
     c = counts.double()
@@ -411,13 +412,13 @@ def fleiss_kappa(counts: Tensor) -> float:  # (N, C) votes of n annotators
     return float((pairs.mean() - chance) / (1 - chance))
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-079
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-087
 def count_votes(votes: Tensor, classes: int) -> Tensor:
     "(N, A) class numbers, -1 where there is none -> (N, A, classes) counts."
     return (votes[..., None] == torch.arange(classes)).double()
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-083
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-091
 def guess_truth(votes: Tensor, prior: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     "E-step: how likely each class is for each example; the log-likelihood of all."
     log = torch.einsum("nak,ajk->nj", votes, theta.clamp_min(1e-12).log())
@@ -425,13 +426,14 @@ def guess_truth(votes: Tensor, prior: Tensor, theta: Tensor) -> tuple[Tensor, Te
     return log.softmax(1), log.logsumexp(1).sum()
 
 
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-092
 def judge_annotators(votes: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
     "M-step: how common each class is; what each annotator makes of it."
     theta = torch.einsum("nj,nak->ajk", T, votes)
     return T.mean(0), theta / theta.sum(2, keepdim=True).clamp_min(1e-12)
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-084
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-093
 def dawid_skene(
     votes: Tensor,  # (N, A, K) how often annotator a said k of example n
     steps: int = 1000,
@@ -450,7 +452,7 @@ def dawid_skene(
     return found | {"history": torch.stack(history)}
 
 
-# %% ../nbs/6_trust/34_transfer.ipynb #cell-087
+# %% ../nbs/6_trust/34_transfer.ipynb #cell-097
 def likelihood_climb(
     votes: np.ndarray,  # (N, A, K)
     seed: int,

@@ -88,8 +88,7 @@ from .explore import PALETTE
 from .image import augment_image, random_affine, random_erase
 from .measure import mean_interval, mean_spread, paired_bootstrap
 from .pipeline import load_features
-from .scale_tools import has_library
-from .store import data_path, kept_runs, verified
+from .store import data_path, has_library, kept_runs, verified
 
 # %% ../nbs/0_tools/transfer_tools.ipynb #cell-004
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

