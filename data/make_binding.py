@@ -21,6 +21,13 @@ pictures, English and Chinese names; the bridged way has pictures with English n
 other pictures with Chinese ones, the direct way names of the latter in both languages;
 asked among the 394 test names of either half.
 
+`instruments`: notes of a sound font (see data/binding.md for the packages; without them
+these arms are passed over), the emoji of their instrument, its English and Chinese name.
+bridged: pictures with sounds and with names; direct: sounds with names; label: as
+bridged, with a one of 22 in the picture's place; mixed: pictures of sounds mixed up;
+silent, nameless: about a fifth of the concepts without sounds, or without names;
+longer: twice as many steps. Of each concept the number of right clips among 24.
+
 `hits` holds 1 for each test example whose nearest partner has its digit; partners are
 all test examples of the other modality.
 """
@@ -34,7 +41,7 @@ from torch import Tensor
 
 from mmcourse.binding import Space, bind, digit_nets, nearest_digit, vectors
 from mmcourse.checkpoint import shrink, write_tensors
-from mmcourse.classifiers import train_audio_classifier
+from mmcourse.classifiers import AudioNet, train_audio_classifier
 from mmcourse.contrastive import NameTower, part_ids
 from mmcourse.digit_pairs import (
     ROUTES,
@@ -46,7 +53,9 @@ from mmcourse.digit_pairs import (
 )
 from mmcourse.emoji import emoji
 from mmcourse.emoji_pairs import PictureTower, search_halves, sign_parts
+from mmcourse.instruments import CONCEPTS, note_features, play_notes, sound_font
 from mmcourse.measure import seeded
+from mmcourse.missing import trunk
 from mmcourse.store import data_path
 from mmcourse.training import predict
 
@@ -179,6 +188,109 @@ def emoji_space(way: str, seed: int, steps: int = 450) -> dict:
     return found
 
 
+PITCHES = {
+    "train": range(48, 73, 2),
+    "between": range(49, 72, 2),
+    "beyond": [*range(40, 47), *range(74, 81)],
+}
+LOUD = {"train": (60, 90, 120), "between": (75, 105), "beyond": (75, 105)}
+KEPT_CLIPS = 24  # of a concept in each test
+
+
+@cache
+def clips(kind: str) -> dict:
+    "Of each program every note of a kind, (notes, 20, T)."
+    notes = [(p, v) for p in PITCHES[kind] for v in LOUD[kind]]
+    programs = sum(CONCEPTS.values(), ())
+    played = [(program, *note) for program in programs for note in notes]
+    x = note_features(play_notes(played, sound_font()))
+    return dict(zip(programs, x.split(len(notes))))
+
+
+def drawn(kind: str, programs: dict, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    "n clips of each concept, its programs taking turns; and whose they are."
+    g, x, y = torch.Generator().manual_seed(seed), [], []
+    for c, members in programs.items():
+        orders = {p: torch.randperm(len(clips(kind)[p]), generator=g) for p in members}
+        for k in range(n):
+            p, turn = members[k % len(members)], k // len(members)
+            x.append(clips(kind)[p][orders[p][turn % len(orders[p])]])
+            y.append(c)
+    return torch.stack(x), torch.tensor(y)
+
+
+class Given(torch.nn.Module):
+    "A layer on a one of 22: what a class label can do."
+
+    def __init__(self, n: int, d: int = 128):
+        super().__init__()
+        self.layer = torch.nn.Linear(n, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def instruments(way: str, seed: int, steps: int = 300) -> dict:
+    "Sounds of instruments, their emoji and names; which sounds find their name?"
+    signs, n = emoji(32), len(CONCEPTS)
+    row = {c: i for i, c in enumerate(signs["emoji"])}
+    rows = [row[c] for c in CONCEPTS]
+    members = dict(enumerate(CONCEPTS.values()))
+    gone = {c: (m[seed % len(m)],) for c, m in members.items() if len(m) > 1}
+    learnt = {c: [p for p in m if p not in gone.get(c, ())] for c, m in members.items()}
+    names = {
+        "en": part_ids([signs["name"]["en"][i] for i in rows], SIZE),
+        "zh": part_ids([signs["name"]["zh"][i] for i in rows], SIZE, sign_parts),
+    }
+    held = torch.tensor([c % 5 == seed % 5 for c in range(n)])
+    pictures = torch.as_tensor(signs["image"][rows]).permute(0, 3, 1, 2).contiguous()
+    if way.startswith("label"):
+        pictures = torch.eye(n)
+    x, y = drawn("train", learnt, 60, seed)
+    if way == "silent":
+        x, y = x[~held[y]], y[~held[y]]
+    g = torch.Generator().manual_seed(1000 + seed)
+    shown = y[torch.randperm(len(y), generator=g)] if way == "mixed" else y
+    named = torch.arange(n)[~held] if way == "nameless" else torch.arange(n)
+    pairs = {("image", "audio"): (pictures[shown], x)}
+    pairs |= {("image", m): (pictures[named], names[m][named]) for m in names}
+    if way.startswith("direct"):
+        pairs = {("audio", m): (x, names[m][y]) for m in names}
+    with seeded(seed):
+        see = Given(n) if way.startswith("label") else PictureTower()
+        hear = torch.nn.Sequential(trunk(AudioNet()), torch.nn.Linear(128, 128))
+        towers = {"image": see, "audio": hear}
+        towers |= {m: NameTower(SIZE) for m in names}
+        space = Space(towers, temperature=0.2)
+    losses = bind(space, pairs, steps=steps, seed=seed)
+    v = {m: vectors(space, m, names[m]) for m in names}
+    found = {"loss": round(float(np.mean(losses[-20:])), 4), "rank": {}, "chance": {}}
+    asked = [("between", learnt), ("beyond", learnt), ("other", gone)]
+    for kind, programs in asked:
+        notes = "between" if kind == "other" else kind
+        a, c = drawn(notes, programs, KEPT_CLIPS, 50 + seed)
+        u = vectors(space, "audio", a)
+        for m in names:
+            found_for(found, f"{kind} {m}", u @ v[m].T, c)
+        if kind == "between" and way in ("silent", "nameless"):
+            u, c = u[held[c]], c[held[c]]
+            found_for(found, "unseen en", u @ v["en"].T, c)
+            few = (u @ v["en"].T).masked_fill(~held, -9)
+            found_for(found, "unseen few", few, c, int(held.sum()))
+    return found
+
+
+def found_for(found: dict, asked: str, scores: Tensor, c: Tensor, among: int = 0):
+    "Keeps right first answers of each concept, and the mean rank."
+    right = scores.argmax(1) == c
+    of = range(scores.shape[1])
+    told = [int(right[c == i].sum()) if (c == i).any() else "nan" for i in of]
+    found[asked] = " ".join(map(str, told))
+    rank = 1 + (scores > scores.gather(1, c[:, None])).sum(1)
+    found["rank"][asked] = round(rank.double().mean().item(), 2)
+    found["chance"][asked] = round(1 / (among or scores.shape[1]), 4)
+
+
 def main():
     study = Study("binding", __doc__, chapter=25, temperatures=TEMPERATURES)
     settings = {str(t): {"temperature": t} for t in TEMPERATURES}
@@ -246,6 +358,16 @@ def main():
     for way in ROUTES:
         for seed in three:
             study(f"emoji/{way}/{seed}", partial(emoji_space, way, seed), seed)
+    if sound_font() is None:
+        return
+    for way in ("bridged", "direct", "label", "mixed", "silent", "nameless"):
+        for seed in five:
+            arm_of = partial(instruments, way, seed)
+            study(f"instruments/{way}/{seed}", arm_of, seed)
+    for way in ("bridged", "direct"):
+        for seed in five:
+            longer = partial(instruments, way, seed, steps=600)
+            study(f"instruments/{way} longer/{seed}", longer, seed)
 
 
 def best_of(study: Study, way: str, names: list[str]) -> str:
