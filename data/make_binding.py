@@ -21,8 +21,9 @@ pictures, English and Chinese names; the bridged way has pictures with English n
 other pictures with Chinese ones, the direct way names of the latter in both languages;
 asked among the 394 test names of either half.
 
-`instruments`: notes of a sound font (see data/binding.md for the packages; without them
-these arms are passed over), the emoji of their instrument, its English and Chinese name.
+`instruments`: notes of a sound font (data/binding.md says which packages; without them
+these arms are passed over), the emoji of their instrument, its English and Chinese
+name.
 bridged: pictures with sounds and with names; direct: sounds with names; label: as
 bridged, with a one of 22 in the picture's place; mixed: pictures of sounds mixed up;
 silent, nameless: about a fifth of the concepts without sounds, or without names;
@@ -360,12 +361,13 @@ def main():
             study(f"emoji/{way}/{seed}", partial(emoji_space, way, seed), seed)
     if sound_font() is None:
         return
-    for way in ("bridged", "direct", "label", "mixed", "silent", "nameless"):
-        for seed in five:
+    ways = "bridged", "direct", "label", "mixed", "silent", "nameless"
+    for seed in five:
+        for way in ways:
             arm_of = partial(instruments, way, seed)
             study(f"instruments/{way}/{seed}", arm_of, seed)
-    for way in ("bridged", "direct"):
-        for seed in five:
+    for seed in five:
+        for way in ("bridged", "direct"):
             longer = partial(instruments, way, seed, steps=600)
             study(f"instruments/{way} longer/{seed}", longer, seed)
 

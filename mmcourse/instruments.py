@@ -123,9 +123,14 @@ def instrument_rows(language: str = "en") -> list[dict]:  # rows for `table`
         for arm in ("bridged", "direct", "label"):
             x = instrument_shares(arm, f"{kind} {language}")
             shares[arm] = x = x[:, ~np.isnan(x[0])]
-            row[arm] = mean_interval(x).percent()
+            row[arm] = mean_interval(x).plain(100, 1)
         gap = mean_interval(shares["bridged"] - shares["direct"])
-        rows.append(row | {"bridged − direct": gap.points()})
+        ranks = [
+            run["rank"][f"{kind} {language}"]
+            for run in kept_runs("binding", "instruments/bridged")
+        ]
+        row |= {"bridged − direct": gap.points(), "mean rank, bridged": np.mean(ranks)}
+        rows.append(row)
     return rows
 
 
@@ -134,21 +139,14 @@ def unseen_rows() -> list[dict]:  # rows for `table`
     asked = [("mixed", "between en", "pairs of picture and sound mixed up")]
     for arm, text in (("silent", "sounds"), ("nameless", "names")):
         asked += [(arm, "unseen en", f"concepts without {text}, among all names")]
-        asked += [(arm, "unseen few", f"the same, among such concepts alone")]
+        asked += [(arm, "unseen few", "the same, among such concepts alone")]
     rows = []
     for arm, kind, text in asked:
         x = instrument_shares(arm, kind)
-        chance = [
-            100 * r["chance"][kind] for r in kept_runs("binding", f"instruments/{arm}")
-        ]
-        found = np.nanmean(x, 1)
-        rows.append(
-            {
-                "control": text,
-                "right": mean_spread(found),
-                "chance": f"{np.mean(chance):.1f}",
-            }
-        )
+        runs = kept_runs("binding", f"instruments/{arm}")
+        chance = 100 * np.mean([run["chance"][kind] for run in runs])
+        row = {"control": text, "right": mean_spread(np.nanmean(x, 1))}
+        rows.append(row | {"chance": f"{chance:.1f}"})
     return rows
 
 
@@ -165,8 +163,7 @@ def draw_instruments(arm: str = "bridged"):
         x = 100 * instrument_shares(arm, f"{kind} en").mean(0)
         ax.plot(np.arange(len(x)), x, marker, label=HEARD[kind])
     ax.axhline(100 / len(CONCEPTS), color="grey", ls=":", label="chance")
-    ax.set_xticks(
-        range(len(CONCEPTS)), [name[c] for c in CONCEPTS], rotation=60, ha="right"
-    )
+    labels = [name[c] for c in CONCEPTS]
+    ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
     ax.set(ylabel="right first (%)", ylim=(-3, 103))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, fontsize=8)

@@ -269,3 +269,61 @@ def test_kept_shares_are_those_of_their_hits():
             if isinstance(part, dict) and "share" in part:
                 hits = np.array([*part["hits"]], int)
                 assert abs(hits.mean() - part["share"]) < 1e-4, (name, asked)
+
+
+def test_no_instrument_stands_under_two_emoji():
+    "Every emoji is drawn by the course and named in both languages; no picture twice."
+    from mmcourse.emoji import emoji
+    from mmcourse.instruments import CONCEPTS
+
+    programs = sum(CONCEPTS.values(), ())
+    assert len(set(programs)) == len(programs) and set(programs) <= set(range(128))
+    signs = emoji(32)
+    rows = [list(signs["emoji"]).index(c) for c in CONCEPTS]
+    assert len({signs["picture"][i] for i in rows}) == len(CONCEPTS)
+    assert all(signs["name"][m][i] for m in ("en", "zh") for i in rows)
+
+
+def test_another_sound_font_is_refused(tmp_path, monkeypatch):
+    from mmcourse import instruments
+    from mmcourse.store import CorruptData
+
+    other = tmp_path / "TimGM6mb.sf2"
+    other.write_bytes(b"RIFF")
+    monkeypatch.setattr(instruments, "has_library", lambda name: True)
+    monkeypatch.setattr(instruments, "inside_package", lambda *names: other)
+    with pytest.raises(CorruptData):
+        instruments.sound_font()
+    monkeypatch.setattr(instruments, "has_library", lambda name: False)
+    assert instruments.sound_font() is None
+
+
+def test_notes_are_a_second_long_and_do_not_ring_into_the_next():
+    from mmcourse.instruments import note_features, play_notes, sound_font
+
+    font = sound_font()
+    if font is None:
+        pytest.skip("tinysoundfont and pretty_midi are not installed")
+    notes = [(19, 55, 120), (40, 69, 90), (73, 72, 60)]
+    waves = play_notes(notes, font)
+    assert waves.shape == (3, 8000) and np.isfinite(waves).all()
+    assert (np.abs(waves).max(1) > 0.005).all() and np.abs(waves).max() < 1
+    for note, wave in zip(notes, waves):
+        assert np.array_equal(play_notes([note], font)[0], wave)
+    violin = np.abs(np.fft.rfft(play_notes([(40, 69, 90)], font)[0]))
+    assert 430 < violin[300:600].argmax() + 300 < 450  # A4 is 440 Hz
+    assert note_features(waves).shape == (3, 20, 51)
+
+
+@pytest.mark.parametrize("way", ["bridged", "direct", "label", "mixed"])
+def test_what_was_kept_of_instruments(way):
+    "Each concept was asked about, and other instruments where an emoji has several."
+    from mmcourse.instruments import CONCEPTS, HEARD, instrument_shares
+
+    several = [len(programs) > 1 for programs in CONCEPTS.values()]
+    for kind, language in product(HEARD, ("en", "zh")):
+        x = instrument_shares(way, f"{kind} {language}")
+        assert x.shape[1] == len(CONCEPTS)
+        asked = several if kind == "other" else [True] * len(CONCEPTS)
+        assert (~np.isnan(x) == asked).all()
+        assert np.nanmin(x) >= 0 and np.nanmax(x) <= 1
