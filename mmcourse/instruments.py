@@ -124,12 +124,14 @@ def instrument_rows(language: str = "en") -> list[dict]:  # rows for `table`
             x = instrument_shares(arm, f"{kind} {language}")
             shares[arm] = x = x[:, ~np.isnan(x[0])]
             row[arm] = mean_interval(x).plain(100, 1)
-        gap = mean_interval(shares["bridged"] - shares["direct"])
+        n = min(map(len, shares.values()))
+        gap = mean_interval(shares["bridged"][:n] - shares["direct"][:n])
         ranks = [
             run["rank"][f"{kind} {language}"]
             for run in kept_runs("binding", "instruments/bridged")
         ]
         row |= {"bridged − direct": gap.points(), "mean rank, bridged": np.mean(ranks)}
+        row["trainings"] = len(ranks)
         rows.append(row)
     return rows
 
@@ -146,7 +148,7 @@ def unseen_rows() -> list[dict]:  # rows for `table`
         runs = kept_runs("binding", f"instruments/{arm}")
         chance = 100 * np.mean([run["chance"][kind] for run in runs])
         row = {"control": text, "right": mean_spread(np.nanmean(x, 1))}
-        rows.append(row | {"chance": f"{chance:.1f}"})
+        rows.append(row | {"chance": f"{chance:.1f}", "trainings": len(runs)})
     return rows
 
 
