@@ -243,7 +243,7 @@ def beamed(
     return score, [k for k in ids if k >= SHIFT]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-043
+# %% ../nbs/7_labs/38_translation.ipynb #cell-047
 @torch.no_grad()
 def attention_map(
     model: GRUTranslator,
@@ -261,7 +261,7 @@ def attention_map(
     return np.stack([rows[:, a:b].sum(1) for a, b in zip(ends, ends[1:])], 1)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-051
+# %% ../nbs/7_labs/38_translation.ipynb #cell-055
 def with_gaps(
     ids: Sequence[int],
     share: float,  # how many are lost
@@ -273,7 +273,7 @@ def with_gaps(
     return [gap if gone else i for i, gone in zip(ids, lost)]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-068
+# %% ../nbs/7_labs/38_translation.ipynb #cell-072
 def mean_cost(
     sure: np.ndarray,  # (N,)
     bad: np.ndarray,  # (N,) bool: not usable
