@@ -239,7 +239,7 @@ def beamed(
         return model.decode(ids, *many)[:, -1].log_softmax(1)
 
     found = beam_answers(ask, [BEGIN], width, end=DONE, longest=32)
-    score, ids = max((score / (len(ids) + 1), ids) for score, ids in found)
+    score, ids = max((score / min(len(ids) + 1, 32), ids) for score, ids in found)
     return score, [k for k in ids if k >= SHIFT]
 
 
@@ -273,7 +273,7 @@ def with_gaps(
     return [gap if gone else i for i, gone in zip(ids, lost)]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-072
+# %% ../nbs/7_labs/38_translation.ipynb #cell-074
 def mean_cost(
     sure: np.ndarray,  # (N,)
     bad: np.ndarray,  # (N,) bool: not usable

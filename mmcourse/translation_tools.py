@@ -44,6 +44,8 @@ __all__ = [
     "said_in_noise",
     "noise_rows",
     "repair_rows",
+    "fillets_hits",
+    "fillets_rows",
     "person_cost_rows",
     "repair_figure",
     "curve_figure",
@@ -408,6 +410,41 @@ def repair_rows() -> list[dict]:
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-020
+def fillets_hits(language: str, arm: str) -> tuple[np.ndarray, np.ndarray]:
+    "For each question the share of hits in its level (%), and this level."
+    shares, levels = [], []
+    for run in kept_runs("translation_fillets", language):
+        texts = run["levels"], run["lines"], run["hits"][arm]
+        level, n, right = (np.array(t.split(), int) for t in texts)
+        levels.append(np.repeat(level, n))
+        shares.append(np.repeat(100 * right / np.maximum(n, 1), n))
+    return np.concatenate(shares), np.concatenate(levels)
+
+
+def fillets_rows() -> list[dict]:
+    "Which of ten lines is said, by what is left of the text; intervals over levels."
+    rows = []
+    left = {"all": 0.0, "40% of the letters": 0.6, "their number": 1.0}
+    for language, name in {"cs": "Czech", "nl": "Dutch"}.items():
+        for words, share in left.items():
+            text, level = fillets_hits(language, f"text {share}")
+            row = {"language": name, "left of the text": words}
+            row["right (%)"] = ends(mean_interval(text, level))
+            for column, arm in {
+                "recording adds": "both",
+                "another's adds": "other",
+            }.items():
+                gain = fillets_hits(language, f"{arm} {share}")[0] - text
+                row[column] = signed(mean_interval(gain, level))
+            rows.append(row)
+        for column, arm in {"its recording": "speech", "another's": "other"}.items():
+            row = {"language": name, "left of the text": f"nothing; {column}"}
+            row["right (%)"] = ends(mean_interval(*fillets_hits(language, arm)))
+            rows.append(row | {"recording adds": "–", "another's adds": "–"})
+    return rows
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-022
 def person_cost_rows(
     valid: tuple[np.ndarray, np.ndarray],  # match and chrF of each validation sentence
     test: tuple[np.ndarray, np.ndarray],
@@ -428,7 +465,7 @@ def person_cost_rows(
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-022
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-024
 def repair_figure():
     "chrF by gaps in the text: alone, with its speech, with another sentence's."
     import matplotlib.pyplot as plt
@@ -459,7 +496,7 @@ def curve_figure():
     ax.legend(fontsize=8)
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-024
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-026
 SPEECH_DIGEST = "b67bd3102a20757bd00550e7533cf2dc5e9b643ad32479a7f79da9740241f175"
 
 
@@ -474,7 +511,7 @@ def spoken_sentences() -> tuple[list[int], list[np.ndarray], dict]:
     return [new[i] for i in z["places"].tolist()], waves, heard
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-026
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-028
 SENSES = {
     "bat": [("bat", "蝙蝠"), ("cricket game", "球棒")],
     "mouse": [("mouse", "老鼠"), ("computer mouse", "鼠标")],
