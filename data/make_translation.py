@@ -45,7 +45,7 @@ LEVELS = 20, -5, -10  # dB
 SHARES = 0.0, 0.2, 0.4, 0.6
 FIRST = 250  # test pairs of the noise study
 BASE = "0123456789abcdefghijklmnopqrstuvwxyz"
-EPOCHS = {"gru": 12, "pointer": 30, "transformer": 30, "both": 30}
+EPOCHS = {"gru": 12, "pointer": 30, "transformer": 15, "both": 30}
 SETTINGS = {  # fixed after one run each, watched on validation pairs
     "gru": {"d": 256, "dropout": 0.4},
     "pointer": {"d": 128, "dropout": 0.3},

@@ -140,7 +140,7 @@ class GRUTranslator(nn.Module):
         x = self.dropout(self.embed(text))  # (B, S, d)
         h, _ = run_packed(self.read, x, (text > 0).sum(1))  # (B, S, d)
         mask = text > 0
-        start = (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        start = h.sum(1) / mask.sum(1, keepdim=True)  # padding's vectors are zero
         return h, mask[:, None], start[:, None].tanh()
 
 

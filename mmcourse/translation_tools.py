@@ -319,7 +319,6 @@ def gain_rows(simple: dict[str, tuple]) -> list[dict]:
         ("word by word", ARMS["pointer"]),
         ("nearest known pair", ARMS["pointer"]),
         (ARMS["pointer"], ARMS["gru glosses"]),
-        (ARMS["pointer"], ARMS["gru characters"]),
         (ARMS["gru characters"], ARMS["gru words"]),
         (BOTH, ARMS["transformer"]),
         (ARMS["gru characters"], "always the same sentence"),
