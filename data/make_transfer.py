@@ -318,7 +318,7 @@ def masked_tuned(*args):
     return vit(*args, taught=True)
 
 
-def imagenet(name, n, seed, lr, split, low_rank=False):
+def imagenet(name, n, seed, lr, split, low_rank=False, steps=40):
     "All of the pretrained network learns, or changes of low rank; at 64 pixels."
     body = imagenet_body(64)
     with seeded(seed):
@@ -332,15 +332,23 @@ def imagenet(name, n, seed, lr, split, low_rank=False):
         (colour_pictures(name, x), y),
         lr,
         seed,
-        steps=40,
+        steps=steps,
         augment=WEAK[name] if name == "emoji" else None,
     )
     said = predict(net, colour_pictures(name, sides(name)[split][0]))
     return hits(name, split, said)
 
 
+def imagenet_long(*args):
+    return imagenet(*args, steps=160)
+
+
 def lora(*args):
     return imagenet(*args, low_rank=True)
+
+
+def lora_long(*args):
+    return imagenet(*args, low_rank=True, steps=160)
 
 
 WAYS = {
@@ -360,6 +368,8 @@ WAYS = {
     "masked, tuned": (masked_tuned, RATES),
     "tuned": (imagenet, (1e-4, 3e-4, 1e-3)),
     "lora": (lora, (1e-3, 3e-3, 1e-2)),
+    "tuned, long": (imagenet_long, (1e-4, 3e-4, 1e-3)),
+    "lora, long": (lora_long, (3e-3, 1e-2, 3e-2)),
 }
 
 
@@ -445,6 +455,9 @@ def main():
         run(name, "random, probe", (1, 10, 100))
     for name in ("digits", "sounds"):
         run(name, "scratch, long", (1, 10, 100), 3, one)
+    for way in ("lora, long", "tuned, long"):
+        run("emoji", way, (10, 100), 3, one)
+    run("emoji", "scratch, long", (1, 10, 100), 3, one)
 
 
 def cross_modal(study):

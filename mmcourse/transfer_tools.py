@@ -443,6 +443,8 @@ NAMES = {
     "prototypes": "ImageNet, prototypes",
     "tuned": "ImageNet, fine-tuned",
     "lora": "ImageNet, LoRA",
+    "tuned, long": "ImageNet, fine-tuned, 160 updates",
+    "lora, long": "ImageNet, LoRA, 160 updates",
     "simclr, probe": "SimCLR, linear probe",
     "simclr, tuned": "SimCLR, fine-tuned",
     "pseudo": "pseudo-labels",

@@ -140,7 +140,7 @@ class GRUTranslator(nn.Module):
         x = self.dropout(self.embed(text))  # (B, S, d)
         h, _ = run_packed(self.read, x, (text > 0).sum(1))  # (B, S, d)
         mask = text > 0
-        start = (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        start = h.sum(1) / mask.sum(1, keepdim=True)  # padding's vectors are zero
         return h, mask[:, None], start[:, None].tanh()
 
 
@@ -239,11 +239,11 @@ def beamed(
         return model.decode(ids, *many)[:, -1].log_softmax(1)
 
     found = beam_answers(ask, [BEGIN], width, end=DONE, longest=32)
-    score, ids = max((score / (len(ids) + 1), ids) for score, ids in found)
+    score, ids = max((score / min(len(ids) + 1, 32), ids) for score, ids in found)
     return score, [k for k in ids if k >= SHIFT]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-043
+# %% ../nbs/7_labs/38_translation.ipynb #cell-047
 @torch.no_grad()
 def attention_map(
     model: GRUTranslator,
@@ -261,7 +261,7 @@ def attention_map(
     return np.stack([rows[:, a:b].sum(1) for a, b in zip(ends, ends[1:])], 1)
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-051
+# %% ../nbs/7_labs/38_translation.ipynb #cell-055
 def with_gaps(
     ids: Sequence[int],
     share: float,  # how many are lost
@@ -273,7 +273,7 @@ def with_gaps(
     return [gap if gone else i for i, gone in zip(ids, lost)]
 
 
-# %% ../nbs/7_labs/38_translation.ipynb #cell-068
+# %% ../nbs/7_labs/38_translation.ipynb #cell-074
 def mean_cost(
     sure: np.ndarray,  # (N,)
     bad: np.ndarray,  # (N,) bool: not usable

@@ -10,6 +10,7 @@ __all__ = [
     "JUNK",
     "COMMON",
     "ARMS",
+    "BOTH",
     "SHARES",
     "NOISES",
     "SPEECH_DIGEST",
@@ -24,11 +25,17 @@ __all__ = [
     "token_rows",
     "sign_set",
     "nearest_pairs",
+    "turned_round",
+    "phrase_by_phrase",
     "from_digits",
     "each_of",
     "ends",
     "signed",
+    "passes",
     "system_rows",
+    "study_scores",
+    "said_rows",
+    "into_chinese_rows",
     "gain_rows",
     "valid_curves",
     "sentence_group_rows",
@@ -37,6 +44,9 @@ __all__ = [
     "said_in_noise",
     "noise_rows",
     "repair_rows",
+    "fillets_hits",
+    "fillets_rows",
+    "person_cost_rows",
     "repair_figure",
     "curve_figure",
     "spoken_sentences",
@@ -45,8 +55,11 @@ __all__ = [
 ]
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-002
+import json
 import lzma
 import re
+from collections import Counter
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -58,8 +71,8 @@ from .emoji import emoji
 from .emoji_pairs import load_towers
 from .measure import mean_interval, mean_spread, paired_bootstrap
 from .store import data_path, kept_runs, load_npz, verified
-from .translation import runs
-from .translation_parts import SHIFT, Tongues, english
+from .translation import bleu, cheapest, chrf, chrf_each, mean_cost, runs
+from .translation_parts import SHIFT, Tongues, english, words_13a, words_zh
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-003
 PAIRS_DIGEST = "c5395713575f17a608160e8662a636c15055f21d6a9a2000b83099cca11c0ffd"
@@ -160,17 +173,19 @@ def token_rows(train: list[dict], test: list[dict]) -> list[dict]:
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-009
-def sign_set(text: str) -> set:
-    return {*runs(text, 1), *runs(text, 2)}
+def sign_set(tokens) -> set:  # a text, or a list of words
+    return {*runs(tokens, 1), *runs(tokens, 2)}
 
 
 def nearest_pairs(
-    pairs: list[dict], memory: list[dict]
+    pairs: list[dict],
+    memory: list[dict],
+    read: Callable = lambda pair: pair["chinese"],  # the tokens of the source
 ) -> tuple[list[dict], np.ndarray]:  # of `memory`; the match of each, 0 to 1
-    "For each pair the known one whose Chinese shares most signs and pairs of signs."
-    known, found, match = [sign_set(m["chinese"]) for m in memory], [], []
+    "For each pair the known one whose source shares most tokens and pairs of tokens."
+    known, found, match = [sign_set(read(m)) for m in memory], [], []
     for pair in pairs:
-        mine = sign_set(pair["chinese"])
+        mine = sign_set(read(pair))
         share = [len(mine & s) / len(mine | s) for s in known]
         found.append(memory[int(np.argmax(share))])
         match.append(max(share))
@@ -178,6 +193,28 @@ def nearest_pairs(
 
 
 # %% ../nbs/0_tools/translation_tools.ipynb #cell-011
+def turned_round(glosses: dict[str, str], train: list[dict]) -> dict[str, str]:
+    "English sense -> the word that has it earliest; the most frequent, if several."
+    count, found = Counter(w for p in train for w in p["words"]), {}
+    for word, text in glosses.items():
+        for k, sense in enumerate(text.lower().split(";")):
+            sense, rank = sense.strip().removeprefix("to "), (k, -count[word], word)
+            found[sense] = min(found.get(sense, rank), rank)
+    return {sense: word for sense, (*_, word) in found.items()}
+
+
+def phrase_by_phrase(pair: dict, senses: dict[str, str]) -> str:
+    "Chinese for each English phrase that is known, in the English order."
+    words, said = words_13a(english(pair)), []
+    while words:
+        sizes = [n for n in (3, 2, 1) if " ".join(words[:n]) in senses]
+        n = sizes[0] if sizes else 1
+        said.append(senses.get(" ".join(words[:n]), ""))
+        words = words[n:]
+    return "".join(said)
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-013
 def from_digits(texts) -> np.ndarray:  # (N,) or (runs, N), 0 … 100
     "What the study kept in base 36."
     if isinstance(texts, str):
@@ -198,7 +235,7 @@ def signed(interval) -> str:
     return f"{interval.value:+.1f} ({interval.low:+.1f} … {interval.high:+.1f})"
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-012
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-014
 ARMS = {
     "gru characters": "GRU, reads characters",
     "gru words": "GRU, reads words",
@@ -206,35 +243,84 @@ ARMS = {
     "gru glosses": "GRU, reads glosses",
     "pointer": "GRU, reads glosses and may copy",
 }
+BOTH = "transformer, learnt with gaps and speech"
+
+
+def passes(arm: str) -> str:
+    "How often an arm of the study saw the training pairs."
+    text = data_path("results/translation.json").read_text("utf-8")
+    epochs = json.loads(text)["about"]["epochs"]
+    kinds = {"gru characters": "gru", "gru words": "gru", "gru glosses": "pointer"}
+    return str(epochs[kinds.get(arm, arm)])
 
 
 def system_rows(simple: dict[str, tuple]) -> list[dict]:
     "Simple translators (name -> BLEU, chrF, chrF of each), then the study's."
     rows = []
     for name, (b, c, each) in simple.items():
-        row = {"translator": name, "seeds": "–", "BLEU": f"{b:.1f}", "chrF": f"{c:.1f}"}
+        row = {"translator": name, "passes": "–", "BLEU": f"{b:.1f}"}
+        row["chrF"] = f"{c:.1f}"
         rows.append(row | {"a sentence": ends(mean_interval(each))})
-    for arm, name in ARMS.items():
-        kept = kept_runs("translation", arm)
-        row = {"translator": name, "seeds": str(len(kept))}
-        row["BLEU"] = mean_spread([r["bleu"] for r in kept], 1)
-        row["chrF"] = mean_spread([r["chrf"] for r in kept], 1)
-        rows.append(row | {"a sentence": ends(mean_interval(each_of(arm)))})
+    for arm, name in {**ARMS, "both": BOTH}.items():
+        rows.append({"translator": name, "passes": passes(arm)} | study_scores(arm))
     return rows
+
+
+def study_scores(arm: str) -> dict:
+    "BLEU and chrF with their spread over seeds; chrF of a sentence."
+    kept = kept_runs("translation", arm)
+    row = {"BLEU": mean_spread([r["bleu"] for r in kept], 1)}
+    row["chrF"] = mean_spread([r["chrf"] for r in kept], 1)
+    return row | {"a sentence": ends(mean_interval(each_of(arm)))}
+
+
+def said_rows(simple: dict[str, list], references: list[str], n: int = 5) -> list[dict]:
+    "What translators say of the first `n` test sentences; networks with seed 0."
+    said = {"reference": references, "memory": simple["nearest known pair"]}
+    said["dictionary"] = simple["word by word"]
+    for name, arm in {
+        "pointer": "pointer",
+        "GRU, characters": "gru characters",
+    }.items():
+        said[name] = kept_runs("translation", arm)[0]["said"]
+    return [{name: texts[i] for name, texts in said.items()} for i in range(n)]
+
+
+def into_chinese_rows() -> list[dict]:
+    "English to Chinese: three that learn nothing, and the GRU."
+    parts, glosses = translation_pairs()
+    train, valid, test = parts.values()
+    truths, wanted = ([p["chinese"] for p in part] for part in (test, valid))
+    tried = [p["chinese"] for p in train[:200]]
+    constant = max(tried, key=lambda t: chrf_each([t] * len(wanted), wanted).mean())
+    known, _ = nearest_pairs(test, train, lambda pair: words_13a(english(pair)))
+    senses = turned_round(glosses, train)
+    simple = {
+        "always the same sentence": [constant] * len(test),
+        "nearest known pair": [p["chinese"] for p in known],
+        "dictionary, turned round": [phrase_by_phrase(p, senses) for p in test],
+    }
+    rows = []
+    for name, said in simple.items():
+        row = {"translator": name, "BLEU": f"{bleu(said, truths, words_zh):.1f}"}
+        row["chrF"] = f"{chrf(said, truths):.1f}"
+        each = mean_interval(chrf_each(said, truths))
+        rows.append(row | {"a sentence": ends(each)})
+    name = "GRU, writes characters"
+    return [*rows, {"translator": name} | study_scores("into chinese")]
 
 
 def gain_rows(simple: dict[str, tuple]) -> list[dict]:
     "Differences in the chrF of a sentence, over seeds and sentences."
     each = {name: e for name, (_, _, e) in simple.items()}
-    each |= {name: each_of(arm) for arm, name in ARMS.items()}
+    each |= {name: each_of(arm) for arm, name in {**ARMS, "both": BOTH}.items()}
     asked = [
         ("word by word", "nearest known pair"),
         ("word by word", ARMS["pointer"]),
         ("nearest known pair", ARMS["pointer"]),
         (ARMS["pointer"], ARMS["gru glosses"]),
-        (ARMS["pointer"], ARMS["gru characters"]),
         (ARMS["gru characters"], ARMS["gru words"]),
-        (ARMS["gru characters"], ARMS["transformer"]),
+        (BOTH, ARMS["transformer"]),
         (ARMS["gru characters"], "always the same sentence"),
     ]
     rows = []
@@ -244,14 +330,14 @@ def gain_rows(simple: dict[str, tuple]) -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-013
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-015
 def valid_curves() -> dict[str, np.ndarray]:  # (seeds, passes / 3)
     "chrF of the validation pairs after every third pass, by translator."
     found = {name: kept_runs("translation", arm) for arm, name in ARMS.items()}
     return {name: np.array([r["valid"] for r in runs]) for name, runs in found.items()}
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-014
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-016
 def sentence_group_rows(name: str, groups: list, each: np.ndarray) -> list[dict]:
     "Mean of `each` in every group, with an interval over sentences."
     rows = []
@@ -262,7 +348,7 @@ def sentence_group_rows(name: str, groups: list, each: np.ndarray) -> list[dict]
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-015
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-017
 def link_rows() -> list[dict]:
     "How often the GRU looks at the linked word, beside the same relative place."
     rows = []
@@ -276,7 +362,7 @@ def link_rows() -> list[dict]:
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-016
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-018
 SHARES = 0.0, 0.2, 0.4, 0.6
 NOISES = 20, -5, -10  # dB
 
@@ -312,20 +398,73 @@ def repair_rows() -> list[dict]:
     "What the second input adds, over seeds and sentences."
     rows = []
     for share in SHARES:
-        text = noise_arm(f"text {share}")
-        row = {"gaps": f"{share:.0%}"}
-        for n in (20, -10):
-            both = noise_arm(f"both {share} {n}")
-            gain = both - text
-            row[f"speech at {n} dB adds to text"] = signed(mean_interval(gain))
+        text, row = noise_arm(f"text {share}"), {"gaps": f"{share:.0%}"}
+        asked = {f"{n} dB": f"both {share} {n}" for n in NOISES}
+        asked["somebody else's, 20 dB"] = f"other {share}"
+        for name, arm in asked.items():
+            row[name] = signed(mean_interval(noise_arm(arm) - text))
         gain = noise_arm(f"both {share} 20") - noise_arm("speech 20")
-        row["text adds to speech at 20 dB"] = signed(mean_interval(gain))
-        gain = noise_arm(f"other {share}") - text
-        rows.append(row | {"somebody else's adds": signed(mean_interval(gain))})
+        rows.append(row | {"text, to speech at 20 dB": signed(mean_interval(gain))})
     return rows
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-018
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-020
+def fillets_hits(language: str, arm: str) -> tuple[np.ndarray, np.ndarray]:
+    "For each question the share of hits in its level (%), and this level."
+    shares, levels = [], []
+    for run in kept_runs("translation_fillets", language):
+        texts = run["levels"], run["lines"], run["hits"][arm]
+        level, n, right = (np.array(t.split(), int) for t in texts)
+        levels.append(np.repeat(level, n))
+        shares.append(np.repeat(100 * right / np.maximum(n, 1), n))
+    return np.concatenate(shares), np.concatenate(levels)
+
+
+def fillets_rows() -> list[dict]:
+    "Which of ten lines is said, by what is left of the text; intervals over levels."
+    rows = []
+    left = {"all": 0.0, "40% of the letters": 0.6, "their number": 1.0}
+    for language, name in {"cs": "Czech", "nl": "Dutch"}.items():
+        for words, share in left.items():
+            text, level = fillets_hits(language, f"text {share}")
+            row = {"language": name, "left of the text": words}
+            row["right (%)"] = ends(mean_interval(text, level))
+            for column, arm in {
+                "recording adds": "both",
+                "another's adds": "other",
+            }.items():
+                gain = fillets_hits(language, f"{arm} {share}")[0] - text
+                row[column] = signed(mean_interval(gain, level))
+            rows.append(row)
+        for column, arm in {"its recording": "speech", "another's": "other"}.items():
+            row = {"language": name, "left of the text": f"nothing; {column}"}
+            row["right (%)"] = ends(mean_interval(*fillets_hits(language, arm)))
+            rows.append(row | {"recording adds": "–", "another's adds": "–"})
+    return rows
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-022
+def person_cost_rows(
+    valid: tuple[np.ndarray, np.ndarray],  # match and chrF of each validation sentence
+    test: tuple[np.ndarray, np.ndarray],
+    usable: float = 50,  # chrF
+) -> list[dict]:
+    "By price: the threshold from validation, and what it costs and saves on the test."
+    rows, bad = [], test[1] < usable
+    for price in (1.0, 1.2, 1.5, 2.0, 4.0):
+        least = cheapest(valid[0], valid[1] < usable, price)
+        kept = test[0] >= least
+        row = {"price of a bad one": f"{price:.1f}"}
+        row["kept (%)"] = f"{100 * kept.mean():.1f}"
+        row["machine alone"] = f"{price * bad.mean():.2f}"
+        row["with the threshold"] = f"{mean_cost(test[0], bad, least, price):.2f}"
+        gain = mean_interval(np.where(kept, 1 - price * bad, 0.0))
+        ends = f"({gain.low:+.3f} … {gain.high:+.3f})"
+        rows.append(row | {"saved against a person": f"{gain.value:+.3f} {ends}"})
+    return rows
+
+
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-024
 def repair_figure():
     "chrF by gaps in the text: alone, with its speech, with another sentence's."
     import matplotlib.pyplot as plt
@@ -356,7 +495,7 @@ def curve_figure():
     ax.legend(fontsize=8)
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-020
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-026
 SPEECH_DIGEST = "b67bd3102a20757bd00550e7533cf2dc5e9b643ad32479a7f79da9740241f175"
 
 
@@ -371,7 +510,7 @@ def spoken_sentences() -> tuple[list[int], list[np.ndarray], dict]:
     return [new[i] for i in z["places"].tolist()], waves, heard
 
 
-# %% ../nbs/0_tools/translation_tools.ipynb #cell-022
+# %% ../nbs/0_tools/translation_tools.ipynb #cell-028
 SENSES = {
     "bat": [("bat", "蝙蝠"), ("cricket game", "球棒")],
     "mouse": [("mouse", "老鼠"), ("computer mouse", "鼠标")],

@@ -448,3 +448,18 @@ def test_read_idx_refuses(tmp_path, bad):
     (tmp_path / "x").write_bytes(bad)
     with pytest.raises(CorruptData, match="x: expected a whole IDX file"):
         store.read_idx(tmp_path / "x")
+
+
+# ── packages ─────────────────────────────────────────────────────────────────────────
+
+
+def test_what_lies_in_a_package(tmp_path, monkeypatch):
+    package = tmp_path / "a_package_of_data"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('was imported')")
+    (tmp_path / "only_a_module.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert store.has_library("a_package_of_data") and not store.has_library("no_such")
+    assert store.inside_package(package.name, "a/b.npz") == package / "a/b.npz"
+    assert store.inside_package("no_such", "a.npz") is None
+    assert store.inside_package("only_a_module", "a.npz") is None

@@ -230,7 +230,7 @@ def pick(scores, sizes):
 
 # %% ../../nbs/0_tools/exercises/38_translation.ipynb #cell-015
 def _jobs(rng):
-    "Useful confidence, useless confidence, ties, all bad, all good."
+    "Useful confidence, useless confidence, ties, all bad, all good, log scale."
     sure = rng.uniform(0, 1, 12)
     bad = rng.uniform(0, 1, 12) > sure
     ties = np.array([0.5, 0.5, 0.9, 0.2])
@@ -241,6 +241,7 @@ def _jobs(rng):
         (ties, np.array([False, True, False, True]), 3.0),
         (ties, np.array([True] * 4), 1.5),
         (ties, np.array([False] * 4), 1.5),
+        (sure / 1000 - 2, bad, 2.0),
         (sure, bad, 0.5),
         (ties, np.array([False, True, True, False]), 1.2),
     ]
@@ -264,6 +265,11 @@ def _person_left_out(sure, bad, price):
     return min(np.where(sure >= t, price * bad, 1.0).mean() for t in sure)
 
 
+def _on_a_grid(sure, bad, price):
+    ends = [*np.linspace(0, 1, 101), np.inf]
+    return min(np.where(sure >= t, price * bad, 1.0).mean() for t in ends)
+
+
 def _machine_alone(sure, bad, price):
     return min(1.0, (price * bad).mean())
 
@@ -277,7 +283,7 @@ def _wrong_side(sure, bad, price):
 @exercise(
     "translation.5",
     inputs=_jobs,
-    wrong=[_ties_parted, _person_left_out, _machine_alone, _wrong_side],
+    wrong=[_ties_parted, _person_left_out, _on_a_grid, _machine_alone, _wrong_side],
     right=[_by_thresholds],
     hint="Which thresholds make a difference, and which one hands over everything?",
     why="A threshold cannot part two sentences that are equally sure.",
