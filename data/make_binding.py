@@ -367,7 +367,7 @@ def main():
             arm_of = partial(instruments, way, seed)
             study(f"instruments/{way}/{seed}", arm_of, seed)
     for seed in five:
-        for way in ("bridged", "direct"):
+        for way in ("bridged", "direct", "label"):
             longer = partial(instruments, way, seed, steps=600)
             study(f"instruments/{way} longer/{seed}", longer, seed)
 

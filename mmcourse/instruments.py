@@ -115,23 +115,20 @@ def instrument_shares(
     return np.array(rows)
 
 
-def instrument_rows(language: str = "en") -> list[dict]:  # rows for `table`
+def instrument_rows(
+    language: str = "en",  # or 'zh'
+    longer: str = "",  # or ' longer', of twice as many steps
+) -> list[dict]:  # rows for `table`
     "Sound → name, right first (%), with intervals over concepts and seeds."
     rows = []
     for kind, text in HEARD.items():
         row, shares = {"the sounds": text}, {}
         for arm in ("bridged", "direct", "label"):
-            x = instrument_shares(arm, f"{kind} {language}")
+            x = instrument_shares(arm + longer, f"{kind} {language}")
             shares[arm] = x = x[:, ~np.isnan(x[0])]
             row[arm] = mean_interval(x).plain(100, 1)
-        n = min(map(len, shares.values()))
-        gap = mean_interval(shares["bridged"][:n] - shares["direct"][:n])
-        ranks = [
-            run["rank"][f"{kind} {language}"]
-            for run in kept_runs("binding", "instruments/bridged")
-        ]
-        row |= {"bridged − direct": gap.points(), "mean rank, bridged": np.mean(ranks)}
-        row["trainings"] = len(ranks)
+        gap = mean_interval(shares["bridged"] - shares["direct"])
+        row |= {"bridged − direct": gap.points(), "trainings": len(x)}
         rows.append(row)
     return rows
 
@@ -160,12 +157,12 @@ def draw_instruments(arm: str = "bridged"):
 
     signs = emoji(32)
     name = dict(zip(signs["emoji"], signs["name"]["en"]))
-    fig, ax = plt.subplots(figsize=(7, 3.6))
+    fig, ax = plt.subplots(figsize=(6.4, 5.4))
     for kind, marker in zip(HEARD, "o^x"):
         x = 100 * instrument_shares(arm, f"{kind} en").mean(0)
-        ax.plot(np.arange(len(x)), x, marker, label=HEARD[kind])
-    ax.axhline(100 / len(CONCEPTS), color="grey", ls=":", label="chance")
-    labels = [name[c] for c in CONCEPTS]
-    ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
-    ax.set(ylabel="right first (%)", ylim=(-3, 103))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, fontsize=8)
+        ax.plot(x, np.arange(len(x)), marker, label=HEARD[kind])
+    ax.axvline(100 / len(CONCEPTS), color="grey", ls=":", label="chance")
+    ax.set_yticks(range(len(CONCEPTS)), [name[c] for c in CONCEPTS])
+    ax.set(xlabel="right first (%)", xlim=(-3, 103))
+    ax.invert_yaxis()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.4, 1.17), ncols=2, fontsize=9)

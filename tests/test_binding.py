@@ -315,7 +315,10 @@ def test_notes_are_a_second_long_and_do_not_ring_into_the_next():
     assert note_features(waves).shape == (3, 20, 51)
 
 
-@pytest.mark.parametrize("way", ["bridged", "direct", "label"])
+WAYS = "bridged", "direct", "label"
+
+
+@pytest.mark.parametrize("way", [*WAYS, "mixed", *(f"{w} longer" for w in WAYS)])
 def test_what_was_kept_of_instruments(way):
     "Each concept was asked about, and other instruments where an emoji has several."
     from mmcourse.instruments import CONCEPTS, HEARD, instrument_shares
@@ -323,7 +326,21 @@ def test_what_was_kept_of_instruments(way):
     several = [len(programs) > 1 for programs in CONCEPTS.values()]
     for kind, language in product(HEARD, ("en", "zh")):
         x = instrument_shares(way, f"{kind} {language}")
-        assert x.shape[1] == len(CONCEPTS)
+        assert x.shape == (5, len(CONCEPTS))
         asked = several if kind == "other" else [True] * len(CONCEPTS)
         assert (~np.isnan(x) == asked).all()
         assert np.nanmin(x) >= 0 and np.nanmax(x) <= 1
+
+
+def test_what_was_held_back_was_asked_about():
+    "Every fifth concept of each training, and in five trainings each once."
+    from mmcourse.instruments import CONCEPTS, instrument_shares, unseen_rows
+
+    for way in ("silent", "nameless"):
+        asked = ~np.isnan(instrument_shares(way, "unseen few"))
+        assert (asked.sum(0) == 1).all() and asked.shape == (5, len(CONCEPTS))
+        seed, concept = np.nonzero(asked)
+        assert (concept % 5 == seed).all()
+    chances = [float(row["chance"]) for row in unseen_rows()]
+    alone = 100 * np.mean([1 / 5, 1 / 5, 1 / 4, 1 / 4, 1 / 4])
+    assert np.allclose(chances, [100 / 22, 100 / 22, alone, 100 / 22, alone], atol=0.06)
