@@ -357,7 +357,6 @@ def test_every_network_has_three_seeds(pairs):
     wanted = len(pairs[0]["test"])
     for arm in [*tools.ARMS, "both", "into chinese"]:
         assert tools.each_of(arm).shape == (3, wanted)
-        assert int(tools.passes(arm if arm in tools.ARMS else "both")) >= 12
     for share in tools.SHARES:
         arms = [f"text {share}", f"other {share}"]
         for arm in [*arms, *(f"both {share} {n}" for n in tools.NOISES)]:
