@@ -76,6 +76,7 @@ def green(self: Shield, wanted):
         self.enter("red" if self.phase == WALK else "yellow")
 
 
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-029
 @patch
 def yellow(self: Shield, _):
     if self.elapsed >= YELLOW:
@@ -94,7 +95,7 @@ def enter(self: Shield, stage):
     self.stage, self.elapsed = stage, 0
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-029
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-030
 def light_letters(
     junction: Junction,
     phase: int,
@@ -108,7 +109,7 @@ def light_letters(
     )
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-031
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-032
 class UnsafeLights(AssertionError):
     "Lights that no controller may cause."
 
@@ -125,24 +126,27 @@ class Inspector:
         self.least = np.where(self.walk, WALK_GREEN, MIN_GREEN)
         self.pressed, self.wait, self.seconds = False, 0, 0
 
-    def check(self, letters: str, button: bool):
-        "One second."
-        now = np.array([*letters])
-        lit = now != "r"
-        before = now if self.last is None else self.last
-        for i in np.flatnonzero(now != before):
-            self.allow(i, f"{before[i]}{now[i]}")
-        self.need(not self.junction.foes[np.ix_(lit, lit)].any(), "foes have green")
-        self.held = np.where(now != before, 1, self.held + 1)
-        self.dark = np.where(lit, 0, self.dark + 1)
-        going = (now[self.walk] == "G").all()
-        self.pressed = (self.pressed or button) and not going
-        self.wait = self.wait + 1 if self.pressed else 0
-        self.need(self.wait <= MAX_WAIT, "somebody waits too long")
-        self.last, self.seconds = now, self.seconds + 1
-
 
 # %% ../nbs/7_labs/41_traffic.ipynb #cell-033
+@patch
+def check(self: Inspector, letters: str, button: bool):
+    "One second."
+    now = np.array([*letters])
+    lit = now != "r"
+    before = now if self.last is None else self.last
+    for i in np.flatnonzero(now != before):
+        self.allow(i, f"{before[i]}{now[i]}")
+    self.need(not self.junction.foes[lit][:, lit].any(), "foes have green")
+    self.held = np.where(now != before, 1, self.held + 1)
+    self.dark = np.where(lit, 0, self.dark + 1)
+    going = (now[self.walk] == "G").all()
+    self.pressed = (self.pressed or button) and not going
+    self.wait = self.wait + 1 if self.pressed else 0
+    self.need(self.wait <= MAX_WAIT, "somebody waits too long")
+    self.last, self.seconds = now, self.seconds + 1
+
+
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-035
 @patch
 def allow(self: Inspector, i: int, change: str):
     foes = self.junction.foes[i]
@@ -162,7 +166,7 @@ def need(self: Inspector, fine: bool, what: str):
         raise UnsafeLights(f"second {self.seconds}: {what}")
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-038
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-040
 SATURATION = 1600  # vehicles an hour of green and lane
 
 
@@ -179,7 +183,7 @@ def webster(
     return cycle, (cycle - lost) * y / y.sum()
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-042
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-044
 def fixed_time(greens) -> Callable:  # view -> wanted phase
     "The five phases in turn, each for its seconds."
     turn = 0
@@ -193,7 +197,7 @@ def fixed_time(greens) -> Callable:  # view -> wanted phase
     return wish
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-044
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-046
 def actuated(gap: float = 3.0, longest: float = 30.0) -> Callable:
     "Green is kept while vehicles come, then goes on to where somebody waits."
     turn = 0
@@ -209,7 +213,7 @@ def actuated(gap: float = 3.0, longest: float = 30.0) -> Callable:
     return wish
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-046
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-048
 def max_pressure(every: int = 10, walkers: float = 1.0) -> Callable:
     "Green for the phase with the longest queues, less those ahead [Varaiya 2013]."
 
@@ -224,7 +228,7 @@ def max_pressure(every: int = 10, walkers: float = 1.0) -> Callable:
     return wish
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-048
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-050
 KNOBS = "queue", "ahead", "coming", "red", "stay", "stay × queue", "walkers", "walk"
 
 
@@ -237,7 +241,7 @@ def policy_features(view: dict) -> np.ndarray:  # (5 phases, 8)
     return np.stack([*parts, here * cars, view["queue"] * walk, 1.0 * walk], 1)
 
 
-# %% ../nbs/7_labs/41_traffic.ipynb #cell-049
+# %% ../nbs/7_labs/41_traffic.ipynb #cell-051
 def learnt(weights) -> Callable:
     "The phase whose weighted sum is largest; asked every five seconds."
 

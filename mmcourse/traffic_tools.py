@@ -168,7 +168,7 @@ def draw_demand(
     rng = np.random.default_rng([seed, 41])
     level, peak = rng.uniform(0.85, 1.15), rng.uniform(0.3, 0.7)
     factors, made = HOURS[choice(kind, "kind", HOURS)][0], Demand([], [])
-    shape = hour_shape(kind, np.arange(seconds) / 3600, peak)
+    shape = hour_shape(kind, np.arange(seconds) / seconds, peak)
     for tls, junction in streets.junctions.items():
         for arm, factor in zip(junction.arms, factors):
             if streets.edges[arm][0] in streets.junctions:
