@@ -286,8 +286,8 @@ METRICS = "delay", "worst", "stops", "inside", "walk", "longest", "each"
 METRICS += "overruled", "checked", "vehicles", "people"
 
 
-def drive(where, kind, wish, seconds=1800, **options):
-    runs = [control(where, kind, s, wish, seconds, **options) for s in DRIVE]
+def drive(where, kind, wish, seconds=1800, runs=10, **options):
+    runs = [control(where, kind, s, wish, seconds, **options) for s in DRIVE[:runs]]
     return {m: in_row([r[m] for r in runs]) for m in METRICS}
 
 
@@ -342,13 +342,19 @@ def main():
             options = {"net": nets[net], "rules": net == "hidden"} | state
             watch = partial(SensorWatch, **options)
             arm = partial(
-                drive, "junction", "usual", policies[name], watch=watch, seconds=600
+                drive,
+                "junction",
+                "usual",
+                policies[name],
+                watch=watch,
+                seconds=600,
+                runs=6,
             )
             study(f"sensed/{fault}/{name} {net}", arm)
     for kind in ("usual",):
         for name, wish in policies.items():
             study(
-                f"grid/{kind}/{name}", partial(drive, "grid", kind, wish, seconds=900)
+                f"grid/{kind}/{name}", partial(drive, "grid", kind, wish, seconds=600)
             )
     predictors(study, range(1, 5))
 
