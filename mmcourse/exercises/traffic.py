@@ -295,7 +295,7 @@ def _zero_alone(passed, covered):
     inputs=_minutes,
     wrong=[_any_loop, _mixed_extremes, _covered_alone, _zero_alone],
     right=[_by_minute],
-    hint="Three statements about all loops of a minute: which are joined by *or*?",
+    hint="Three statements about all loops of a minute: which two exclude each other?",
     why="An empty street looks the same; a rule like this also doubts honest loops.",
 )
 def doubtful(passed, covered):
