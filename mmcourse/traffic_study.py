@@ -37,6 +37,12 @@ __all__ = [
     "kept_hours",
     "interval_rows",
     "difference_rows",
+    "log_rows",
+    "fault_rows",
+    "foot_rows",
+    "plot_moment",
+    "plot_camera",
+    "plot_lights",
 ]
 
 # %% ../nbs/0_tools/traffic_study.ipynb #cell-002
@@ -48,6 +54,8 @@ import torch
 from torch import nn
 
 from mmcourse.traffic import (
+    MAX_WAIT,
+    MIN_GREEN,
     Inspector,
     Shield,
     fixed_time,
@@ -56,12 +64,14 @@ from mmcourse.traffic import (
 from mmcourse.traffic_tools import (
     AHEAD,
     EVERY,
+    LIGHT,
     LOOPS,
     PHASES,
     SLOW,
     WALK,
     Live,
     Log,
+    Streets,
     draw_camera,
     draw_demand,
     look,
@@ -71,7 +81,9 @@ from mmcourse.traffic_tools import (
 
 from .checkpoint import read_tensors, shipped_state
 from .classifiers import conv_block
+from .explore import PALETTE
 from .feature_fusion import FusionClassifier, MLPFusion, modality_dropout
+from .inputs import choice
 from .measure import mean_interval, paired_bootstrap, seeded
 from .store import data_path
 from .training import fit, predict, warmup_cosine
@@ -196,7 +208,7 @@ def control(
             for n in names:
                 shield, wanted, button = shields[n], None, live.waiting[n] > 0
                 watches[n].second(shield)
-                if shield.stage == "green" and shield.elapsed + 1 >= 6:
+                if shield.stage == "green" and shield.elapsed + 1 >= MIN_GREEN:
                     wanted = wishes[n](View(watches[n], shield))
                 phase, stage = shield.step(wanted, button)
                 forced = stage == "yellow" and shield.elapsed == 0
@@ -302,6 +314,8 @@ CAMERA, LOOP_NUMBERS, SIGNAL = (2, 12, 64), 48, 16  # shapes of the three views
 
 def queue_net(views: tuple = ("camera", "loops", "signal")) -> FusionClassifier:
     "From (views, masks) to (B, 3): both lanes now, the whole arm in a minute."
+    for view in views:
+        choice(view, "views", ("camera", "loops", "signal"))
     encoders = {
         "camera": nn.Sequential(
             *conv_block(nn.Conv2d, 2, 12, 5, 2),
@@ -367,9 +381,12 @@ def say_queues(
 FAULTS = "loops stuck at 0", "loops stuck at 1", "lens covered", "picture frozen"
 
 
-def fail(views: dict, fault: str) -> dict:
+def fail(
+    views: dict,
+    fault: str,  # of FAULTS
+) -> dict:
     "The same views with one sensor failed; nobody is told."
-    broken = dict(views)
+    broken, fault = dict(views), choice(fault, "fault", FAULTS)
     if fault.startswith("loops"):
         loops = torch.zeros_like(views["loops"])
         loops[:, 1::2] = float(fault.endswith("1"))  # what is covered; nobody passes
@@ -407,7 +424,8 @@ class SensorWatch(Watch):
         have: tuple = ("camera", "loops"),
     ):
         super().__init__(live, tls)
-        self.net, self.light, self.fault = net, light, fault
+        self.net, self.light = net, choice(light, "light", LIGHT)
+        self.fault = choice(fault, "fault", ("", *FAULTS))
         self.rules, self.have, self.said = rules, have, (-9, None)
         self.rng = np.random.default_rng([live.seed, 9])
         self.past = np.zeros((60, 2, 4, 2, 2))  # the last minute of the loops
@@ -547,3 +565,110 @@ def difference_rows(
         {head: f"{names[a]}, less {names[b]}"} | {c: said(a, b, c) for c in columns}
         for a, b in pairs
     ]
+
+
+# %% ../nbs/0_tools/traffic_study.ipynb #cell-021
+def log_rows(hours: dict[str, Log]) -> list[dict]:
+    "What stands in recorded hours, a row for each part."
+    rows = []
+    for part, log in hours.items():
+        queue = log.queues().sum(-1)
+        row = {"hours": len(log), "vehicles seen at once": log.count.sum(-1).mean()}
+        row |= {"queue of an arm": queue.mean(), "longest": int(queue.max())}
+        rows.append({"part": part} | row)
+    return rows
+
+
+def fault_rows(
+    names: dict,  # {network: what it is called}
+    errors: Callable,  # (network, state) -> (seeds, hours)
+) -> list[dict]:
+    "Errors with one sensor failed: as it comes, masked by rules, masked as told."
+    how = {"": "as it comes", "/rules": "rules", "/told": "told"}
+    return [
+        {"state": fault, "network": name, "all work": errors(m, "usual").mean()}
+        | {said: errors(m, fault + h).mean() for h, said in how.items()}
+        for fault in FAULTS
+        for m, name in names.items()
+    ]
+
+
+def foot_rows(names: dict, drives: dict, kinds) -> list[dict]:
+    "What people on foot get from each controller."
+    rows = []
+    for who, name in names.items():
+        for kind in kinds:
+            walk, longest, forced, each = (
+                drives[kind, who, m] for m in ("walk", "longest", "overruled", "each")
+            )
+            row = {"controller": name, "hours": kind, "longest (s)": int(longest.max())}
+            row["stand (s)"] = mean_interval(walk).plain(1, 1)
+            row["overruled in a run"] = forced.mean()
+            row["lost per traveller (s)"] = mean_interval(each).plain(1, 1)
+            rows.append(row)
+    return rows
+
+
+# %% ../nbs/0_tools/traffic_study.ipynb #cell-022
+def plot_moment(
+    streets: Streets,
+    log: Log,
+    t: int,  # entry of the first hour
+):
+    "The junction from above, and twelve minutes of the northern arm's queue."
+    import matplotlib.pyplot as plt
+
+    _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(1, 1.3))
+    for name, shape in streets.shapes.items():
+        foot = name.endswith("_0") and name[0] != ":" or "_c" in name
+        left.plot(*shape.T, color="0.75" if foot else "0.5", lw=1 if foot else 2)
+    arms = log.arms_at()[4 * t : 4 * t + 4]
+    for arm, vehicles in zip(streets.junctions["A0"].arms, arms):
+        for _, lane, far, speed, lorry in vehicles:
+            a, b = streets.shapes[f"{arm}_{int(lane) + 1}"][[0, -1]]
+            way = (a - b) / np.linalg.norm(a - b)
+            ends = np.stack([b + far * way, b + (far + (12 if lorry else 5)) * way])
+            color = PALETTE[1 if speed < SLOW else 0]
+            left.plot(*ends.T, color=color, lw=3, solid_capstyle="butt")
+    left.set(xlim=(220, 380), ylim=(220, 380), xlabel="metres", ylabel="metres")
+    left.set_aspect("equal")
+    left.set_title("Orange: in the queue")
+    right.plot(np.arange(72) / 6, log.queues()[0, 144:216, 0].sum(-1))
+    right.set(xlabel="minutes", ylabel="vehicles", title="Queue of the northern arm")
+    plt.show()
+
+
+def plot_camera(vehicles: np.ndarray, lights=("day", "night", "fog")):
+    "One arm at one moment, clean and in each light."
+    import matplotlib.pyplot as plt
+
+    shots = {"clean": draw_camera(vehicles)}
+    for light in lights:
+        shots[light] = draw_camera(vehicles, light, np.random.default_rng(0))
+    _, axes = plt.subplots(len(shots), 1, figsize=(7, 4.6), sharex=True)
+    for ax, (light, image) in zip(axes, shots.items()):
+        ax.imshow(image, cmap="gray", vmin=-0.2, vmax=1, extent=(0, 128, 0, 24))
+        ax.set(yticks=[], ylabel=light)
+        ax.grid(visible=False)
+    axes[-1].set_xlabel("metres before the stop line")
+    plt.show()
+
+
+def plot_lights(seen: list[tuple]):  # (phase, stage, a walker's wait), one a second
+    "What was lit, second by second, and how long somebody waited."
+    import matplotlib.pyplot as plt
+
+    _, (top, low) = plt.subplots(
+        2, 1, figsize=(8, 3.8), sharex=True, height_ratios=(2, 1)
+    )
+    for s, (phase, stage, _) in enumerate(seen):
+        if stage != "red":
+            color = PALETTE[2 if stage == "green" else 5]
+            top.barh(phase, 1, left=s, color=color)
+    top.set(yticks=range(len(PHASES)), yticklabels=PHASES)
+    top.invert_yaxis()
+    top.set_title("Green and yellow, never two rows at once")
+    low.plot([w for *_, w in seen])
+    low.axhline(MAX_WAIT, color="k", ls="--", lw=1)
+    low.set(xlabel="seconds", ylabel="wait (s)")
+    plt.show()

@@ -164,6 +164,65 @@ def test_the_inspector_sees_what_is_wrong(letters, what):
         inspector.check(shown[letters[-1]], True)
 
 
+def soon(stage, least):
+    "A stage that ends too early."
+
+    def broken(self, wanted):
+        if self.elapsed >= least:
+            self.phase = int(self.goal) if stage == "red" else self.phase
+            self.enter({"yellow": "red", "red": "green"}[stage])
+
+    return broken
+
+
+def hasty(self, wanted):
+    "A green that is cut short."
+    self.goal = wanted
+    if wanted != self.phase and self.elapsed >= 4:
+        self.enter("red" if self.phase == WALK else "yellow")
+
+
+def deaf(self, wanted):
+    "A green that serves walkers only if the controller wishes it."
+    self.wait = 0
+    GREEN(self, wanted)
+
+
+def forgetful(self, wanted, button):
+    "The first version: a push in the last second of the walkers' green is lost."
+    self.elapsed += 1
+    before = (self.phase, self.stage) == (WALK, "green")
+    getattr(self, self.stage)(wanted)
+    self.pressed = (self.pressed or button) and not before
+    self.wait = self.wait + 1 if self.pressed else 0
+    return self.phase, self.stage
+
+
+GREEN = Shield.green
+
+
+@pytest.mark.parametrize(
+    ("method", "broken", "what"),
+    [
+        ("yellow", soon("yellow", 2), "yr"),
+        ("red", soon("red", 1), "rG"),
+        ("red", soon("red", 9), "rG"),  # enough for vehicles, not for walkers
+        ("green", hasty, "Gy"),
+        ("green", deaf, "too long"),
+        ("step", forgetful, "too long"),
+        ("enter", lambda self, stage: setattr(self, "stage", "red"), "Gr"),
+    ],
+)
+def test_a_broken_shield_is_found_out(monkeypatch, method, broken, what):
+    monkeypatch.setattr(Shield, method, broken)
+    rng = np.random.default_rng(1)
+    # vehicles for three hours, then every phase for one
+    cars = np.repeat(rng.integers(4, size=1500), 7)
+    wishes = [int(w) for w in (*cars, *np.repeat(rng.integers(5, size=500), 7))]
+    with pytest.raises(UnsafeLights, match=what):
+        lights_of(wishes, rng.random(len(wishes)) < 0.05)
+
+
 def test_exact_times_are_allowed():
     lit = (0, "green"), (0, "yellow"), (0, "red"), (WALK, "green"), (WALK, "red")
     lit = [light_letters(JUNCTION, *x) for x in (*lit, (2, "green"))]
@@ -478,7 +537,7 @@ def test_rows_of_numbers_come_back():
 def test_every_recorded_hour_was_checked_at_every_step():
     drives = kept_hours("control")
     for kind in HOURS:
-        for who, n in (("fixed", 1), ("actuated", 1), ("pressure", 1), ("learnt", 3)):
+        for who, n in (("fixed", 1), ("actuated", 1), ("pressure", 1), ("learnt", 5)):
             assert drives[kind, who, "checked"].shape == (n, 10)
             assert (drives[kind, who, "checked"] == 1800).all()
             vehicles = drives[kind, who, "vehicles"]
@@ -491,6 +550,17 @@ def test_every_recorded_hour_was_checked_at_every_step():
 def test_a_live_hour_is_checked_and_comes_out_the_same_twice(wish):
     one, two = (control("junction", "usual", 7, wish, 400) for _ in range(2))
     assert one == two and one["checked"] == 400 and one["longest"] <= MAX_WAIT + 5
+
+
+@needs_sumo
+def test_who_never_got_in_is_counted():
+    "Lights that are red for ever: all vehicles lose, and most stay outside."
+    demand = draw_demand(read_streets("junction"), "heavy", 2, 900)
+    found = control("junction", "heavy", 2, lambda: lambda view: 4, 900)
+    waited = np.mean([900 - v[0] for v in demand.vehicles])
+    assert found["vehicles"] == len(demand.vehicles)
+    assert found["people"] == len(demand.walkers)
+    assert found["inside"] > 0.99 and found["delay"] > 0.75 * waited
 
 
 @needs_sumo
@@ -551,7 +621,8 @@ def test_the_lab_runs_to_its_end_without_the_simulator(monkeypatch):
         "find_spec",
         lambda n, *r: None if n == "libsumo" else find(n, *r),
     )
-    monkeypatch.setitem(sys.modules, "libsumo", None)  # importing it is an error
+    for name in ("libsumo", "traci", "sumolib"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it is an error
     path = ROOT / "nbs/7_labs/41_traffic.ipynb"
     cells = json.loads(path.read_text("utf-8"))["cells"]
     code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
@@ -565,7 +636,7 @@ def test_the_lab_runs_to_its_end_without_the_simulator(monkeypatch):
 
 def test_what_was_learnt_is_recorded():
     runs = kept_runs("traffic", "learn/policy")
-    assert len(runs) == 3 and all(len(r["weights"]) == len(KNOBS) for r in runs)
+    assert len(runs) == 5 and all(len(r["weights"]) == len(KNOBS) for r in runs)
     assert all(r["curve"][-1] < r["curve"][0] for r in runs)
     assert len(PHASES) == 5
 
@@ -582,6 +653,9 @@ def test_the_slider_says_websters_cycle():
         (lambda: read_streets("town"), "name"),
         (lambda: draw_demand(read_streets("junction"), "quiet", 0), "kind"),
         (lambda: hour_shape("quiet", 0.5), "kind"),
+        (lambda: fail({}, "loops stuck"), "fault"),
+        (lambda: SensorWatch(None, "A0", None, light="dusk"), "light"),
+        (lambda: queue_net(("sonar",)), "views"),
     ],
 )
 def test_what_cannot_be_is_refused_here(call, name):
