@@ -298,8 +298,8 @@ METRICS = "delay", "worst", "stops", "inside", "walk", "longest", "each"
 METRICS += "overruled", "checked", "vehicles", "people"
 
 
-def drive(where, kind, wish, seconds=1800, **options):
-    runs = [control(where, kind, s, wish, seconds, **options) for s in DRIVE]
+def drive(where, kind, wish, seconds=1800, runs=10, **options):
+    runs = [control(where, kind, s, wish, seconds, **options) for s in DRIVE[:runs]]
     return {m: in_row([r[m] for r in runs]) for m in METRICS}
 
 
@@ -348,15 +348,18 @@ def main():
         arm = partial(drive, "junction", "usual", wish, on_foot=False)
         study(f"walkers/none/{name}", arm)
     nets = read_queue_nets()
-    ways = ("pressure", "plain"), ("pressure", "hidden"), ("actuated", "hidden")
+    ways = ("pressure", "plain"), ("pressure", "plain rules")
+    ways += ("pressure", "hidden rules"), ("actuated", "hidden rules")
     for fault in ("all work", *FAULTS, "night"):
         state = {"light": "night"} if fault == "night" else {"fault": fault}
-        for name, net in ways:
-            # a network that never missed a view is not told what the rules doubt
-            options = {"net": nets[net], "rules": net == "hidden"} | state
-            watch = partial(SensorWatch, **options)
-            arm = partial(drive, "junction", "usual", policies[name], watch=watch)
-            study(f"sensed/{fault}/{name} {net}", arm)
+        if fault == "all work":
+            state = {}
+        for name, way in ways:
+            net, _, rules = way.partition(" ")
+            options = {"net": nets[net], "rules": bool(rules)} | state
+            sees = {"watch": partial(SensorWatch, **options), "runs": 6}
+            arm = partial(drive, "junction", "usual", policies[name], **sees)
+            study(f"sensed/{fault}/{name} {way}", arm)
     for name, wish in policies.items():
         study(f"grid/usual/{name}", partial(drive, "grid", "usual", wish, seconds=600))
     predictors(study, range(1, 5))
