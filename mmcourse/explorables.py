@@ -33,6 +33,7 @@ __all__ = [
     "alarm_slider",
     "repair_slider",
     "vote_slider",
+    "webster_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -1066,3 +1067,49 @@ def vote_slider(shares: tuple = (0.25, 0.4, 0.55, 0.7, 0.85)) -> Html:
         return f"Weak ones right in {weak:.0%}: majority {a:.0f}, weighed {b:.0f} %."
 
     return slider(draw, say, weak=list(shares))
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-089
+def webster_slider(
+    flows: tuple = (150, 250, 350, 450),  # vehicles an hour
+    lost: tuple = (10, 20, 38),  # seconds
+) -> Html:
+    "Mean delay against the cycle, two main phases and two of a quarter of the flow."
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from mmcourse.traffic import SATURATION, webster
+
+    def delay(flow, cycle, gone):
+        total = np.zeros(2)  # vehicles, vehicle seconds
+        for q in (flow, flow / 4) * 2:
+            share = (cycle - gone) * q / (2.5 * flow) / cycle
+            x = q / (share * SATURATION)
+            if x >= 1:
+                return np.nan
+            even = cycle * (1 - share) ** 2 / (2 * (1 - share * x))
+            chance = x**2 / (2 * q / 3600 * (1 - x))
+            total += q, q * 0.9 * (even + chance)
+        return total[1] / total[0]
+
+    cycles = np.arange(30, 241, 2)
+
+    def best(flow, gone):
+        return webster([flow, flow / 4] * 2, gone)[0]
+
+    def draw(flow, lost):
+        fig, ax = plt.subplots(figsize=(5, 2.6))
+        found = [delay(flow, c, lost) for c in cycles if c > lost]
+        ax.plot([c for c in cycles if c > lost], found)
+        ax.axvline(best(flow, lost), color="black", lw=0.8, ls="--")
+        ax.set(ylim=(0, 150), xlim=(30, 240), xlabel="cycle (s)", ylabel="delay (s)")
+        return fig
+
+    def say(flow, lost):
+        c = best(flow, lost)
+        return (
+            f"{flow} vehicles an hour, {lost} s lost: Webster's cycle is {c:.0f} s,"
+            f" where a vehicle loses {delay(flow, c, lost):.0f} s."
+        )
+
+    return slider(draw, say, flow=list(flows), lost=list(lost))
