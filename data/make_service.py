@@ -40,6 +40,7 @@ from mmcourse.service import (
     right_reply,
     similarities,
     slots_of,
+    sure_and_right,
     train_intents,
 )
 from mmcourse.service_tools import (
@@ -361,12 +362,6 @@ def chained(source, truth, seed):
 
 
 # -------------------------------------------------------------------- the decision
-def sure_and_right(at_desk, talks, photos, texts):
-    replies = at_desk(texts, photos)
-    right = [r.text == right_reply(t) for r, t in zip(replies, talks)]
-    return np.array([r.sure for r in replies]), np.array(right)
-
-
 def decided(name, seed):
     "A threshold for each price of a wrong answer, and what it costs on the test."
     by = "grammar" if "grammar" in name else "valid"

@@ -24,6 +24,8 @@ __all__ = [
     "asks_person",
     "desk_costs",
     "choose_handover",
+    "sure_and_right",
+    "load_desk",
     "naive_price",
     "naive_texts",
 ]
@@ -41,6 +43,7 @@ from mmcourse.service_tools import (
     PHRASES,
     PRODUCT_KINDS,
     apart_sentences,
+    conversations,
     drawn_sentences,
     language_of,
     named_colours,
@@ -263,15 +266,34 @@ def desk_costs(
 
 
 def choose_handover(
-    sure: np.ndarray, right: np.ndarray, wrong_costs=WRONG_COSTS
+    sure: np.ndarray,  # (N,)
+    right: np.ndarray,  # (N,) bool
+    wrong_costs: float = WRONG_COSTS,
 ) -> float:
     "The threshold that costs least on these conversations; of equal ones the first."
-    limits = np.linspace(0, 1.01, 102)
+    limits = np.linspace(0.01, 1.01, 101)  # at least whatever only a person can answer
     costs = [desk_costs(right, sure < t, wrong_costs).mean() for t in limits]
     return float(limits[np.argmin(costs)])
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-065
+# %% ../nbs/7_labs/40_service.ipynb #cell-058
+def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
+    "How sure the desk is in each conversation, and whether its reply is right."
+    replies = desk(question_texts(talks) if texts is None else texts, photos)
+    right = [r.text == right_reply(t) for r, t in zip(replies, talks)]
+    return np.array([r.sure for r in replies]), np.array(right)
+
+
+# %% ../nbs/7_labs/40_service.ipynb #cell-061
+def load_desk() -> tuple[Desk, float]:  # and its threshold
+    "The desk of this lab, calibrated on validation."
+    rows = drawn_sentences(0) + 3 * apart_sentences("learn")
+    talks, photos = conversations(apart_sentences("valid") * 4, 1, split="valid")
+    desk = Desk(train_intents(rows), service_nets()[0]).calibrate(talks, photos)
+    return desk, choose_handover(*sure_and_right(desk, talks, photos))
+
+
+# %% ../nbs/7_labs/40_service.ipynb #cell-068
 def naive_price(row: dict, question: str, on_photo: str = "") -> str:
     "Row, question and photo in one text; the last price in it wins."
     page = f"price {row['price']:.2f} {question} {on_photo}".lower()
