@@ -3,8 +3,8 @@
     SERVICE_NETS=FOLDER python data/make_service.py    # data/results/service.json
 
 FOLDER holds what make_service_nets.py made. Arms are named what/how/seed; five seeds:
-other sentences of the grammar, nine tenths of those by hand, another network for
-photos, other photos. Hits are kept as a text of 1 and 0. `intent`, `home`: on held-out
+other sentences of the grammar, nine tenths of those by hand, one of three networks
+for photos, other photos. Hits are kept as a text of 1 and 0. `intent`, `home`: on held-out
 sentences of the grammar and on those written apart. `photo`: products for sale found.
 `talk`: right outcomes of all test conversations, and of those that can be answered.
 `heard`: English ones, by how the question came. `chain`, `oracle`: those of them that
@@ -93,8 +93,8 @@ def main():
         for name in ("typed", *sources):
             arm(f"chain/{name}", chained, name, "nothing")
         for name in ("transcript", "intent", "slots", "product", "intent and product"):
-            arm(f"oracle/{name}", chained, "whisper 5", name)
-        for name in ("typed", "typed, by the grammar", "whisper 5"):
+            arm(f"oracle/{name}", chained, "whisper 30", name)
+        for name in ("typed", "typed, by the grammar", "whisper 30"):
             arm(f"decision/{name}", decided, name)
         arm("inject/photo", injected)
 
@@ -231,8 +231,8 @@ def home(name, seed):
 # ------------------------------------------------------------------ which product
 @cache
 def photo_net(seed):
-    "The network of a seed, rounded as it ships."
-    state = torch.load(NETS / f"photo_{seed}.pt")
+    "One of three trained networks, rounded as it ships."
+    state = torch.load(NETS / f"photo_{seed % 3}.pt")
     net = PhotoNet()
     net.load_state_dict(grow(shrink(state, 8)))
     return net.eval()

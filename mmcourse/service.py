@@ -156,7 +156,8 @@ def cheaper_facts(row: dict) -> tuple[str, dict, list[str]]:
     same = [r for r in read_catalogue() if r["kind"] == row["kind"]]
     best = min(same, key=lambda r: r["price"])
     if best["id"] == row["id"]:
-        return "cheapest", {}, [r["id"] for r in same]
+        others = [r["id"] for r in same if r is not row]
+        return "cheapest", {}, [row["id"], *others]
     return "cheaper", best, [row["id"], best["id"]]
 
 

@@ -419,8 +419,11 @@ def read_sticker(
     blank = torch.zeros(1, 5, 3)
     far = (cells[:, :, None] - torch.cat([SIGN_PIXELS, blank])).abs().mean((3, 4))
     near, which = far.min(2)  # (24, 7) each
-    found = [(which[y], near[y].mean().item()) for y in range(len(near))]
-    lines = [(d, w) for w, d in found if d < close and (w < 36).sum() > 1]
+    lines = []
+    for y in range(1, len(near) - 1):
+        dark = max(photo[y - 1].max(), photo[y + 5].max()) < 0.1  # edges of a strip
+        if dark and near[y].mean() < close and (which[y] < 36).sum() > 1:
+            lines.append((near[y].mean().item(), which[y]))
     if not lines:
         return ""
     row = min(lines, key=lambda line: line[0])[1]
@@ -527,7 +530,7 @@ def conversations(
 
 
 # %% ../nbs/0_tools/service_tools.ipynb #cell-038
-HEARD_LEVELS = 30, 5, -5  # dB, signal to noise
+HEARD_LEVELS = 30, 5  # dB, signal to noise
 
 
 @lru_cache
