@@ -1,10 +1,10 @@
 """Lab 40: how well a shop's desk understands, finds, answers and hands over.
 
-    SERVICE_NETS=FOLDER python data/make_service.py    # data/results/service.json
+    SERVICE_NETS=FOLDER python data/make_service.py  # data/results/service.json
 
 FOLDER holds what make_service_nets.py made. Arms are named what/how/seed; five seeds:
-other sentences of the grammar, nine tenths of those by hand, one of three networks
-for photos, other photos. Hits are kept as a text of 1 and 0. `intent`, `home`: on held-out
+other sentences of the grammar, nine tenths of those by hand, one of three networks for
+photos, other photos. Hits are kept as a text of 1 and 0. `intent`, `home`: on held-out
 sentences of the grammar and on those written apart. `photo`: products for sale found.
 `talk`: right outcomes of all test conversations, and of those that can be answered.
 `heard`: English ones, by how the question came. `chain`, `oracle`: those of them that
@@ -27,7 +27,8 @@ from study import Study, bits
 
 from mmcourse.checkpoint import grow, shrink
 from mmcourse.classifiers import softmax_regression
-from mmcourse.sentiment_tools import as_levels, train_sentence_net
+from mmcourse.measure import seeded
+from mmcourse.sentiment_tools import SentenceNet, as_levels
 from mmcourse.service import (
     TO_PERSON,
     Desk,
@@ -62,7 +63,7 @@ from mmcourse.service_tools import (
     sureness_error,
     with_sticker,
 )
-from mmcourse.training import predict
+from mmcourse.training import fit, predict, warmup_cosine
 
 SEEDS = 5
 NETS = Path(os.environ.get("SERVICE_NETS", "service_nets"))
@@ -140,7 +141,12 @@ def network(seed, hand=False):
     rows = grammar + 3 * more * hand
     data = question_texts(rows), intent_numbers(rows)
     valid = question_texts(apart["valid"]), intent_numbers(apart["valid"])
-    net = train_sentence_net(data, valid, epochs=40, seed=seed, tokens=shop_tokens)
+    with seeded(seed):
+        net = SentenceNet(data[0], classes=len(INTENTS), tokens=shop_tokens)
+    pairs = [(net.ids(x), torch.tensor(y)) for x, y in (data, valid)]
+    usual = {"lr": 3e-3, "weight_decay": 0.05, "schedule": warmup_cosine}
+    usual |= {"epochs": 15, "batch_size": 32}
+    fit(net, *pairs, seed=seed, **usual)
     return lambda texts: predict(net, net.ids(texts)).argmax(1).numpy()
 
 

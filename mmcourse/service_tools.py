@@ -229,7 +229,7 @@ def slot_forms() -> list[tuple[list[str], str, str]]:  # longest first
 SERVICE_FILES = {
     "photos": "be76ba97cf257071ab08bfc020eca77f59a58495cb5eef11cb99941f0f40a5a7",
     "catalogue": "33f1519edf53f6a1a48b84198d01e3e49695b9f2df0b054beeb4b07ef79bec15",
-    "heard": "24e093d1b440392ef1ac260064aeeb3af7536918c159185fa685d8006c196252",
+    "heard": "e5997ef3724cfc99f0e6e1fa03bbc22f65e73d397471a15cbe0346cef90b9f01",
     "spoken": "5d87e5d120cb68dbccd889a012923c4aabcf46ca65004cc4a3ce83ae17a8e887",
     "home": "28d2f1b024cf9459e4c7adf3668b669da4695e527156b23af67ac13748d13bc0",
 }
