@@ -13,9 +13,6 @@ __all__ = [
     "similarities",
     "nearness",
     "learn_nearness",
-    "stock_facts",
-    "colour_facts",
-    "cheaper_facts",
     "answer_from",
     "Reply",
     "Desk",
@@ -36,6 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from mmcourse.service_tools import (
@@ -43,16 +41,18 @@ from mmcourse.service_tools import (
     PHRASES,
     PRODUCT_KINDS,
     apart_sentences,
+    cheaper_facts,
+    colour_facts,
     conversations,
     drawn_sentences,
     language_of,
-    named_colours,
     product_photos,
     read_catalogue,
     read_sticker,
     service_nets,
     shop_tokens,
     slot_forms,
+    stock_facts,
 )
 
 from .classifiers import fit_temperature, softmax, softmax_regression
@@ -129,39 +129,6 @@ def learn_nearness(cosines: Tensor, right: np.ndarray):  # (N, 60) -> (N,)
 
 
 # %% ../nbs/7_labs/40_service.ipynb #cell-035
-def stock_facts(row: dict, slots: dict) -> tuple[str, dict]:
-    "How many are left, of a size if one was asked for."
-    size = slots.get("size")
-    if size is None:
-        return "stock", {"left": sum(row["stock"].values())}
-    if size not in row["stock"]:
-        return "no size", {"size": size}
-    return "stock size", {"size": size, "left": row["stock"][size]}
-
-
-def colour_facts(row: dict, slots: dict, language: str) -> tuple[str, dict]:
-    "Whether there is the colour that was asked for, or which there are."
-    values, asked = (
-        {"colours": named_colours(row["colours"], language)},
-        slots.get("colour"),
-    )
-    if asked is None:
-        return "colours", values
-    values["colour"] = named_colours([asked], language)
-    return f"colour {'yes' if asked in row['colours'] else 'no'}", values
-
-
-def cheaper_facts(row: dict) -> tuple[str, dict, list[str]]:
-    "The cheapest other product of the kind."
-    same = [r for r in read_catalogue() if r["kind"] == row["kind"]]
-    best = min(same, key=lambda r: r["price"])
-    if best["id"] == row["id"]:
-        others = [r["id"] for r in same if r is not row]
-        return "cheapest", {}, [row["id"], *others]
-    return "cheaper", best, [row["id"], best["id"]]
-
-
-# %% ../nbs/7_labs/40_service.ipynb #cell-036
 def answer_from(
     row: dict,  # of `read_catalogue`
     intent: str,
@@ -183,7 +150,7 @@ def answer_from(
     return f"{say[phrase].format(**values | {'price': price})} {source}"
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-039
+# %% ../nbs/7_labs/40_service.ipynb #cell-038
 class Reply(NamedTuple):
     "What the desk would say, and how sure it is of it."
 
@@ -197,7 +164,7 @@ class Reply(NamedTuple):
 TO_PERSON = "complaint", "other"
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-040
+# %% ../nbs/7_labs/40_service.ipynb #cell-039
 class Desk:
     "Question and photo in, a reply out."
 
@@ -209,17 +176,6 @@ class Desk:
         z = torch.tensor(np.log(self.read(texts).clip(1e-9)))
         return softmax(z / self.warmth).numpy()
 
-    def calibrate(self, talks: list[dict], photos: Tensor):
-        "Temperature and nearness, on validation conversations."
-        logits = np.log(self.read(question_texts(talks)).clip(1e-9))
-        self.warmth = fit_temperature(logits, intent_numbers(talks))
-        cosines = similarities(
-            self.net, photos, [t["slots"].get("kind") for t in talks]
-        )
-        truth = np.array([t["product"] for t in talks])
-        self.near = learn_nearness(cosines, cosines.argmax(1).numpy() == truth)
-        return self
-
     def __call__(self, texts, photos: Tensor, **given) -> list[Reply]:
         p = self.intents(texts)
         p = np.eye(9)[given["intents"]] if "intents" in given else p
@@ -230,6 +186,18 @@ class Desk:
             which, near = given["products"], (given["products"] >= 0).astype(float)
         rows = zip(texts, p.argmax(1), p.max(1) * near, slots, which)
         return [reply_to(*row) for row in rows]
+
+
+# %% ../nbs/7_labs/40_service.ipynb #cell-040
+@patch
+def calibrate(self: Desk, talks: list[dict], photos: Tensor):
+    "Temperature and nearness, on validation conversations."
+    logits = np.log(self.read(question_texts(talks)).clip(1e-9))
+    self.warmth = fit_temperature(logits, intent_numbers(talks))
+    cosines = similarities(self.net, photos, [t["slots"].get("kind") for t in talks])
+    truth = np.array([t["product"] for t in talks])
+    self.near = learn_nearness(cosines, cosines.argmax(1).numpy() == truth)
+    return self
 
 
 # %% ../nbs/7_labs/40_service.ipynb #cell-041
@@ -249,7 +217,7 @@ def right_reply(talk: dict) -> str:
     return reply_to(text, *row[1:], talk["slots"], talk["product"]).text
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-057
+# %% ../nbs/7_labs/40_service.ipynb #cell-056
 def asks_person(
     sure: np.ndarray, wrong_costs: float = WRONG_COSTS
 ) -> np.ndarray:  # bool
@@ -277,7 +245,7 @@ def choose_handover(
     return float(limits[np.argmin(costs)])
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-058
+# %% ../nbs/7_labs/40_service.ipynb #cell-057
 def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
     "How sure the desk is in each conversation, and whether its reply is right."
     replies = desk(question_texts(talks) if texts is None else texts, photos)
@@ -285,7 +253,7 @@ def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
     return np.array([r.sure for r in replies]), np.array(right)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-061
+# %% ../nbs/7_labs/40_service.ipynb #cell-060
 def load_desk() -> tuple[Desk, float]:  # and its threshold
     "The desk of this lab, calibrated on validation."
     rows = drawn_sentences(0) + 3 * apart_sentences("learn")
@@ -294,7 +262,7 @@ def load_desk() -> tuple[Desk, float]:  # and its threshold
     return desk, choose_handover(*sure_and_right(desk, talks, photos))
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-068
+# %% ../nbs/7_labs/40_service.ipynb #cell-067
 def naive_price(row: dict, question: str, on_photo: str = "") -> str:
     "Row, question and photo in one text; the last price in it wins."
     page = f"price {row['price']:.2f} {question} {on_photo}".lower()

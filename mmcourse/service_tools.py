@@ -12,6 +12,8 @@ __all__ = [
     "PHRASES",
     "EACH_FIFTH",
     "HEARD_LEVELS",
+    "READER_NAMES",
+    "DECISION_COLUMNS",
     "KEYWORDS",
     "shop_words",
     "expansions",
@@ -34,6 +36,9 @@ __all__ = [
     "read_sticker",
     "language_of",
     "named_colours",
+    "stock_facts",
+    "colour_facts",
+    "cheaper_facts",
     "as_photo",
     "fitting_kinds",
     "conversations",
@@ -43,6 +48,11 @@ __all__ = [
     "pooled_sureness",
     "coverage_risk",
     "sureness_error",
+    "reader_rows",
+    "hearing_errors",
+    "hearing_rows",
+    "decision_rows",
+    "draw_sureness",
     "keyword_intent",
 ]
 
@@ -62,11 +72,12 @@ from torch import Tensor, nn
 from .checkpoint import read_tensors, shipped_state
 from .contrastive import info_nce
 from .datasets import mu_law_table
+from .explore import PALETTE
 from .image import random_affine, resize
-from .measure import seeded
+from .measure import mean_interval, seeded
 from .pictures import load_grey
 from .sentiment_tools import from_levels
-from .speech import DigitListener, best_path, hear
+from .speech import DigitListener, best_path, error_rate, hear
 from .spoken import by_fifties, downhill
 from .store import data_path, from_bits, kept_runs, load_npz, verified
 from .text import normalize_text
@@ -479,7 +490,40 @@ def named_colours(colours: list[str], language: str) -> str:
     return ", ".join(colours)
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-032
+# %% ../nbs/0_tools/service_tools.ipynb #cell-030
+def stock_facts(row: dict, slots: dict) -> tuple[str, dict]:
+    "How many are left, of a size if one was asked for."
+    size = slots.get("size")
+    if size is None:
+        return "stock", {"left": sum(row["stock"].values())}
+    if size not in row["stock"]:
+        return "no size", {"size": size}
+    return "stock size", {"size": size, "left": row["stock"][size]}
+
+
+def colour_facts(row: dict, slots: dict, language: str) -> tuple[str, dict]:
+    "Whether there is the colour that was asked for, or which there are."
+    values, asked = (
+        {"colours": named_colours(row["colours"], language)},
+        slots.get("colour"),
+    )
+    if asked is None:
+        return "colours", values
+    values["colour"] = named_colours([asked], language)
+    return f"colour {'yes' if asked in row['colours'] else 'no'}", values
+
+
+def cheaper_facts(row: dict) -> tuple[str, dict, list[str]]:
+    "The cheapest other product of the kind."
+    same = [r for r in read_catalogue() if r["kind"] == row["kind"]]
+    best = min(same, key=lambda r: r["price"])
+    if best["id"] == row["id"]:
+        others = [r["id"] for r in same if r is not row]
+        return "cheapest", {}, [row["id"], *others]
+    return "cheaper", best, [row["id"], best["id"]]
+
+
+# %% ../nbs/0_tools/service_tools.ipynb #cell-033
 def as_photo(
     x,  # what `load_grey` takes
 ) -> Tensor:  # (28, 28) in [0, 1]
@@ -494,7 +538,7 @@ def as_photo(
     return torch.tensor(resize(square, (28, 28)).clip(0, 1), dtype=torch.float32)
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-035
+# %% ../nbs/0_tools/service_tools.ipynb #cell-036
 EACH_FIFTH = 5  # photo shows a product that is not in the catalogue
 
 
@@ -529,7 +573,7 @@ def conversations(
     return found, customer_photo(torch.stack(rows), g)
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-038
+# %% ../nbs/0_tools/service_tools.ipynb #cell-039
 HEARD_LEVELS = 30, 5  # dB, signal to noise
 
 
@@ -548,7 +592,7 @@ def spoken_questions() -> dict:  # 'wave' (three arrays at 8 kHz), 'text'
     return {"wave": waves, "text": kept["texts"].tolist()}
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-040
+# %% ../nbs/0_tools/service_tools.ipynb #cell-041
 def service_hits(
     arm: str,  # such as 'intent/grams'
     key: str | None = None,
@@ -583,7 +627,103 @@ def sureness_error(sure: np.ndarray, right: np.ndarray, bins: int = 10) -> float
     return float(abs(gap).sum() / told.sum())
 
 
-# %% ../nbs/0_tools/service_tools.ipynb #cell-043
+# %% ../nbs/0_tools/service_tools.ipynb #cell-044
+READER_NAMES = {
+    "always 'price'": "majority",
+    "keywords": "keywords",
+    "grammar, looked up": "exact",
+    "small network, grammar": "network",
+    "regression, grammar": "grams",
+    "regression, by hand": "hand",
+    "regression, both": "both",
+    "network, both": "network both",
+    "MiniLM, grammar (English)": "minilm",
+    "MiniLM, both (English)": "minilm both",
+}
+
+
+def reader_rows() -> list[dict]:
+    "How often each reader knew the wish, on made and on written sentences."
+    rows = []
+    for name, arm in READER_NAMES.items():
+        row = {"reader": name}
+        for title, key in {"same grammar (%)": "grammar", "apart (%)": "apart"}.items():
+            hits = service_hits(f"intent/{arm}", key)
+            row[title] = mean_interval(hits).plain(100, 1)
+        rows.append(row)
+    return rows
+
+
+def hearing_errors(who: str, part: str, level: int, language: str) -> float:  # per cent
+    "Errors in a hundred words or characters."
+    heard = heard_questions()
+    said = heard[f"said {part}"]
+    rows = [i for i, t in enumerate(said) if language_of(t) == language]
+    got = heard[f"{who} {part} {level}"]
+    got = got if who == "whisper" else [got[i] for i in rows]
+    truths = [shop_tokens(said[i]) for i in rows]
+    return 100 * error_rate(truths, [shop_tokens(t) for t in got])
+
+
+def hearing_rows() -> list[dict]:
+    "What the listener and Whisper made of spoken questions, by noise."
+    columns = {
+        "listener, grammar, English": ("listener", "held", "en"),
+        "listener, grammar, 中文": ("listener", "held", "zh"),
+        "listener, apart, English": ("listener", "test", "en"),
+        "listener, apart, 中文": ("listener", "test", "zh"),
+        "Whisper, apart, English": ("whisper", "test", "en"),
+    }
+    rows = []
+    for n in HEARD_LEVELS:
+        row = {k: hearing_errors(w, p, n, t) for k, (w, p, t) in columns.items()}
+        rows.append({"noise": f"{n} dB"} | row)
+    return rows
+
+
+DECISION_COLUMNS = {
+    "threshold": "limit",
+    "person answers (%)": "asked",
+    "wrong of answered (%)": "risk",
+    "calibration error (%)": "ece",
+    "cost": "cost",
+    "random hand-over": "random",
+}
+
+
+def decision_rows() -> list[dict]:
+    "What was handed over, and what it cost; means over seeds."
+    rows = []
+    for name in ("typed", "typed, by the grammar", "whisper 30"):
+        runs, row = kept_runs("service", f"decision/{name}"), {"question": name}
+        for title, key in DECISION_COLUMNS.items():
+            row[title] = float(np.mean([run[key] for run in runs]))
+        rows.append(row)
+    return rows
+
+
+def draw_sureness(names: tuple = ("typed", "typed, by the grammar")):
+    "Reliability, and coverage against risk."
+    import matplotlib.pyplot as plt
+
+    fig, (left, ax) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    left.plot([0, 1], [0, 1], ":", color="grey")
+    for k, name in enumerate(names):
+        sure, right = pooled_sureness(name)
+        told = sure > 0
+        parts = np.array_split(np.argsort(sure[told]), 6)
+        middle = [sure[told][p].mean() for p in parts]
+        share = [right[told][p].mean() for p in parts]
+        left.plot(middle, share, "o-", color=PALETTE[k], label=name)
+        ax.plot(*coverage_risk(sure, right), color=PALETTE[k], label=name)
+    left.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel="share answered", ylabel="share wrong of these")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    left.legend()
+    plt.show()
+
+
+# %% ../nbs/0_tools/service_tools.ipynb #cell-046
 KEYWORDS = {
     "complaint": "broken damaged torn dirty complain wrong money 投诉 坏 破 脏 错 退款",
     "cheaper": "cheaper cheapest 便宜",
