@@ -36,10 +36,10 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+# %% ../nbs/7_labs/40_service.ipynb #cell-004
 from mmcourse.service_tools import (
     INTENTS,
     PHRASES,
-    PRODUCT_KINDS,
     apart_sentences,
     cheaper_facts,
     colour_facts,
@@ -58,11 +58,11 @@ from mmcourse.service_tools import (
 from .classifiers import fit_temperature, softmax, softmax_regression
 from .sentiment import GramReader
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-006
+# %% ../nbs/7_labs/40_service.ipynb #cell-007
 WRONG_COSTS, PERSON_COSTS = 5.0, 1.0
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-015
+# %% ../nbs/7_labs/40_service.ipynb #cell-016
 def shop_grams(text: str) -> list[str]:
     "Tokens, pairs of neighbours, and the beginnings of long words."
     words = shop_tokens(text)
@@ -78,7 +78,7 @@ def question_texts(rows: list[dict]) -> np.ndarray:  # (N,)
     return np.array([r["text"] for r in rows])
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-016
+# %% ../nbs/7_labs/40_service.ipynb #cell-017
 def train_intents(
     rows: list[dict],  # of `drawn_sentences` or `apart_sentences`
     C: float = 10.0,  # chosen on validation
@@ -88,7 +88,7 @@ def train_intents(
     return reader.fit(question_texts(rows), intent_numbers(rows), C=C)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-026
+# %% ../nbs/7_labs/40_service.ipynb #cell-027
 def slots_of(text: str) -> dict[str, str]:  # 'kind', 'size', 'colour'
     "What the lists find in a question, the longest form first."
     tokens, found, i = shop_tokens(text), {}, 0
@@ -101,7 +101,7 @@ def slots_of(text: str) -> dict[str, str]:  # 'kind', 'size', 'colour'
     return found
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-029
+# %% ../nbs/7_labs/40_service.ipynb #cell-030
 def similarities(
     net: nn.Module,  # photos -> vectors of length one, and kinds
     photos: Tensor,  # (N, 28, 28)
@@ -115,7 +115,7 @@ def similarities(
     return cosines.masked_fill(torch.tensor(other), -1)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-033
+# %% ../nbs/7_labs/40_service.ipynb #cell-034
 def nearness(cosines: Tensor) -> np.ndarray:  # (N, 2)
     "The best cosine, and how far the second is behind it."
     best = cosines.topk(2).values
@@ -128,7 +128,7 @@ def learn_nearness(cosines: Tensor, right: np.ndarray):  # (N, 60) -> (N,)
     return lambda c: softmax(torch.tensor(nearness(c) @ W + b)).numpy()[:, 1]
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-035
+# %% ../nbs/7_labs/40_service.ipynb #cell-036
 def answer_from(
     row: dict,  # of `read_catalogue`
     intent: str,
@@ -150,7 +150,7 @@ def answer_from(
     return f"{say[phrase].format(**values | {'price': price})} {source}"
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-038
+# %% ../nbs/7_labs/40_service.ipynb #cell-039
 class Reply(NamedTuple):
     "What the desk would say, and how sure it is of it."
 
@@ -164,7 +164,7 @@ class Reply(NamedTuple):
 TO_PERSON = "complaint", "other"
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-039
+# %% ../nbs/7_labs/40_service.ipynb #cell-040
 class Desk:
     "Question and photo in, a reply out."
 
@@ -188,7 +188,7 @@ class Desk:
         return [reply_to(*row) for row in rows]
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-040
+# %% ../nbs/7_labs/40_service.ipynb #cell-041
 @patch
 def calibrate(self: Desk, talks: list[dict], photos: Tensor):
     "Temperature and nearness, on validation conversations."
@@ -200,7 +200,7 @@ def calibrate(self: Desk, talks: list[dict], photos: Tensor):
     return self
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-041
+# %% ../nbs/7_labs/40_service.ipynb #cell-042
 def reply_to(text: str, intent: int, sure: float, slots: dict, product: int) -> Reply:
     "The answer from the row, or a person's turn."
     name, language = INTENTS[intent], language_of(text)
@@ -217,7 +217,7 @@ def right_reply(talk: dict) -> str:
     return reply_to(text, *row[1:], talk["slots"], talk["product"]).text
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-056
+# %% ../nbs/7_labs/40_service.ipynb #cell-057
 def asks_person(
     sure: np.ndarray, wrong_costs: float = WRONG_COSTS
 ) -> np.ndarray:  # bool
@@ -245,7 +245,7 @@ def choose_handover(
     return float(limits[np.argmin(costs)])
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-057
+# %% ../nbs/7_labs/40_service.ipynb #cell-058
 def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
     "How sure the desk is in each conversation, and whether its reply is right."
     replies = desk(question_texts(talks) if texts is None else texts, photos)
@@ -253,7 +253,7 @@ def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
     return np.array([r.sure for r in replies]), np.array(right)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-060
+# %% ../nbs/7_labs/40_service.ipynb #cell-061
 def load_desk() -> tuple[Desk, float]:  # and its threshold
     "The desk of this lab, calibrated on validation."
     rows = drawn_sentences(0) + 3 * apart_sentences("learn")
@@ -262,7 +262,7 @@ def load_desk() -> tuple[Desk, float]:  # and its threshold
     return desk, choose_handover(*sure_and_right(desk, talks, photos))
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-067
+# %% ../nbs/7_labs/40_service.ipynb #cell-068
 def naive_price(row: dict, question: str, on_photo: str = "") -> str:
     "Row, question and photo in one text; the last price in it wins."
     page = f"price {row['price']:.2f} {question} {on_photo}".lower()

@@ -34,7 +34,7 @@ from mmcourse.service_tools import (
 
 from .audio import load_audio
 from .datasets import SR
-from .service import Desk, load_desk
+from .service import Desk
 
 # %% ../nbs/0_tools/service_page.ipynb #cell-004
 ASK = "Ask something, and choose or upload a photo."
