@@ -31,6 +31,7 @@ from mmcourse.measure import seeded
 from mmcourse.sentiment_tools import SentenceNet, as_levels
 from mmcourse.service import (
     TO_PERSON,
+    WRONG_COSTS,
     Desk,
     choose_handover,
     desk_costs,
@@ -81,8 +82,7 @@ def main():
             study(f"{name}/{seed}", lambda: run(*args, seed), seed)
 
         for name in (*READERS, *["minilm", "minilm both"] * bool(minilm_there())):
-            if "network" not in name or seed < 3:
-                arm(f"intent/{name}", intents, name)
+            arm(f"intent/{name}", intents, name)
         for name in ("majority", "exact", "grams"):
             arm(f"home/{name}", home, name)
         for name in ("chance", "kind", "pixels", "net", "net and word"):
@@ -92,10 +92,9 @@ def main():
         sources = [f"{w} {n}" for w in ("whisper", "listener") for n in HEARD_LEVELS]
         for name in ("typed", *sources):
             arm(f"heard/{name}", after_hearing, name)
-        for name in ("typed", *sources):
-            arm(f"chain/{name}", chained, name, "nothing")
+        arm("chain/whisper 30", chained, "whisper 30", "nothing")
         for name in ("transcript", "intent", "slots", "product", "intent and product"):
-            arm(f"oracle/{name}", chained, "whisper 30", name)
+            arm(f"oracle/{name}", by_oracle, name)
         for name in ("typed", "typed, by the grammar", "whisper 30"):
             arm(f"decision/{name}", decided, name)
         arm("inject/photo", injected)
@@ -108,6 +107,16 @@ def learnt_from(seed):
     keep = np.random.default_rng(seed).random(len(apart["learn"])) < 0.9
     hand = [r for r, k in zip(apart["learn"], keep) if k]
     return drawn_sentences(seed), hand
+
+
+def fewer(hand, near):
+    "A quarter of the sentences by hand left out: those nearest to the test, or any."
+    words = [[{*shop_tokens(r["text"])} for r in rows] for rows in (hand, apart["test"])]
+    close = [max(len(a & b) / len(a | b) for b in words[1]) for a in words[0]]
+    order = np.argsort(close, kind="stable")
+    if not near:
+        order = np.random.default_rng(len(hand)).permutation(len(hand))
+    return [hand[i] for i in np.sort(order[: len(hand) * 3 // 4])]
 
 
 def always_price(seed):
@@ -158,6 +167,11 @@ def reader(seed):
     return train_intents(grammar + 3 * hand)
 
 
+def with_fewer(seed, near):
+    grammar, hand = learnt_from(seed)
+    return train_intents(grammar + 3 * fewer(hand, near))
+
+
 READERS = {
     "majority": always_price,
     "keywords": by_keywords,
@@ -166,6 +180,8 @@ READERS = {
     "grams": lambda seed: best(train_intents(learnt_from(seed)[0])),
     "hand": lambda seed: best(train_intents(learnt_from(seed)[1])),
     "both": lambda seed: best(reader(seed)),
+    "both fewer": lambda seed: best(with_fewer(seed, False)),
+    "both far": lambda seed: best(with_fewer(seed, True)),
     "network both": lambda seed: network(seed, True),
 }
 
@@ -181,7 +197,7 @@ def vectors_read(seed, hand):
 
 def intents(name, seed):
     held = drawn_sentences(seed, 20, split="held")
-    sets = {"grammar": held, "apart": apart["test"], "valid": apart["valid"]}
+    sets = {"grammar": held, "apart": apart["test"]}
     if name.startswith("minilm"):
         read = vectors_read(seed, name.endswith("both"))
         sets = {k: [r for r in v if r["language"] == "en"] for k, v in sets.items()}
@@ -368,6 +384,10 @@ def chained(source, truth, seed):
     return {k: bits(v) for k, v in hit.items()}
 
 
+def by_oracle(truth, seed):
+    return {"reply": chained("whisper 30", truth, seed)["reply"]}
+
+
 # -------------------------------------------------------------------- the decision
 def decided(name, seed):
     "A threshold for each price of a wrong answer, and what it costs on the test."
@@ -401,6 +421,9 @@ def decided(name, seed):
             "cost": round(float(desk_costs(right, asked, wrong).mean()), 4),
             "random": round(float(random), 4),
         }
+        if wrong == WRONG_COSTS:
+            each = desk_costs(right, asked, wrong)
+            found["each"] = "".join(str(int(c)) for c in each)
     found |= found["costs"]["5.0"]
     found["ece"] = round(100 * sureness_error(sure, right), 2)
     return found | {"sure": as_levels(2 * sure - 1), "right": bits(right)}

@@ -365,21 +365,28 @@ def train_photo_net(
 
 # %% ../nbs/0_tools/service_tools.ipynb #cell-024
 class ShopListener(nn.Module):
-    "Chapter 23's listener, and the words that it knows."
+    "Chapter 23's listener, two layers deeper, and the words that it knows."
 
-    def __init__(self, words: list[str], d: int = 112):
+    def __init__(self, words: list[str], d: int = 96, depth: int = 6):
         super().__init__()
-        self.words, self.net = words, DigitListener(len(words), d)
+        self.words, self.net = words, DigitListener(len(words), d, depth=depth)
+        chinese = [language_of(w) == "zh" for w in words]
+        english = [not c and len(w) > 1 for c, w in zip(chinese, words)]  # T恤 has a T
+        self.foreign = torch.tensor([[False, *chinese], [False, *english]])
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.net(features, lengths)
 
     def transcribe(self, waves) -> list[str]:
-        "What it hears, by the likeliest path."
+        "What it hears, by the likeliest path that is in one language."
+
+        def one(log_p):
+            paths = [log_p.masked_fill(row, -torch.inf) for row in self.foreign]
+            return best_path(max(paths, key=lambda p: p.max(1).values.sum()))
 
         def ask(x, n):
             rows = zip(self(x, n).log_softmax(2), n // 2)
-            return [best_path(p[:size]) for p, size in rows]
+            return [one(p[:size]) for p, size in rows]
 
         said = by_fifties(ask, hear(waves))
         return [joined_tokens([self.words[k - 1] for k in row]) for row in said]
@@ -639,7 +646,10 @@ READER_NAMES = {
     "regression, grammar": "grams",
     "regression, by hand": "hand",
     "regression, both": "both",
+    "regression, both, fewer by hand": "both fewer",
+    "regression, both, none near": "both far",
     "network, both": "network both",
+    "regression, both (English)": "both",
     "MiniLM, grammar (English)": "minilm",
     "MiniLM, both (English)": "minilm both",
 }
@@ -652,6 +662,8 @@ def reader_rows() -> list[dict]:
         row = {"reader": name}
         for title, key in {"same grammar (%)": "grammar", "apart (%)": "apart"}.items():
             hits = service_hits(f"intent/{arm}", key)
+            if "(English)" in name and "minilm" not in arm:
+                hits = hits[:, : hits.shape[1] // 2]  # English comes first
             row[title] = mean_interval(hits).plain(100, 1)
         rows.append(row)
     return rows
@@ -689,7 +701,6 @@ DECISION_COLUMNS = {
     "person answers (%)": "asked",
     "wrong of answered (%)": "risk",
     "calibration error (%)": "ece",
-    "cost": "cost",
     "random hand-over": "random",
 }
 
@@ -701,6 +712,9 @@ def decision_rows() -> list[dict]:
         runs, row = kept_runs("service", f"decision/{name}"), {"question": name}
         for title, key in DECISION_COLUMNS.items():
             row[title] = float(np.mean([run[key] for run in runs]))
+        row["cost"] = mean_interval(from_bits([run["each"] for run in runs])).plain(
+            1, 2
+        )
         rows.append(row)
     return rows
 
@@ -718,11 +732,13 @@ def draw_sureness(names: tuple = ("typed", "typed, by the grammar")):
         middle = [sure[told][p].mean() for p in parts]
         share = [right[told][p].mean() for p in parts]
         left.plot(middle, share, "o-", color=PALETTE[k], label=name)
-        ax.plot(*coverage_risk(sure, right), color=PALETTE[k], label=name)
+        share, risk = coverage_risk(sure, right)
+        few = share < 0.02  # too few to draw
+        ax.plot(share[~few], risk[~few], color=PALETTE[k], label=name)
     left.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
     ax.set(xlabel="share answered", ylabel="share wrong of these")
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    left.legend()
+    ax.legend()
     plt.show()
 
 
