@@ -137,7 +137,7 @@ def spoken_set(folder: Path, name: str) -> tuple[list, list, np.ndarray]:
     return waves, words, kept[f"{name}_tongue"]
 
 
-def listener(folder: Path, seed: int, epochs: int = 55, size: int = 16):
+def listener(folder: Path, seed: int, epochs: int = 24, size: int = 32):
     "Chapter 23's listener with CTC, in noise that is drawn anew each time."
     waves, words, _ = spoken_set(folder, "train")
     count = Counter(w for row in words for w in row)
@@ -148,7 +148,7 @@ def listener(folder: Path, seed: int, epochs: int = 55, size: int = 16):
     with seeded(seed):
         model = ShopListener(known)
         steps = epochs * -(-len(waves) // size)
-        optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.02)
+        optimizer = torch.optim.AdamW(model.parameters(), 4e-3, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, partial(warmup_cosine, steps=steps)
         )
@@ -156,7 +156,7 @@ def listener(folder: Path, seed: int, epochs: int = 55, size: int = 16):
             model.train()
             start, total = time.process_time(), []
             for rows in similar_length(lengths, size, rng):
-                noisy = [in_noise(waves[i], rng.uniform(0, 30), rng) for i in rows]
+                noisy = [in_noise(waves[i], rng.uniform(-6, 30), rng) for i in rows]
                 loss = ctc_loss(model, hear(noisy), [targets[i] for i in rows])
                 total.append(downhill(model, loss, optimizer, schedule))
             took = time.process_time() - start

@@ -91,7 +91,7 @@ def train_intents(
     return reader.fit(question_texts(rows), intent_numbers(rows), C=C)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-027
+# %% ../nbs/7_labs/40_service.ipynb #cell-029
 def slots_of(text: str) -> dict[str, str]:  # 'kind', 'size', 'colour'
     "What the lists find in a question, the longest form first."
     tokens, found, i = shop_tokens(text), {}, 0
@@ -104,7 +104,7 @@ def slots_of(text: str) -> dict[str, str]:  # 'kind', 'size', 'colour'
     return found
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-030
+# %% ../nbs/7_labs/40_service.ipynb #cell-032
 def similarities(
     net: nn.Module,  # photos -> vectors of length one, and kinds
     photos: Tensor,  # (N, 28, 28)
@@ -118,7 +118,7 @@ def similarities(
     return cosines.masked_fill(torch.tensor(other), -1)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-034
+# %% ../nbs/7_labs/40_service.ipynb #cell-038
 def nearness(cosines: Tensor) -> np.ndarray:  # (N, 2)
     "The best cosine, and how far the second is behind it."
     best = cosines.topk(2).values
@@ -131,7 +131,7 @@ def learn_nearness(cosines: Tensor, right: np.ndarray):  # (N, 60) -> (N,)
     return lambda c: softmax(torch.tensor(nearness(c) @ W + b)).numpy()[:, 1]
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-036
+# %% ../nbs/7_labs/40_service.ipynb #cell-040
 def answer_from(
     row: dict,  # of `read_catalogue`
     intent: str,
@@ -153,7 +153,7 @@ def answer_from(
     return f"{say[phrase].format(**values | {'price': price})} {source}"
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-039
+# %% ../nbs/7_labs/40_service.ipynb #cell-043
 class Reply(NamedTuple):
     "What the desk would say, and how sure it is of it."
 
@@ -167,7 +167,7 @@ class Reply(NamedTuple):
 TO_PERSON = "complaint", "other"
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-040
+# %% ../nbs/7_labs/40_service.ipynb #cell-044
 class Desk:
     "Question and photo in, a reply out."
 
@@ -191,7 +191,7 @@ class Desk:
         return [reply_to(*row) for row in rows]
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-041
+# %% ../nbs/7_labs/40_service.ipynb #cell-045
 @patch
 def calibrate(self: Desk, talks: list[dict], photos: Tensor):
     "Temperature and nearness, on validation conversations."
@@ -203,7 +203,7 @@ def calibrate(self: Desk, talks: list[dict], photos: Tensor):
     return self
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-042
+# %% ../nbs/7_labs/40_service.ipynb #cell-046
 def reply_to(text: str, intent: int, sure: float, slots: dict, product: int) -> Reply:
     "The answer from the row, or a person's turn."
     name, language = INTENTS[intent], language_of(text)
@@ -220,7 +220,7 @@ def right_reply(talk: dict) -> str:
     return reply_to(text, *row[1:], talk["slots"], talk["product"]).text
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-057
+# %% ../nbs/7_labs/40_service.ipynb #cell-061
 def asks_person(
     sure: np.ndarray, wrong_costs: float = WRONG_COSTS
 ) -> np.ndarray:  # bool
@@ -248,7 +248,7 @@ def choose_handover(
     return float(limits[np.argmin(costs)])
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-058
+# %% ../nbs/7_labs/40_service.ipynb #cell-062
 def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
     "How sure the desk is in each conversation, and whether its reply is right."
     replies = desk(question_texts(talks) if texts is None else texts, photos)
@@ -256,7 +256,7 @@ def sure_and_right(desk: Desk, talks: list[dict], photos: Tensor, texts=None):
     return np.array([r.sure for r in replies]), np.array(right)
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-061
+# %% ../nbs/7_labs/40_service.ipynb #cell-065
 def load_desk() -> tuple[Desk, float]:  # and its threshold
     "The desk of this lab, calibrated on validation."
     rows = drawn_sentences(0) + 3 * apart_sentences("learn")
@@ -265,7 +265,7 @@ def load_desk() -> tuple[Desk, float]:  # and its threshold
     return desk, choose_handover(*sure_and_right(desk, talks, photos))
 
 
-# %% ../nbs/7_labs/40_service.ipynb #cell-068
+# %% ../nbs/7_labs/40_service.ipynb #cell-072
 def naive_price(row: dict, question: str, on_photo: str = "") -> str:
     "Row, question and photo in one text; the last price in it wins."
     page = f"price {row['price']:.2f} {question} {on_photo}".lower()

@@ -243,7 +243,7 @@ def slot_forms() -> list[tuple[list[str], str, str]]:  # longest first
 SERVICE_FILES = {
     "photos": "be76ba97cf257071ab08bfc020eca77f59a58495cb5eef11cb99941f0f40a5a7",
     "catalogue": "33f1519edf53f6a1a48b84198d01e3e49695b9f2df0b054beeb4b07ef79bec15",
-    "heard": "e5997ef3724cfc99f0e6e1fa03bbc22f65e73d397471a15cbe0346cef90b9f01",
+    "heard": "a9d6bea815358c3a4b76a8aff73f8f8956a96f220aebee937f026e40986425a5",
     "spoken": "5d87e5d120cb68dbccd889a012923c4aabcf46ca65004cc4a3ce83ae17a8e887",
     "home": "28d2f1b024cf9459e4c7adf3668b669da4695e527156b23af67ac13748d13bc0",
 }
@@ -365,11 +365,11 @@ def train_photo_net(
 
 # %% ../nbs/0_tools/service_tools.ipynb #cell-024
 class ShopListener(nn.Module):
-    "Chapter 23's listener, two layers deeper, and the words that it knows."
+    "Chapter 23's listener, and the words that it knows."
 
-    def __init__(self, words: list[str], d: int = 96, depth: int = 6):
+    def __init__(self, words: list[str], d: int = 112):
         super().__init__()
-        self.words, self.net = words, DigitListener(len(words), d, depth=depth)
+        self.words, self.net = words, DigitListener(len(words), d)
         chinese = [language_of(w) == "zh" for w in words]
         english = [not c and len(w) > 1 for c, w in zip(chinese, words)]  # T恤 has a T
         self.foreign = torch.tensor([[False, *chinese], [False, *english]])
