@@ -111,7 +111,9 @@ def learnt_from(seed):
 
 def fewer(hand, near):
     "A quarter of the sentences by hand left out: those nearest to the test, or any."
-    words = [[{*shop_tokens(r["text"])} for r in rows] for rows in (hand, apart["test"])]
+    words = [
+        [{*shop_tokens(r["text"])} for r in rows] for rows in (hand, apart["test"])
+    ]
     close = [max(len(a & b) / len(a | b) for b in words[1]) for a in words[0]]
     order = np.argsort(close, kind="stable")
     if not near:

@@ -254,6 +254,22 @@ def test_an_answer_never_states_what_its_rows_do_not_hold(language):
                 assert {*re.findall(r"\d+(?:\.\d+)?", body)} <= held, text
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_value_is_from_its_own_field(language):
+    "A row whose numbers occur nowhere else: a wrong field cannot pass by accident."
+    stock, say = {"42": 7001, "43": 30}, PHRASES[language]
+    row = {"id": "P99", "kind": "boot", "name": "Alder", "price": 7002.5}
+    row |= {"stock": stock, "colours": ["red"], "delivery": 7003, "returns": 7004}
+    wants = {"price": "7002.50", "delivery": "7003", "returns": "7004"}
+    asked = [(k, {}, k, v) for k, v in wants.items()]
+    asked += [("stock", {}, "left", "7031"), ("stock", {"size": "42"}, "left", "7001")]
+    for intent, slots, field, value in asked:
+        phrase = "stock size" if slots else intent
+        body = say[phrase].format(**{field: value} | slots)
+        told = answer_from(row, intent, slots, language)
+        assert told == f"{body} {say['source'].format(sources='P99')}"
+
+
 def test_answers_by_hand():
     row = read_catalogue()[54]  # P55: boots
     stock, price = row["stock"], row["price"]
@@ -479,6 +495,14 @@ def test_the_listener_knows_the_words_of_the_grammar_only():
     assert not {"trainers", "jumper", "expensive"} & known
     said = listener.transcribe([np.zeros(8000, np.float32)])
     assert {*shop_tokens(said[0])} <= known
+
+
+def test_what_the_listener_writes_is_in_one_language():
+    _, listener = service_nets()
+    for said in listener.transcribe(spoken_questions()["wave"]):
+        words = shop_tokens(said)
+        chinese = [w for w in words if language_of(w) == "zh"]
+        assert not chinese or all(len(w) == 1 for w in words)
 
 
 def test_what_was_heard_belongs_to_the_questions():
