@@ -36,7 +36,10 @@ setup(
     packages=[*find_packages(include=["mmcourse", "mmcourse.*"]), *data],
     package_dir=data,  # the wheel carries data/ as mmcourse/data
     package_data={
-        name: ["*.npz", "*.json", "*.safetensors", "*.md", "*.yml"] for name in data
+        name: [
+            f"*.{s}" for s in ("npz", "json", "safetensors", "md", "yml", "xz", "csv")
+        ]
+        for name in data
     },
     include_package_data=False,
     zip_safe=False,

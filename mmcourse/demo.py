@@ -71,6 +71,8 @@ from .missing import shapley
 from .noise_levels import subsets
 from .pictures import load_grey, load_image
 from .recogniser import Recogniser, load_recogniser, remarks
+from .service import load_desk
+from .service_page import service_page
 
 
 # %% ../nbs/0_tools/demo.ipynb #cell-004
@@ -380,6 +382,8 @@ time, .or, .min_value, .max_value, .playback {color: inherit !important}
   calc(50% + 1px), transparent 0) var(--background-fill-secondary); border-radius: 3px}
 .shares i b {position: absolute; top: 2px; bottom: 2px; background: var(--tone)}
 .shares p {margin: .2rem 0}
+.stages {width: 100%} .stages caption {text-align: left; font-weight: 600}
+.stages th, .stages td {padding: .15rem .5rem; text-align: left}
 """
 )
 
@@ -552,6 +556,7 @@ def page(recogniser: Recogniser):  # gradio.Blocks
 
     with gr.Blocks(title="Draw, speak, type", analytics_enabled=False) as blocks:
         gr.Markdown("# Draw, speak, type: three views of one digit")
+        gr.Markdown("[A second page: a shop's desk](/service/)")
         answer = gr.HTML(elem_id="answer")
         with gr.Row(elem_id="examples"):
             buttons = [gr.Button(name, size="sm", min_width=140) for name in EXAMPLES]
@@ -600,7 +605,7 @@ class OnlyThisHost:
 
 # %% ../nbs/0_tools/demo.ipynb #cell-051
 def web_app(recogniser: Recogniser) -> OnlyThisHost:
-    "The page as a web application (ASGI)."
+    "Both pages as a web application (ASGI)."
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
     from fastapi import FastAPI
@@ -608,7 +613,12 @@ def web_app(recogniser: Recogniser) -> OnlyThisHost:
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
     theme = gr.themes.Default(primary_hue="slate", **fonts)
     look_of_it = {"theme": theme, "css": CSS, "footer_links": [], "ssr_mode": False}
-    app = gr.mount_gradio_app(FastAPI(), page(recogniser), "/", **look_of_it)
+    app = FastAPI()
+    for place, blocks in {
+        "/service": service_page(*load_desk()),
+        "/": page(recogniser),  # last: it would answer for all others, too
+    }.items():
+        app = gr.mount_gradio_app(app, blocks, place, **look_of_it)
     return OnlyThisHost(app)
 
 

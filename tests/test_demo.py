@@ -399,3 +399,30 @@ def test_the_page(browser, served, axe, tmp_path):
     assert found == []
     assert [p for p in problems if not CHATTER.search(p)] == []
     assert set(hosts) <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.slow
+def test_the_page_of_the_shop(browser, served, axe):
+    "An example, a question typed over it, and nobody else is asked."
+    address, hosts = served
+    problems = []
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(PATIENCE)
+    watched(tab, address, problems)
+    tab.goto(address + "service/")
+    wait(tab, "#answer-service", "Ask something")
+    tab.get_by_role("button", name="A price").click()
+    wait(tab, "#answer-service", "Source: P55")
+    assert tab.locator("#photo-shown img.pixels").count() == 1
+    tab.get_by_label("Your question").fill("<b>i want to complain</b>")
+    wait(tab, "#answer-service", "Only a person can answer this: complaint")
+    assert tab.locator("#answer-service td b").count() == 0
+    tab.evaluate(axe)
+    found = tab.evaluate(
+        "async () => (await axe.run(document, {resultTypes: ['violations']}))"
+        ".violations.map(v => `${v.id}: ${v.nodes[0].html}`)"
+    )
+    tab.close()
+    assert found == []
+    assert [p for p in problems if not CHATTER.search(p)] == []
+    assert set(hosts) <= {"127.0.0.1", "::1"}

@@ -15,6 +15,7 @@ import pytest
 from conftest import tool
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ".npz", ".json", ".safetensors", ".md", ".yml", ".xz", ".csv"
 MODULES = sorted(
     ".".join(p.relative_to(ROOT).with_suffix("").parts)
     for p in (ROOT / "mmcourse").rglob("*.py")
@@ -103,12 +104,7 @@ def wheel(tmp_path_factory):
 def test_wheel_is_small_and_carries_the_data(wheel):
     assert wheel.stat().st_size < 32e6
     names = set(zipfile.ZipFile(wheel).namelist())
-    data = [
-        p
-        for p in tracked()
-        if p.parent == ROOT / "data"
-        and p.suffix in (".npz", ".json", ".safetensors", ".md", ".yml")
-    ]
+    data = [p for p in tracked() if p.parent == ROOT / "data" and p.suffix in SHIPPED]
     assert data and all(f"mmcourse/data/{p.name}" in names for p in data)
     assert all(m.replace(".", "/") + ".py" in names for m in MODULES)
 
