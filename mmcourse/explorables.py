@@ -34,6 +34,7 @@ __all__ = [
     "repair_slider",
     "vote_slider",
     "webster_slider",
+    "handover_slider",
 ]
 
 # %% ../nbs/0_tools/explorables.ipynb #cell-003
@@ -1113,3 +1114,34 @@ def webster_slider(
         )
 
     return slider(draw, say, flow=list(flows), lost=list(lost))
+
+
+# %% ../nbs/0_tools/explorables.ipynb #cell-092
+def handover_slider(
+    runs: list[dict],  # of lab 40's study: for each price of a wrong answer
+) -> Html:
+    "Who answers, and what a conversation costs."
+    import matplotlib.pyplot as plt
+
+    def mean_of(price, key):
+        return sum(run["costs"][str(price)][key] for run in runs) / len(runs)
+
+    def draw(price):
+        asked, wrong = mean_of(price, "asked"), mean_of(price, "risk")
+        told = 100 - asked
+        fig, (left, ax) = plt.subplots(1, 2, figsize=(7, 2), layout="constrained")
+        parts = [told * (1 - wrong / 100), told * wrong / 100, asked]
+        names = ["told, right", "told, wrong", "a person"]
+        left.barh(names, parts, color=[PALETTE[2], PALETTE[1], PALETTE[5]])
+        left.set(xlim=(0, 100), xlabel="of 100 conversations")
+        bars = {"a person alone": 1, "this desk": mean_of(price, "cost")}
+        ax.barh([*bars], [*bars.values()], color=PALETTE[0])
+        ax.set(xlim=(0, 1.5), xlabel="mean cost")
+        return fig
+
+    def say(price):
+        asked, cost = mean_of(price, "asked"), mean_of(price, "cost")
+        told = f"a person answers {asked:.0f} of 100, and one costs {cost:.2f}"
+        return f"A wrong answer costs {price}: {told}."
+
+    return slider(draw, say, price=[float(k) for k in runs[0]["costs"]])
