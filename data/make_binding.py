@@ -54,7 +54,7 @@ from mmcourse.digit_pairs import (
 )
 from mmcourse.emoji import emoji
 from mmcourse.emoji_pairs import PictureTower, search_halves, sign_parts
-from mmcourse.instruments import CONCEPTS, note_features, play_notes, sound_font
+from mmcourse.instruments import CLIPS, CONCEPTS, note_features, play_notes, sound_font
 from mmcourse.measure import seeded
 from mmcourse.missing import trunk
 from mmcourse.store import data_path
@@ -195,7 +195,6 @@ PITCHES = {
     "beyond": [*range(40, 47), *range(74, 81)],
 }
 LOUD = {"train": (60, 90, 120), "between": (75, 105), "beyond": (75, 105)}
-KEPT_CLIPS = 24  # of a concept in each test
 
 
 @cache
@@ -218,17 +217,6 @@ def drawn(kind: str, programs: dict, n: int, seed: int) -> tuple[Tensor, Tensor]
             x.append(clips(kind)[p][orders[p][turn % len(orders[p])]])
             y.append(c)
     return torch.stack(x), torch.tensor(y)
-
-
-class Given(torch.nn.Module):
-    "A layer on a one of 22: what a class label can do."
-
-    def __init__(self, n: int, d: int = 128):
-        super().__init__()
-        self.layer = torch.nn.Linear(n, d)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
 
 
 def instruments(way: str, seed: int, steps: int = 300) -> dict:
@@ -258,7 +246,7 @@ def instruments(way: str, seed: int, steps: int = 300) -> dict:
     if way.startswith("direct"):
         pairs = {("audio", m): (x, names[m][y]) for m in names}
     with seeded(seed):
-        see = Given(n) if way.startswith("label") else PictureTower()
+        see = torch.nn.Linear(n, 128) if way.startswith("label") else PictureTower()
         hear = torch.nn.Sequential(trunk(AudioNet()), torch.nn.Linear(128, 128))
         towers = {"image": see, "audio": hear}
         towers |= {m: NameTower(SIZE) for m in names}
@@ -269,7 +257,7 @@ def instruments(way: str, seed: int, steps: int = 300) -> dict:
     asked = [("between", learnt), ("beyond", learnt), ("other", gone)]
     for kind, programs in asked:
         notes = "between" if kind == "other" else kind
-        a, c = drawn(notes, programs, KEPT_CLIPS, 50 + seed)
+        a, c = drawn(notes, programs, CLIPS, 50 + seed)
         u = vectors(space, "audio", a)
         for m in names:
             found_for(found, f"{kind} {m}", u @ v[m].T, c)
