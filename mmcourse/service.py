@@ -187,7 +187,8 @@ class Desk:
         which, near = cosines.argmax(1).numpy(), self.near(cosines)
         if "products" in given:
             which, near = given["products"], (given["products"] >= 0).astype(float)
-        rows = zip(texts, p.argmax(1), p.max(1) * near, slots, which)
+        said_in = map(language_of, texts)
+        rows = zip(said_in, p.argmax(1), p.max(1) * near, slots, which)
         return [reply_to(*row) for row in rows]
 
 
@@ -204,9 +205,11 @@ def calibrate(self: Desk, talks: list[dict], photos: Tensor):
 
 
 # %% ../nbs/7_labs/40_service.ipynb #cell-046
-def reply_to(text: str, intent: int, sure: float, slots: dict, product: int) -> Reply:
-    "The answer from the row, or a person's turn."
-    name, language = INTENTS[intent], language_of(text)
+def reply_to(
+    language: str, intent: int, sure: float, slots: dict, product: int
+) -> Reply:
+    "The answer from the row (-1: not sold) in 'en' or 'zh', or a person's turn."
+    name = INTENTS[intent]
     if name in TO_PERSON or product < 0:
         return Reply(PHRASES[language]["person"], 0.0, name, slots, int(product))
     said = answer_from(read_catalogue()[product], name, slots, language)
@@ -215,9 +218,8 @@ def reply_to(text: str, intent: int, sure: float, slots: dict, product: int) -> 
 
 def right_reply(talk: dict) -> str:
     "What should be said in a conversation."
-    row = talk["language"], INTENTS.index(talk["intent"]), 1.0
-    text = "中" if row[0] == "zh" else "a"
-    return reply_to(text, *row[1:], talk["slots"], talk["product"]).text
+    intent = INTENTS.index(talk["intent"])
+    return reply_to(talk["language"], intent, 1.0, talk["slots"], talk["product"]).text
 
 
 # %% ../nbs/7_labs/40_service.ipynb #cell-061
