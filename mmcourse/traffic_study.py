@@ -465,12 +465,12 @@ class SensorWatch(Watch):
             "loops": torch.tensor(loops.reshape(4, -1), dtype=torch.float32),
             "signal": torch.zeros(4, 16),
         }
-        if self.fault in FAULTS[2:]:
+        if self.fault == "lens covered":
+            views = fail(views, self.fault)
+        elif self.fault == "picture frozen":
             if self.still is None:
                 self.still = views["camera"][:, :1].clone()
-            frozen = self.still.expand(-1, 2, -1, -1)
-            dark = torch.full_like(views["camera"], -0.5)
-            views["camera"] = frozen if "frozen" in self.fault else dark
+            views["camera"] = self.still.expand(-1, 2, -1, -1)
         here = working(views) if self.rules else {}
         yes, no = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool)
         masks = {m: here.get(m, yes) if m in self.have else no for m in views}
